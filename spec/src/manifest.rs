@@ -1,0 +1,191 @@
+//! `manifest.json`: what an image directory holds, where every byte came from, and what it will measure.
+//!
+//! Written as canonical JSON with one trailing newline, so that the file itself can be hashed and signed. `image` writes
+//! it, `launcher` reads it; they meet nowhere else.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::{CanonicalError, to_canonical_bytes};
+use crate::digest::{Sha256Digest, Sha384Digest};
+use crate::lock::{Package, Standing};
+use crate::recipe::Recipe;
+use crate::text::SyntaxError;
+
+/// The name of the manifest in an image directory.
+pub const FILE_NAME: &str = "manifest.json";
+
+/// File names of the artifacts in an image directory; keys of `Manifest::artifacts`.
+pub mod artifact {
+    /// The kernel, a bzImage.
+    pub const KERNEL: &str = "vmlinuz";
+    /// The initial RAM disk.
+    pub const INITRD: &str = "initrd";
+    /// EROFS followed by its dm-verity superblock and tree.
+    pub const ROOTFS: &str = "rootfs";
+    /// The kernel command line, without a trailing newline.
+    pub const COMMAND_LINE: &str = "cmdline";
+    /// Firmware for SEV-SNP.
+    pub const FIRMWARE_SNP: &str = "firmware-snp.fd";
+    /// Firmware for TDX.
+    pub const FIRMWARE_TDX: &str = "firmware-tdx.fd";
+}
+
+/// How far an image may be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Some byte has no locked origin (today: the guest binary, built on the building host).
+    Dev,
+    /// Every byte has a locked origin.
+    Release,
+}
+
+/// The manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of this format: 1.
+    pub schema: u32,
+    /// The image's name.
+    pub name: String,
+    /// How far the image may be trusted.
+    pub class: Class,
+    /// Whether the lock it was built from is the committed one.
+    pub standing: Standing,
+    /// The version of Bullion's file-system, verity and cpio writers. Other numbers may give other bits.
+    pub format_epoch: u32,
+    /// Artifacts by file name.
+    pub artifacts: BTreeMap<String, Artifact>,
+    /// The root file system's dm-verity parameters.
+    pub verity: Verity,
+    /// The kernel's version, as its modules directory names it.
+    pub kernel_version: String,
+    /// The kernel command line: the content of the artifact `cmdline`.
+    pub command_line: String,
+    /// The flattened recipe.
+    pub recipe: Recipe,
+    /// SHA-256 of the lock file.
+    pub lock_sha256: Sha256Digest,
+    /// Every locked package that was used.
+    pub inputs: Vec<Package>,
+    /// The guest binary.
+    pub guest: GuestBinary,
+    /// What the image will measure, for the shapes that the recipe names.
+    pub references: ReferenceValues,
+}
+
+/// One file of an image directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the whole file.
+    pub sha256: Sha256Digest,
+}
+
+/// dm-verity parameters, with the names `veritysetup` uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Verity {
+    /// The hash algorithm: always `sha256`.
+    pub algorithm: String,
+    /// Size of data and hash blocks in bytes: always 4096.
+    pub block_size: u32,
+    /// How many data blocks the tree covers.
+    pub data_blocks: u64,
+    /// Where the verity superblock starts in `rootfs`, in bytes; the tree follows one block later.
+    pub hash_offset: u64,
+    /// The salt, in hex.
+    pub salt: String,
+    /// The root hash.
+    pub root_hash: Sha256Digest,
+}
+
+/// The guest binary: an input without a locked origin until it is built as a component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct GuestBinary {
+    /// SHA-256 of the binary.
+    pub sha256: Sha256Digest,
+    /// Size in bytes.
+    pub size: u64,
+    /// Where it came from: `host` means it was built outside any lock.
+    pub origin: String,
+}
+
+/// Expected measurements.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceValues {
+    /// SEV-SNP launch digests by shape.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snp: Vec<SnpReference>,
+    /// TDX registers by firmware.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tdx: Vec<TdxReference>,
+}
+
+/// A SEV-SNP launch digest and the shape it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnpReference {
+    /// How many vCPUs.
+    pub vcpus: u32,
+    /// The CPU model as QEMU names it.
+    pub cpu: String,
+    /// The CPU signature (CPUID Fn0000_0001 EAX) that is measured.
+    pub cpu_signature: u32,
+    /// SEV_FEATURES of the VMSA.
+    pub sev_features: u64,
+    /// The launch digest.
+    pub launch_digest: Sha384Digest,
+}
+
+/// TDX values that depend on the firmware alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TdxReference {
+    /// SHA-256 of the firmware.
+    pub firmware_sha256: Sha256Digest,
+    /// MRTD, with each page added and extended in one pass (KVM since 6.16).
+    pub mrtd: Sha384Digest,
+}
+
+impl Manifest {
+    /// Reads a manifest; `file` is used in messages.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, SyntaxError> {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| SyntaxError {
+            line: Some(error.line()).filter(|line| *line > 1),
+            ..SyntaxError::whole(file, error.to_string())
+        })?;
+        if manifest.schema != 1 {
+            return Err(SyntaxError::whole(file, format!("schema {} is not known", manifest.schema)));
+        }
+        if let Some(name) = manifest
+            .artifacts
+            .keys()
+            .find(|name| name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.'))
+        {
+            return Err(SyntaxError::whole(file, format!("\"{name}\" is not the name of an artifact")));
+        }
+        Ok(manifest)
+    }
+
+    /// The bytes of the file: canonical JSON and a newline.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CanonicalError> {
+        let mut bytes = to_canonical_bytes(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,335 @@
+//! Recipes: what goes into an image, or into a tree of tools that runs on the host.
+//!
+//! `RecipeFile` is one TOML file as typed. `Recipe` is what was meant: a chain of files flattened along `extends`,
+//! checked for contradictions. Only `flatten` turns the first into the second. The flattened recipe is part of the
+//! manifest and its digest ties a lock to it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Sha256Digest, decode_hex};
+use crate::text::{SyntaxError, from_toml};
+
+mod flatten;
+mod package;
+
+pub use flatten::{Link, MAX_CHAIN, flatten};
+pub use package::PackageRequest;
+
+/// What a recipe makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A golden image: kernel, initrd, verity root file system.
+    Image,
+    /// A tree of unpacked packages that is run from the cache by its own loader (QEMU, test tools).
+    Tree,
+}
+
+/// One recipe file as typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RecipeFile {
+    /// The version of this format: 1.
+    pub schema: u32,
+    /// The recipe's name, which is also the image's. Lower-case letters, digits and hyphens.
+    pub name: Option<String>,
+    /// What the recipe makes; `image` where nothing in the chain says otherwise.
+    pub kind: Option<Kind>,
+    /// Another recipe file, relative to this one, whose settings this one adds to and overrides.
+    pub extends: Option<String>,
+    /// Debian's name of the architecture: `amd64`.
+    pub architecture: Option<String>,
+    /// The Debian suites packages may come from, by name, in `[suites.NAME]`.
+    #[serde(default)]
+    pub suites: BTreeMap<String, Suite>,
+    /// Which packages are unpacked into the root file system or tree.
+    pub packages: Option<PackagesFile>,
+    /// The kernel and its modules (images only).
+    pub kernel: Option<KernelFile>,
+    /// The root file system (images only).
+    pub rootfs: Option<RootfsFile>,
+    /// Firmware that the image ships with, by TEE (images only).
+    pub firmware: Option<FirmwareFile>,
+    /// The shapes whose measurements go into the manifest (images only).
+    pub references: Option<References>,
+    /// Programs of a tree that may be run, by name, with their path inside it (trees only).
+    #[serde(default)]
+    pub programs: BTreeMap<String, String>,
+}
+
+/// A Debian suite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// The components used, such as `["main"]`.
+    #[serde(default = "main_only")]
+    pub components: Vec<String>,
+    /// Order of preference: where several suites have a package, the one with the lowest number gives it.
+    #[serde(default)]
+    pub preference: u32,
+}
+
+fn main_only() -> Vec<String> {
+    vec!["main".to_owned()]
+}
+
+/// `[packages]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PackagesFile {
+    /// Packages to add: `NAME`, `NAME/SUITE` or `NAME=VERSION`.
+    #[serde(default)]
+    pub add: Vec<PackageRequest>,
+    /// Names of inherited packages to leave out again.
+    #[serde(default)]
+    pub drop: Vec<String>,
+    /// Whether what the packages depend on is added too. Without it the list is the whole truth.
+    pub dependencies: Option<bool>,
+    /// Packages that dependency resolution must treat as already there (never unpacked).
+    #[serde(default)]
+    pub assume: Vec<String>,
+}
+
+/// `[kernel]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct KernelFile {
+    /// The kernel package, often a metapackage; the packages with the binary and the modules are found through it.
+    pub package: Option<PackageRequest>,
+    /// Modules that are loaded, in this order and after what they depend on, before the root file system is opened.
+    #[serde(default)]
+    pub boot_modules: Vec<String>,
+    /// Modules that are put into the initrd and loaded only when the device they drive is there.
+    #[serde(default)]
+    pub device_modules: Vec<String>,
+    /// Words of the kernel command line. The root file system's verity parameters are added by the builder.
+    #[serde(default)]
+    pub command_line: Vec<String>,
+}
+
+/// `[rootfs]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RootfsFile {
+    /// The dm-verity salt, 64 hex digits. Fixed, so that the root hash is.
+    pub verity_salt: Option<String>,
+    /// The file system's UUID. Fixed for the same reason.
+    pub uuid: Option<String>,
+    /// Paths to leave out: `/usr/share/doc/**` is a directory with all below it, `*` matches within one name.
+    #[serde(default)]
+    pub drop: Vec<String>,
+    /// Files with their content in the recipe, or copied from beside it.
+    #[serde(default)]
+    pub file: Vec<FileEntry>,
+    /// Directories to create.
+    #[serde(default)]
+    pub directory: Vec<DirectoryEntry>,
+    /// Symbolic links to create.
+    #[serde(default)]
+    pub link: Vec<LinkEntry>,
+}
+
+/// `[[rootfs.file]]`: exactly one of `content` and `source`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Absolute path in the image.
+    pub path: String,
+    /// The file's text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// A file beside the recipe; `sha256` is then required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// SHA-256 of the source file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256Digest>,
+    /// Permissions in octal, as text: `"0644"`.
+    #[serde(default = "mode_file")]
+    pub mode: String,
+}
+
+/// `[[rootfs.directory]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryEntry {
+    /// Absolute path in the image.
+    pub path: String,
+    /// Permissions in octal, as text: `"0755"`.
+    #[serde(default = "mode_directory")]
+    pub mode: String,
+}
+
+/// `[[rootfs.link]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LinkEntry {
+    /// Absolute path of the link in the image.
+    pub path: String,
+    /// What it points to.
+    pub target: String,
+}
+
+fn mode_file() -> String {
+    "0644".to_owned()
+}
+fn mode_directory() -> String {
+    "0755".to_owned()
+}
+
+/// `[firmware]`: by TEE, the package and the file in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareFile {
+    /// Firmware for SEV-SNP guests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snp: Option<FirmwareSource>,
+    /// Firmware for TDX guests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tdx: Option<FirmwareSource>,
+}
+
+/// Where a firmware image comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareSource {
+    /// The package.
+    pub package: PackageRequest,
+    /// Absolute path of the file inside the package.
+    pub path: String,
+}
+
+/// `[references]`: the shapes whose digests the builder writes into the manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct References {
+    /// vCPU counts.
+    #[serde(default)]
+    pub vcpus: Vec<u32>,
+    /// CPU models as QEMU names them, for SEV-SNP.
+    #[serde(default)]
+    pub snp_cpus: Vec<String>,
+}
+
+/// A recipe as meant: flattened and checked. Serialized into the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The name.
+    pub name: String,
+    /// What it makes.
+    pub kind: Kind,
+    /// Debian's name of the architecture.
+    pub architecture: String,
+    /// Suites by name.
+    pub suites: BTreeMap<String, Suite>,
+    /// Packages of the root file system or tree, sorted by name.
+    pub packages: Vec<PackageRequest>,
+    /// Whether dependencies are added.
+    pub dependencies: bool,
+    /// Packages treated as already there.
+    pub assume: Vec<String>,
+    /// Image settings; `None` for a tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageRecipe>,
+    /// Programs of a tree; empty for an image.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub programs: BTreeMap<String, String>,
+}
+
+/// The image part of a flattened recipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageRecipe {
+    /// The kernel package.
+    pub kernel: PackageRequest,
+    /// Modules loaded at boot, in order.
+    pub boot_modules: Vec<String>,
+    /// Modules loaded when their device is there.
+    pub device_modules: Vec<String>,
+    /// Words of the kernel command line.
+    pub command_line: Vec<String>,
+    /// The verity salt: 64 hex digits.
+    pub verity_salt: String,
+    /// The file system UUID.
+    pub uuid: String,
+    /// Paths left out.
+    pub drop: Vec<String>,
+    /// Files added.
+    pub files: Vec<FileEntry>,
+    /// Directories added.
+    pub directories: Vec<DirectoryEntry>,
+    /// Links added.
+    pub links: Vec<LinkEntry>,
+    /// Firmware by TEE.
+    pub firmware: FirmwareFile,
+    /// Shapes measured by the builder.
+    pub references: References,
+}
+
+impl RecipeFile {
+    /// Reads one recipe file; `file` is used in messages.
+    pub fn parse(file: &str, text: &str) -> Result<Self, SyntaxError> {
+        let recipe: Self = from_toml(file, text)?;
+        if recipe.schema != 1 {
+            return Err(SyntaxError::at(
+                file,
+                text,
+                "schema",
+                format!("schema {} is not known: this program reads schema 1", recipe.schema),
+            ));
+        }
+        Ok(recipe)
+    }
+}
+
+impl Recipe {
+    /// The digest that ties a lock to this recipe: SHA-256 of the canonical JSON of the parts that decide which packages
+    /// are locked (suites, packages, kernel, firmware). Changing a command line or a file needs no new lock.
+    pub fn lock_digest(&self) -> Sha256Digest {
+        #[derive(Serialize)]
+        struct Part<'a> {
+            architecture: &'a str,
+            suites: &'a BTreeMap<String, Suite>,
+            packages: &'a [PackageRequest],
+            dependencies: bool,
+            assume: &'a [String],
+            kernel: Option<&'a PackageRequest>,
+            firmware: Option<&'a FirmwareFile>,
+        }
+        let part = Part {
+            architecture: &self.architecture,
+            suites: &self.suites,
+            packages: &self.packages,
+            dependencies: self.dependencies,
+            assume: &self.assume,
+            kernel: self.image.as_ref().map(|image| &image.kernel),
+            firmware: self.image.as_ref().map(|image| &image.firmware),
+        };
+        // The types above hold strings, small integers and booleans only, which always have a canonical form.
+        Sha256Digest::of(&crate::canonical::to_canonical_bytes(&part).unwrap_or_default())
+    }
+}
+
+impl ImageRecipe {
+    /// The salt's bytes; `flatten` has checked that the text decodes.
+    pub fn salt_bytes(&self) -> Vec<u8> {
+        decode_hex(&self.verity_salt).unwrap_or_default()
+    }
+}

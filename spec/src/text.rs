@@ -1,0 +1,76 @@
+//! Reading TOML so that every mistake is reported with file, line and, where one is near, a suggestion.
+
+use serde::de::DeserializeOwned;
+
+use crate::diagnostic::{Diagnostic, Outcome};
+
+/// A file that is not what it should be: bad syntax, an unknown key, a value of the wrong kind, a contradiction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}{}: {message}", .line.map(|line| format!(":{line}")).unwrap_or_default())]
+pub struct SyntaxError {
+    /// The file as the user named it.
+    pub file: String,
+    /// The line, from 1, where it is known.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What was probably meant.
+    pub suggestion: Option<String>,
+}
+
+impl SyntaxError {
+    /// An error about the whole file.
+    pub fn whole(file: &str, message: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), line: None, message: message.into(), suggestion: None }
+    }
+
+    /// An error about the first line of `text` that contains `needle`, or about the whole file where there is none.
+    pub fn at(file: &str, text: &str, needle: &str, message: impl Into<String>) -> Self {
+        let line = text.lines().position(|line| line.contains(needle)).map(|index| index + 1);
+        Self { line, ..Self::whole(file, message) }
+    }
+
+    /// Adds what was probably meant: the nearest of `known` to `found`, where one is near.
+    #[must_use]
+    pub fn suggesting<'a>(mut self, found: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        self.suggestion = nearest(found, known).map(|name| format!("did you mean \"{name}\"?"));
+        self
+    }
+}
+
+impl Diagnostic for SyntaxError {
+    fn outcome(&self) -> Outcome {
+        Outcome::Usage
+    }
+    fn hint(&self) -> Option<String> {
+        self.suggestion.clone()
+    }
+}
+
+/// The nearest of `known` to `found`, if it is near enough to be a slip of the keyboard.
+pub(crate) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(found, name), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// Reads a TOML document into `T`; `file` is used in messages only.
+pub(crate) fn from_toml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, SyntaxError> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().map(|span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
+        let message = error.message().trim().to_owned();
+        let suggestion = suggest(&message);
+        SyntaxError { file: file.to_owned(), line, message, suggestion }
+    })
+}
+
+/// The suggestion behind serde's "unknown field `x`, expected one of `a`, `b`".
+fn suggest(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("unknown field `").or_else(|| message.split_once("unknown variant `"))?;
+    let (found, rest) = rest.split_once('`')?;
+    let known = rest.split('`').skip(1).step_by(2);
+    nearest(found, known).map(|name| format!("did you mean \"{name}\"?"))
+}

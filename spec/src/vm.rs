@@ -1,0 +1,154 @@
+//! `vm.toml`: which image to run, in what shape, with what configuration, on this host.
+//!
+//! The top-level keys are the shape (what is measured), `[guest]` is what the guest must be able to prove it was given,
+//! `[host]` is where it happens to run. The parts never mix: nothing in `[host]` may change a measurement.
+
+use serde::{Deserialize, Serialize};
+
+use crate::guest_config::GuestConfig;
+use crate::size::Size;
+use crate::tee::Tee;
+use crate::text::{SyntaxError, from_toml};
+
+/// A VM description.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Vm {
+    /// The version of this format: 1.
+    pub schema: u32,
+    /// The VM's name, unique on the host: lower-case letters, digits and hyphens, at most 48.
+    pub name: String,
+    /// The image directory, relative to this file.
+    pub image: String,
+    /// The TEE to launch in.
+    pub tee: Tee,
+    /// How many vCPUs.
+    #[serde(default = "one")]
+    pub vcpus: u32,
+    /// Guest memory, a whole number of MiB.
+    pub memory: Size,
+    /// The CPU model as QEMU names it. Default: `EPYC-v4` for SNP, `host` for TDX, `max` without a TEE.
+    pub cpu: Option<String>,
+    /// What the guest must be able to prove it was given.
+    #[serde(default)]
+    pub guest: GuestConfig,
+    /// Where it happens to run.
+    #[serde(default)]
+    pub host: Host,
+}
+
+/// `[host]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Which accelerator to use without a TEE.
+    #[serde(default)]
+    pub accelerator: Accelerator,
+    /// How many seconds the guest may take to say that it is ready (default 120).
+    pub ready_timeout_s: Option<u64>,
+    /// How many seconds a stopping guest gets before it is killed (default 10).
+    pub stop_timeout_s: Option<u64>,
+}
+
+/// Which accelerator runs a guest without a TEE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// KVM where it can run the guest, else TCG, saying so.
+    #[default]
+    Auto,
+    /// KVM only.
+    Kvm,
+    /// TCG only: slow, works everywhere.
+    Tcg,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Whether `name` can name an image or a VM.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=48).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+/// Most vCPUs of a guest.
+pub const MAX_VCPUS: u32 = 512;
+
+impl Vm {
+    /// Reads and checks a VM description; `file` is used in messages.
+    pub fn parse(file: &str, text: &str) -> Result<Self, SyntaxError> {
+        let vm: Self = from_toml(file, text)?;
+        let refuse = |key: &str, message: String| Err(SyntaxError::at(file, text, key, message));
+        if vm.schema != 1 {
+            return refuse("schema", format!("schema {} is not known: this program reads schema 1", vm.schema));
+        }
+        if !is_name(&vm.name) {
+            return refuse(
+                "name",
+                format!(
+                    "\"{}\" cannot name a VM: use up to 48 lower-case letters, digits and hyphens, starting with a letter",
+                    vm.name
+                ),
+            );
+        }
+        if vm.image.is_empty() {
+            return refuse("image", "image is empty: name an image directory".to_owned());
+        }
+        if !(1..=MAX_VCPUS).contains(&vm.vcpus) {
+            return refuse("vcpus", format!("vcpus is {}: use 1 to {MAX_VCPUS}", vm.vcpus));
+        }
+        if vm.memory.whole_mib().is_none_or(|mib| mib < 128) {
+            return refuse("memory", format!("memory is {}: use a whole number of MiB, at least 128MiB", vm.memory));
+        }
+        if let Some(cpu) = vm
+            .cpu
+            .as_deref()
+            .filter(|cpu| cpu.is_empty() || !cpu.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c)))
+        {
+            return refuse("cpu", format!("\"{cpu}\" is not a CPU model as QEMU names it"));
+        }
+        if vm.tee == Tee::Tdx && vm.cpu.as_deref().is_some_and(|cpu| cpu != "host") {
+            return refuse("cpu", "TDX guests run on the host's CPU model only: leave cpu out".to_owned());
+        }
+        if vm.tee != Tee::None && vm.host.accelerator != Accelerator::Auto {
+            return refuse("accelerator", format!("a {} guest needs KVM: leave accelerator out", vm.tee));
+        }
+        if let Some(hostname) = vm.guest.hostname.as_deref().filter(|name| !is_hostname(name)) {
+            return refuse(
+                "hostname",
+                format!("\"{hostname}\" is not a host name: use up to 63 letters, digits and hyphens"),
+            );
+        }
+        if let Some(key) = vm.guest.environment.keys().find(|key| !is_variable(key)) {
+            return refuse(key, format!("\"{key}\" is not the name of an environment variable"));
+        }
+        Ok(vm)
+    }
+
+    /// The CPU model, with the TEE's default where none was given.
+    pub fn cpu_model(&self) -> &str {
+        self.cpu.as_deref().unwrap_or(match self.tee {
+            Tee::Snp => "EPYC-v4",
+            Tee::Tdx => "host",
+            Tee::None => "max",
+        })
+    }
+}
+
+fn is_hostname(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+}
+
+fn is_variable(key: &str) -> bool {
+    key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+}
