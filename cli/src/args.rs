@@ -1,0 +1,252 @@
+//! What was typed. Each verb's own words are explained in its `--help`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use spec::Tee;
+
+/// Casts golden images for confidential VMs, weighs them before anyone launches them, and launches them.
+#[derive(Debug, Parser)]
+#[command(name = "bullion", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// Print data as JSON on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but data, warnings and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// The cache of locked inputs [default: $BULLION_CACHE, else $XDG_CACHE_HOME/bullion, else ~/.cache/bullion]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done                      4 an input does not match its pin, or cannot be had
+  1 internal fault            5 a signature is invalid or out of date
+  2 usage                     6 authentic, but refused by policy or measurement
+  3 the host cannot do this   7 the guest failed";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Resolve a recipe and pin every input by SHA-256 (network)
+    Lock(Lock),
+    /// Download what a lock names into the cache (network)
+    Fetch(Fetch),
+    /// Build an image directory from locked inputs (no network)
+    Build(Build),
+    /// Predict launch measurements
+    Measure(Measure),
+    /// Start a VM, supervise it, stream its console, end with it
+    Launch(Launch),
+    /// List the VMs of this host
+    Ps,
+    /// Print a VM's console
+    Logs(Logs),
+    /// Stop a VM
+    Stop(Stop),
+    /// Show or prune the cache of locked inputs
+    Cache(Cache),
+    /// Run a program of a locked tree of tools
+    Exec(Exec),
+}
+
+/// Where packages come from.
+#[derive(Debug, Args)]
+pub(crate) struct Network {
+    /// The Debian mirror: http, https or file [default: $BULLION_MIRROR, else the host's apt configuration]
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lock {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// Where the lock is written [default: beside the recipe, with the ending .lock]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Resolve again, even if the lock there fits the recipe
+    #[arg(long)]
+    pub(crate) update: bool,
+    /// Only show what would change
+    #[arg(long)]
+    pub(crate) diff: bool,
+    /// Do not download the packages
+    #[arg(long)]
+    pub(crate) no_fetch: bool,
+    /// Mark the lock as unpublished: what is built from it is never called golden
+    #[arg(long)]
+    pub(crate) unpublished: bool,
+    /// Accept a release file of this suite that is past its Valid-Until; recorded in the lock
+    #[arg(long, value_name = "SUITE")]
+    pub(crate) accept_expired: Vec<String>,
+    /// OpenPGP keys that may sign release files [default: the host's Debian archive keyring]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keyring: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    /// Recipes whose locks are fetched
+    pub(crate) recipes: Vec<PathBuf>,
+    /// Also fetch the QEMU tree that `launch` runs
+    #[arg(long)]
+    pub(crate) vmm: bool,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// The image directory to make
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// The lock [default: beside the recipe, with the ending .lock]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock: Option<PathBuf>,
+    /// The guest binary [default: $BULLION_GUEST, else beside this program, else target/guest/bullion-guest]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) guest: Option<PathBuf>,
+    /// How many threads work [default: as many as there are processors]
+    #[arg(long, short, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// Replace an image directory that is already there
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Leave the expected measurements out of the manifest
+    #[arg(long)]
+    pub(crate) no_references: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Measure {
+    /// An image directory or a vm.toml
+    pub(crate) subject: PathBuf,
+    /// The TEE to measure for [default: both, or the one of the vm.toml]
+    #[arg(long)]
+    pub(crate) tee: Option<TeeWord>,
+    /// vCPU counts [default: those of the recipe or the vm.toml]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) vcpus: Vec<u32>,
+    /// CPU models as QEMU names them [default: EPYC-v4, or the one of the vm.toml]
+    #[arg(long, value_name = "MODEL", value_delimiter = ',')]
+    pub(crate) cpu: Vec<String>,
+    /// A CPU signature (CPUID Fn0000_0001 EAX) instead of a model, such as 0xa10f11
+    #[arg(long, value_name = "HEX", value_parser = parse_u32, conflicts_with = "cpu")]
+    pub(crate) cpu_signature: Option<u32>,
+    /// SEV_FEATURES of the VMSA
+    #[arg(long, value_name = "HEX", value_parser = parse_u64, default_value = "0x1")]
+    pub(crate) sev_features: u64,
+}
+
+/// A TEE on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TeeWord {
+    Snp,
+    Tdx,
+}
+
+impl From<TeeWord> for Tee {
+    fn from(word: TeeWord) -> Self {
+        match word {
+            TeeWord::Snp => Self::Snp,
+            TeeWord::Tdx => Self::Tdx,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Launch {
+    /// The VM description
+    pub(crate) vm: PathBuf,
+    /// Run the launch of a SNP or TDX guest against a simulator of the TEE, and compare what it measured with the prediction.
+    /// Proves the prediction for exactly this command line; the guest itself does not run
+    #[arg(long)]
+    pub(crate) simulate: bool,
+    /// A QEMU to run instead of the pinned one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// A recipe (with its lock beside it) of a QEMU tree instead of the pinned one
+    #[arg(long, value_name = "RECIPE", conflicts_with = "qemu")]
+    pub(crate) vmm: Option<PathBuf>,
+    /// The image directory, instead of the one that the VM description names
+    #[arg(long, value_name = "DIR")]
+    pub(crate) image: Option<PathBuf>,
+    /// Print the plan (files, argument list, expected digests) and start nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Boot even if an artifact does not hash to the manifest: to see the guest itself refuse it. Without a TEE only
+    #[arg(long)]
+    pub(crate) dangerously_skip_artifact_verification: bool,
+    /// Power the guest off as soon as it is ready
+    #[arg(long)]
+    pub(crate) until_ready: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The VM's name
+    pub(crate) name: String,
+    /// Go on printing as the console grows
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// The VM's name
+    pub(crate) name: String,
+    /// Seconds the guest gets before it is killed [default: the VM description's]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cache {
+    #[command(subcommand)]
+    pub(crate) action: CacheAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheAction {
+    /// List what is kept
+    List,
+    /// Check every file against its digest
+    Verify,
+    /// Remove what no given lock names (without any: everything)
+    Prune {
+        /// Recipes whose locks' inputs are kept
+        #[arg(long, value_name = "RECIPE")]
+        keep: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// The recipe of the tree, of kind "tree"
+    pub(crate) recipe: PathBuf,
+    /// The program, as the recipe names it
+    pub(crate) program: String,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+fn parse_u64(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| format!("\"{text}\" is not a number: write it like 0xa10f11"))
+}
+
+fn parse_u32(text: &str) -> Result<u32, String> {
+    u32::try_from(parse_u64(text)?).map_err(|_| format!("\"{text}\" does not fit 32 bits"))
+}

@@ -1,0 +1,124 @@
+//! Reading the files that verbs share: recipes with what they extend, locks, VM descriptions, image directories.
+
+use std::path::{Path, PathBuf};
+
+use spec::lock::Lock;
+use spec::manifest::{FILE_NAME, Manifest};
+use spec::recipe::{MAX_CHAIN, Recipe, RecipeFile, flatten};
+use spec::vm::Vm;
+use spec::{Outcome, SyntaxError};
+use store::Store;
+
+use crate::args::Arguments;
+use crate::failure::Failure;
+
+/// The recipe and lock of the QEMU tree that this version of Bullion was tested with.
+const VMM_RECIPE: (&str, &str) = ("image-recipes/vmm.toml", include_str!("../../image-recipes/vmm.toml"));
+const VMM_LOCK: (&str, &str) = ("image-recipes/vmm.lock", include_str!("../../image-recipes/vmm.lock"));
+/// The firmware images whose behaviour is known.
+const PINS: (&str, &str) = ("firmware/pins.toml", include_str!("../../firmware/pins.toml"));
+
+/// A recipe and the directory its relative paths start from.
+pub(crate) struct LoadedRecipe {
+    /// The flattened recipe.
+    pub(crate) recipe: Recipe,
+    /// Where the recipe file is.
+    pub(crate) directory: PathBuf,
+}
+
+/// A lock and the text it was read from.
+pub(crate) struct LoadedLock {
+    /// The lock.
+    pub(crate) lock: Lock,
+    /// The text, whose digest goes into the manifest.
+    pub(crate) text: String,
+}
+
+/// Reads a text file.
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::file("reading", path, &error))
+}
+
+/// Reads a recipe and all it extends.
+pub(crate) fn recipe(path: &Path) -> Result<LoadedRecipe, Failure> {
+    let mut chain = Vec::new();
+    let mut next = Some(path.to_path_buf());
+    while let Some(path) = next.take() {
+        let name = path.display().to_string();
+        if chain.len() >= MAX_CHAIN {
+            return Err(SyntaxError::whole(&name, format!("more than {MAX_CHAIN} recipes extend each other")).into());
+        }
+        let text = read_text(&path)?;
+        let file = RecipeFile::parse(&name, &text)?;
+        next = file.extends.as_ref().map(|base| path.parent().unwrap_or(Path::new("")).join(base));
+        chain.push((name, text, file));
+    }
+    let directory = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    Ok(LoadedRecipe { recipe: flatten(&chain)?, directory })
+}
+
+/// Where the lock of a recipe is kept.
+pub(crate) fn lock_path(recipe: &Path) -> PathBuf {
+    recipe.with_extension("lock")
+}
+
+/// Reads a lock and checks that it was made for `recipe`.
+pub(crate) fn lock(path: &Path, recipe_path: &Path, recipe: &Recipe) -> Result<LoadedLock, Failure> {
+    let relock = || format!("run: bullion lock {}", recipe_path.display());
+    if !path.exists() {
+        return Err(Failure::new(Outcome::Usage, format!("{} is not locked: there is no {}", recipe_path.display(), path.display()))
+            .with_hint(relock()));
+    }
+    let text = read_text(path)?;
+    let lock = Lock::parse(&path.display().to_string(), &text)?;
+    if lock.recipe_sha256 != recipe.lock_digest() {
+        let message = format!("{} was made for another state of {}", path.display(), recipe_path.display());
+        return Err(Failure::new(Outcome::InputMismatch, message).with_hint(relock()));
+    }
+    Ok(LoadedLock { lock, text })
+}
+
+/// The pinned QEMU tree.
+pub(crate) fn pinned_vmm() -> Result<(Recipe, LoadedLock), Failure> {
+    let file = RecipeFile::parse(VMM_RECIPE.0, VMM_RECIPE.1)?;
+    let recipe = flatten(&[(VMM_RECIPE.0.to_owned(), VMM_RECIPE.1.to_owned(), file)])?;
+    let lock = Lock::parse(VMM_LOCK.0, VMM_LOCK.1)?;
+    if lock.recipe_sha256 != recipe.lock_digest() {
+        return Err(Failure::new(Outcome::Internal, "the built-in QEMU lock was made for another state of its recipe"));
+    }
+    Ok((recipe, LoadedLock { lock, text: VMM_LOCK.1.to_owned() }))
+}
+
+/// The pinned firmware images.
+pub(crate) fn pins() -> Result<spec::pins::Pins, Failure> {
+    Ok(spec::pins::Pins::parse(PINS.0, PINS.1)?)
+}
+
+/// Reads a VM description; relative image paths start from the description's directory.
+pub(crate) fn vm(path: &Path) -> Result<(Vm, PathBuf), Failure> {
+    let vm = Vm::parse(&path.display().to_string(), &read_text(path)?)?;
+    let image = path.parent().unwrap_or(Path::new("")).join(&vm.image);
+    Ok((vm, image))
+}
+
+/// Reads the manifest of an image directory.
+pub(crate) fn manifest(image: &Path) -> Result<Manifest, Failure> {
+    let path = image.join(FILE_NAME);
+    let bytes = std::fs::read(&path).map_err(|error| {
+        Failure::file("reading", &path, &error).with_hint(format!("{} is not an image directory, or its build did not finish; build it with: bullion build RECIPE -o {}", image.display(), image.display()))
+    })?;
+    // A manifest that does not parse is an input that is not what it should be, not a slip of the user.
+    Manifest::parse(&path.display().to_string(), &bytes).map_err(|error| {
+        Failure { outcome: Outcome::InputMismatch, ..Failure::from(error) }
+            .with_hint("the manifest is damaged or of another version: build the image again")
+    })
+}
+
+/// Opens the cache.
+pub(crate) fn open_store(arguments: &Arguments) -> Result<Store, Failure> {
+    let directory = arguments.cache_dir.clone().or_else(Store::default_dir).ok_or_else(|| {
+        Failure::new(Outcome::HostCannot, "there is no cache directory: neither BULLION_CACHE, XDG_CACHE_HOME nor HOME is set")
+            .with_hint("name one with --cache-dir DIR")
+    })?;
+    Ok(Store::open(&directory)?)
+}

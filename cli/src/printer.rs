@@ -1,0 +1,135 @@
+//! The one place that writes to the terminal: data to stdout, everything else to stderr, colour and progress only where
+//! a person looks.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this module is the printer")]
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Writes what the user sees.
+pub(crate) struct Printer {
+    json: bool,
+    quiet: bool,
+    colour: bool,
+    bar: RefCell<Option<ProgressBar>>,
+}
+
+impl Printer {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { json, quiet, colour, bar: RefCell::new(None) }
+    }
+
+    /// Whether the caller wants JSON on stdout and nothing else there.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// One line of data for people. Says nothing under `--json`, where `value` carries the data.
+    pub(crate) fn line(&self, text: impl Display) {
+        if !self.json {
+            out(&format!("{text}\n"));
+        }
+    }
+
+    /// The data of a verb for machines. Says nothing without `--json`.
+    pub(crate) fn value(&self, value: &impl Serialize) {
+        if self.json {
+            match serde_json::to_string_pretty(value) {
+                Ok(text) => out(&format!("{text}\n")),
+                Err(error) => self.warning(format_args!("cannot write JSON: {error}")),
+            }
+        }
+    }
+
+    /// Raw text to stdout, whatever the mode.
+    pub(crate) fn raw(&self, text: &str) {
+        out(text);
+    }
+
+    /// What is going on; silenced by `--quiet`.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.quiet {
+            self.above_bar(&format!("{text}"));
+        }
+    }
+
+    /// Something the user must know although the command goes on.
+    pub(crate) fn warning(&self, text: impl Display) {
+        self.above_bar(&format!("{} {text}", self.paint("33;1", "warning:")));
+    }
+
+    /// The end of a verb that failed.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        let (first, causes) = failure.messages.split_first().map_or(("unknown failure", &[][..]), |(first, rest)| (first, rest));
+        self.above_bar(&format!("{} {first}", self.paint("31;1", "error:")));
+        for cause in causes {
+            self.above_bar(&format!("  {cause}"));
+        }
+        if let Some(hint) = &failure.hint {
+            self.above_bar(&format!("{} {hint}", self.paint("36;1", "hint:")));
+        }
+        self.value(&serde_json::json!({ "error": {
+            "outcome": format!("{:?}", failure.outcome),
+            "exit_code": failure.outcome.code(),
+            "messages": failure.messages,
+            "hint": failure.hint,
+        }}));
+    }
+
+    /// Starts a progress bar over `bytes`; drawn on a terminal only.
+    pub(crate) fn start_bar(&self, bytes: u64, files: usize) {
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(bytes), target);
+        let template = "  {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(format!("{files} files"));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        *self.bar.borrow_mut() = Some(bar);
+    }
+
+    /// Moves the bar.
+    pub(crate) fn advance_bar(&self, bytes: u64) {
+        if let Some(bar) = &*self.bar.borrow() {
+            bar.inc(bytes);
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn end_bar(&self) {
+        if let Some(bar) = self.bar.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn above_bar(&self, text: &str) {
+        match &*self.bar.borrow() {
+            Some(bar) if !bar.is_hidden() => bar.println(text),
+            _ => eprintln!("{text}"),
+        }
+    }
+}
+
+/// Writes to stdout; a reader that went away (`bullion ps | head`) ends the program quietly, as it does for other tools.
+fn out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// A size for people: `13.0 MB`.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    let tenths = (bytes + 50_000) / 100_000;
+    format!("{}.{} MB", tenths / 10, tenths % 10)
+}
