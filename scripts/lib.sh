@@ -1,0 +1,43 @@
+# Shared by scripts/demo and scripts/test: building the programs, and getting the locked inputs. Sourced, not run.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BULLION=$ROOT/target/release/bullion
+export BULLION_GUEST=$ROOT/target/guest/bullion-guest
+export BULLION_TEESIM=$ROOT/target/release/libteesim.so
+CACHE=${BULLION_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bullion}
+
+say() { printf '%s\n' "$*" >&2; }
+
+# cargo without the network where the crates are already there, else with it. The lock file decides the versions either way.
+cargo_locked() {
+  local verb=$1; shift
+  if cargo fetch --locked --offline >/dev/null 2>&1; then cargo "$verb" --locked --offline "$@"; else cargo "$verb" --locked "$@"; fi
+}
+
+build_programs() {
+  cargo_locked build --release --quiet -p bullion -p bullion-teesim
+  "$ROOT/scripts/build-guest" >/dev/null
+}
+
+# use_recipe VARIABLE NAME: downloads what image-recipes/NAME.lock names and sets VARIABLE to the recipe to use. Where the
+# mirror no longer has an input, locks again to what it has, into out/unpublished, and says so.
+use_recipe() {
+  local variable=$1 name=$2 recipe=$ROOT/image-recipes/$2.toml code=0
+  "$BULLION" fetch "$recipe" || code=$?
+  if [ $code = 4 ]; then
+    say "############################################################################################"
+    say "# The mirror no longer has what image-recipes/$name.lock names. Locking again to what it has."
+    say "# What is made from this lock is UNPUBLISHED: its digests are nobody's reference values."
+    say "############################################################################################"
+    mkdir -p "$ROOT/out/unpublished"
+    cp "$ROOT"/image-recipes/*.toml "$ROOT/out/unpublished/"
+    recipe=$ROOT/out/unpublished/$name.toml
+    local accept=() suite
+    for suite in $(sed -n 's/^\[suites\.\(.*\)\]$/\1/p' "$recipe"); do accept+=(--accept-expired "$suite"); done
+    "$BULLION" lock "$recipe" --update --unpublished "${accept[@]}"
+    UNPUBLISHED=yes
+  elif [ $code != 0 ]; then
+    return $code
+  fi
+  printf -v "$variable" '%s' "$recipe"
+}
