@@ -2,6 +2,8 @@
 //!
 //! A firmware that is not pinned can be measured, but never launched in a TEE: what it enforces is not known.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
@@ -68,13 +70,24 @@ pub struct Pins {
     /// The version of this format: 1.
     pub schema: u32,
     /// The images.
+    #[serde(default)]
     pub firmware: Vec<Firmware>,
 }
 
 impl Pins {
     /// Reads a pin file; `file` is used in messages.
     pub fn parse(file: &str, text: &str) -> Result<Self, SyntaxError> {
-        from_toml(file, text)
+        let pins: Self = from_toml(file, text)?;
+        if pins.schema != 1 {
+            let message = format!("schema {} is not known: this program reads schema 1", pins.schema);
+            return Err(SyntaxError::at(file, text, "schema", message));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(double) = pins.firmware.iter().find(|firmware| !seen.insert(firmware.sha256)) {
+            let message = format!("firmware \"{}\" has a digest that is pinned twice", double.name);
+            return Err(SyntaxError::at(file, text, &format!("\"{}\"", double.name), message));
+        }
+        Ok(pins)
     }
 
     /// The pin of the image with this digest.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Sha256Digest, decode_hex};
 use crate::text::{SyntaxError, from_toml};
 
+mod check;
 mod flatten;
 mod package;
 
@@ -281,6 +282,15 @@ pub struct ImageRecipe {
     pub firmware: FirmwareFile,
     /// Shapes measured by the builder.
     pub references: References,
+}
+
+impl RootfsFile {
+    /// The paths of all files, directories and links of this file.
+    pub(crate) fn declared_paths(&self) -> impl Iterator<Item = &str> {
+        let files = self.file.iter().map(|entry| entry.path.as_str());
+        let directories = self.directory.iter().map(|entry| entry.path.as_str());
+        files.chain(directories).chain(self.link.iter().map(|entry| entry.path.as_str()))
+    }
 }
 
 impl RecipeFile {

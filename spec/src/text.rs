@@ -24,10 +24,9 @@ impl SyntaxError {
         Self { file: file.to_owned(), line: None, message: message.into(), suggestion: None }
     }
 
-    /// An error about the first line of `text` that contains `needle`, or about the whole file where there is none.
+    /// An error about the line of `text` that mentions `needle`, or about the whole file where there is none.
     pub fn at(file: &str, text: &str, needle: &str, message: impl Into<String>) -> Self {
-        let line = text.lines().position(|line| line.contains(needle)).map(|index| index + 1);
-        Self { line, ..Self::whole(file, message) }
+        Self { line: line_of(text, needle), ..Self::whole(file, message) }
     }
 
     /// Adds what was probably meant: the nearest of `known` to `found`, where one is near.
@@ -45,6 +44,23 @@ impl Diagnostic for SyntaxError {
     fn hint(&self) -> Option<String> {
         self.suggestion.clone()
     }
+}
+
+/// The first line, from 1, that has `needle` as a whole word ("cpu" is not in "vcpus"), else the first that has it at
+/// all. Comment lines do not count.
+pub(crate) fn line_of(text: &str, needle: &str) -> Option<usize> {
+    let within_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '+');
+    let whole_word = |line: &str| {
+        line.match_indices(needle).any(|(start, found)| {
+            let before = line.get(..start).and_then(|head| head.chars().next_back());
+            let after = line.get(start + found.len()..).and_then(|tail| tail.chars().next());
+            !before.is_some_and(within_word) && !after.is_some_and(within_word)
+        })
+    };
+    let position = |wanted: &dyn Fn(&str) -> bool| {
+        text.lines().position(|line| !line.trim_start().starts_with('#') && wanted(line)).map(|index| index + 1)
+    };
+    position(&whole_word).or_else(|| position(&|line| line.contains(needle)))
 }
 
 /// The nearest of `known` to `found`, if it is near enough to be a slip of the keyboard.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::guest_config::GuestConfig;
+use crate::guest_config::{GuestConfig, MAX_BYTES};
 use crate::size::Size;
 use crate::tee::Tee;
 use crate::text::{SyntaxError, from_toml};
@@ -124,6 +124,13 @@ impl Vm {
                 "hostname",
                 format!("\"{hostname}\" is not a host name: use up to 63 letters, digits and hyphens"),
             );
+        }
+        let size = vm.guest.canonical_bytes().map_or(usize::MAX, |json| json.len());
+        if size > MAX_BYTES {
+            return refuse("guest", format!("[guest] is {size} bytes of canonical JSON: the limit is {MAX_BYTES}"));
+        }
+        if let Some((key, _)) = vm.guest.environment.iter().find(|(_, value)| value.contains('\0')) {
+            return refuse(key, format!("the value of \"{key}\" has a NUL character"));
         }
         if let Some(key) = vm.guest.environment.keys().find(|key| !is_variable(key)) {
             return refuse(key, format!("\"{key}\" is not the name of an environment variable"));

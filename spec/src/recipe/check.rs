@@ -1,0 +1,205 @@
+//! What a flattened recipe must not say: values that no builder could use, and paths or words that would reach further
+//! than they seem to (out of a tree, into the builder's own kernel parameters).
+//!
+//! Every refusal names the file of the chain that wrote the setting, and the line.
+
+use std::collections::BTreeSet;
+
+use super::flatten::Link;
+use super::{FileEntry, ImageRecipe, PackageRequest, Recipe, RecipeFile, RootfsFile};
+use crate::digest::decode_hex;
+use crate::text::{SyntaxError, line_of};
+use crate::vm::{MAX_VCPUS, is_name};
+
+/// Finds where a setting was written: in the first file of the chain, from the one the user named, that mentions it.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a>(pub(super) &'a [Link]);
+
+impl Origin<'_> {
+    /// An error about the recipe as a whole, under the name the user gave.
+    pub(super) fn whole(self, message: impl Into<String>) -> SyntaxError {
+        SyntaxError::whole(self.0.first().map_or("", |(file, _, _)| file), message)
+    }
+
+    /// An error about the setting that `needle` names.
+    pub(super) fn refuse(self, needle: &str, message: impl Into<String>) -> SyntaxError {
+        let line = |(file, text, _): &Link| line_of(text, needle).map(|line| (file.clone(), line));
+        match self.0.iter().find_map(line) {
+            Some((file, line)) => SyntaxError { line: Some(line), ..SyntaxError::whole(&file, message) },
+            None => self.whole(message),
+        }
+    }
+}
+
+/// One file may declare a path once only.
+pub(super) fn no_double_entries(rootfs: &RootfsFile, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    let mut seen = BTreeSet::new();
+    match rootfs.declared_paths().find(|path| !seen.insert(*path)) {
+        Some(path) => Err(origin.refuse(path, format!("\"{path}\" is declared twice"))),
+        None => Ok(()),
+    }
+}
+
+/// A tree has no parts of an image.
+pub(super) fn no_image_parts(merged: &RecipeFile, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    for (name, there) in [
+        ("kernel", merged.kernel.is_some()),
+        ("rootfs", merged.rootfs.is_some()),
+        ("firmware", merged.firmware.is_some()),
+        ("references", merged.references.is_some()),
+    ] {
+        if there {
+            return Err(origin.refuse(name, format!("a recipe of kind \"tree\" cannot have [{name}]")));
+        }
+    }
+    Ok(())
+}
+
+/// Everything else.
+pub(super) fn recipe(recipe: &Recipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    if !is_name(&recipe.name) {
+        let message = format!(
+            "\"{}\" cannot name a recipe: use up to 48 lower-case letters, digits and hyphens, starting with a letter",
+            recipe.name
+        );
+        return Err(origin.refuse("name", message));
+    }
+    if recipe.architecture != "amd64" {
+        let message = format!("architecture \"{}\" is not supported: use \"amd64\"", recipe.architecture);
+        return Err(origin.refuse("architecture", message));
+    }
+    suites(recipe, origin)?;
+    packages(recipe, origin)?;
+    for (program, path) in &recipe.programs {
+        if !is_clean_path(path) {
+            return Err(origin.refuse(program, not_a_path(path)));
+        }
+    }
+    recipe.image.as_ref().map_or(Ok(()), |part| image(part, origin))
+}
+
+fn suites(recipe: &Recipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    let is_word = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c))
+    };
+    if recipe.suites.is_empty() {
+        return Err(origin.whole("the recipe names no suite: add [suites.trixie] or another"));
+    }
+    for (name, suite) in &recipe.suites {
+        if !is_word(name) {
+            return Err(origin.refuse(name, format!("\"{name}\" is not the name of a suite")));
+        }
+        if let Some(component) = suite.components.iter().find(|component| !component.split('/').all(is_word)) {
+            return Err(origin.refuse("components", format!("\"{component}\" is not the name of a component")));
+        }
+    }
+    Ok(())
+}
+
+fn packages(recipe: &Recipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    let double = recipe.packages.windows(2).find_map(|pair| match pair {
+        [a, b] if a.name == b.name => Some(a.name.as_str()),
+        _ => None,
+    });
+    if let Some(double) = double {
+        return Err(origin.refuse(double, format!("package \"{double}\" is asked for in two ways")));
+    }
+    let firmware = recipe.image.iter().flat_map(|image| [&image.firmware.snp, &image.firmware.tdx]).flatten();
+    let requests: Vec<&PackageRequest> = recipe
+        .packages
+        .iter()
+        .chain(recipe.image.iter().map(|image| &image.kernel))
+        .chain(firmware.map(|source| &source.package))
+        .collect();
+    for request in requests {
+        if let Some(suite) = request.suite.as_deref().filter(|suite| !recipe.suites.contains_key(*suite)) {
+            let message = format!("\"{request}\" names suite \"{suite}\", which the recipe does not have");
+            let known = recipe.suites.keys().map(String::as_str);
+            return Err(origin.refuse(&request.to_string(), message).suggesting(suite, known));
+        }
+    }
+    Ok(())
+}
+
+fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    let salt_ok = image.verity_salt.len() == 64 && image.verity_salt.bytes().all(|c| !c.is_ascii_uppercase());
+    if !salt_ok || decode_hex(&image.verity_salt).is_none() {
+        return Err(origin.refuse("verity_salt", "verity_salt must be 64 lower-case hex digits"));
+    }
+    let groups: Vec<usize> = image.uuid.split('-').map(str::len).collect();
+    if groups != [8, 4, 4, 4, 12] || decode_hex(&image.uuid.replace('-', "")).is_none() {
+        return Err(origin.refuse("uuid", format!("\"{}\" is not a UUID", image.uuid)));
+    }
+    kernel(image, origin)?;
+    entries(image, origin)?;
+    for source in [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten() {
+        if !is_clean_path(&source.path) {
+            return Err(origin.refuse(&source.path, not_a_path(&source.path)));
+        }
+    }
+    if let Some(vcpus) = image.references.vcpus.iter().find(|vcpus| !(1..=MAX_VCPUS).contains(*vcpus)) {
+        return Err(origin.refuse("vcpus", format!("references.vcpus names {vcpus}: use 1 to {MAX_VCPUS}")));
+    }
+    Ok(())
+}
+
+fn kernel(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    for module in image.boot_modules.iter().chain(&image.device_modules) {
+        if module.is_empty() || !module.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)) {
+            return Err(origin.refuse(module, format!("\"{module}\" is not the name of a kernel module")));
+        }
+    }
+    for word in &image.command_line {
+        if word.is_empty() || word.bytes().any(|c| c.is_ascii_whitespace() || c.is_ascii_control() || c == b'"') {
+            let message = format!("\"{word}\" is not one word of a kernel command line");
+            return Err(origin.refuse("command_line", message));
+        }
+        if ["bullion.", "root=", "init=", "rdinit="].iter().any(|own| word.starts_with(own)) {
+            return Err(origin.refuse(word, format!("\"{word}\" is set by the builder: leave it out")));
+        }
+    }
+    Ok(())
+}
+
+fn entries(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    let paths = image.files.iter().map(|e| (&e.path, Some(&e.mode)));
+    let paths = paths.chain(image.directories.iter().map(|e| (&e.path, Some(&e.mode))));
+    for (path, mode) in paths.chain(image.links.iter().map(|e| (&e.path, None))) {
+        if !is_clean_path(path) {
+            return Err(origin.refuse(path, not_a_path(path)));
+        }
+        let is_octal =
+            |mode: &String| (1..=4).contains(&mode.len()) && mode.bytes().all(|c| (b'0'..=b'7').contains(&c));
+        if !mode.is_none_or(is_octal) {
+            let message = format!("the mode of \"{path}\" is not octal permissions such as \"0644\"");
+            return Err(origin.refuse(path, message));
+        }
+    }
+    for link in &image.links {
+        if link.target.is_empty() || link.target.contains(char::is_control) {
+            return Err(origin.refuse(&link.path, format!("the link \"{}\" points to no path", link.path)));
+        }
+    }
+    image.files.iter().try_for_each(|entry| file(entry, origin))
+}
+
+fn file(entry: &FileEntry, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    let message = match (&entry.content, &entry.source, &entry.sha256) {
+        (Some(_), None, None) | (None, Some(_), Some(_)) => return Ok(()),
+        (None, Some(_), None) => format!("\"{}\" is copied from a file: add its sha256", entry.path),
+        (Some(_), None, Some(_)) => format!("\"{}\" has content, so a sha256 says nothing: leave it out", entry.path),
+        _ => format!("\"{}\" needs exactly one of content and source", entry.path),
+    };
+    Err(origin.refuse(&entry.path, message))
+}
+
+fn is_clean_path(path: &str) -> bool {
+    path.starts_with('/')
+        && path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."))
+        && !path.contains(char::is_control)
+}
+
+fn not_a_path(path: &str) -> String {
+    format!("\"{path}\" is not an absolute path without \".\" and \"..\"")
+}
