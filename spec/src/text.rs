@@ -76,8 +76,10 @@ pub(crate) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>)
 /// Reads a TOML document into `T`; `file` is used in messages only.
 pub(crate) fn from_toml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, SyntaxError> {
     toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
         let message = error.message().trim().to_owned();
+        // What is missing at the top level is missing from the file, not from its first line.
+        let span = error.span().filter(|span| span.start > 0 || !message.starts_with("missing field"));
+        let line = span.map(|span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
         let suggestion = suggest(&message);
         SyntaxError { file: file.to_owned(), line, message, suggestion }
     })

@@ -1,0 +1,130 @@
+//! The manifest: canonical round trip, and what a corrupt one is told.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use spec::lock::{Package, Standing, Use};
+use spec::manifest::{
+    Artifact, Class, GuestBinary, Manifest, ReferenceValues, SnpReference, TdxReference, Verity, artifact,
+};
+use spec::{Sha256Digest, Sha384Digest};
+
+use crate::shipped::flattened;
+
+fn manifest() -> Manifest {
+    let recipe = flattened("minimal.toml");
+    let names = [artifact::KERNEL, artifact::INITRD, artifact::ROOTFS, artifact::COMMAND_LINE];
+    let artifacts =
+        names.map(|name| (name.to_owned(), Artifact { size: 4096, sha256: Sha256Digest::of(name.as_bytes()) }));
+    Manifest {
+        schema: 1,
+        name: recipe.name.clone(),
+        class: Class::Dev,
+        standing: Standing::Published,
+        format_epoch: 1,
+        artifacts: artifacts.into_iter().collect(),
+        verity: Verity {
+            algorithm: "sha256".to_owned(),
+            block_size: 4096,
+            data_blocks: 1,
+            hash_offset: 4096,
+            salt: "00".repeat(32),
+            root_hash: Sha256Digest([7; 32]),
+        },
+        kernel_version: "7.0.1+deb14-cloud-amd64".to_owned(),
+        command_line: "quiet".to_owned(),
+        recipe,
+        lock_sha256: Sha256Digest([1; 32]),
+        inputs: vec![Package {
+            name: "libc6".to_owned(),
+            version: "2.41-12".to_owned(),
+            architecture: "amd64".to_owned(),
+            suite: "trixie".to_owned(),
+            uses: vec![Use::Tree],
+            path: "pool/main/g/glibc/libc6_2.41-12_amd64.deb".to_owned(),
+            size: 3,
+            sha256: Sha256Digest([2; 32]),
+        }],
+        guest: GuestBinary { sha256: Sha256Digest([3; 32]), size: 5, origin: "host".to_owned() },
+        references: ReferenceValues {
+            snp: vec![SnpReference {
+                vcpus: 2,
+                cpu: "EPYC-v4".to_owned(),
+                cpu_signature: 0x0080_0f12,
+                sev_features: 1,
+                launch_digest: Sha384Digest([4; 48]),
+            }],
+            tdx: vec![TdxReference { firmware_sha256: Sha256Digest([5; 32]), mrtd: Sha384Digest([6; 48]) }],
+        },
+    }
+}
+
+fn refused(bytes: &[u8]) -> String {
+    Manifest::parse("manifest.json", bytes).expect_err("a bad manifest").to_string()
+}
+
+/// The manifest as JSON text after `edit`.
+fn edited(edit: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let mut value = serde_json::to_value(manifest()).unwrap();
+    edit(&mut value);
+    serde_json::to_vec(&value).unwrap()
+}
+
+#[test]
+fn a_manifest_comes_back_and_has_one_form() {
+    let bytes = manifest().to_bytes().unwrap();
+    let again = Manifest::parse("manifest.json", &bytes).unwrap();
+    assert_eq!(again, manifest());
+    assert_eq!(again.to_bytes().unwrap(), bytes);
+    assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
+    // Key order and white space of a copy do not matter to what it means, nor to its canonical form.
+    let pretty = serde_json::to_vec_pretty(&manifest()).unwrap();
+    assert_eq!(Manifest::parse("manifest.json", &pretty).unwrap().to_bytes().unwrap(), bytes);
+}
+
+#[test]
+fn a_corrupt_manifest_is_told_what_is_wrong() {
+    let whole = manifest().to_bytes().unwrap();
+    assert!(refused(&whole[..whole.len() / 2]).starts_with("manifest.json: EOF while parsing"));
+    assert!(refused(b"").starts_with("manifest.json: EOF while parsing"));
+    assert!(refused(&edited(|m| m["extra"] = 1.into())).contains("unknown field `extra`"));
+    assert!(refused(&edited(|m| m["schema"] = 2.into())).contains("schema 2 is not known"));
+    assert!(refused(&edited(|m| m["verity"]["root_hash"] = "00".into())).contains("expected 64 lower-case hex digits"));
+    assert!(refused(&edited(|m| drop(m.as_object_mut().unwrap().remove("class")))).contains("missing field `class`"));
+}
+
+#[test]
+fn an_artifact_cannot_lie_outside_the_image_directory() {
+    for name in ["../vmlinuz", "/etc/passwd", "", "..", ".hidden", "a\0b"] {
+        let bytes = edited(|m| m["artifacts"][name] = m["artifacts"][artifact::KERNEL].clone());
+        assert!(refused(&bytes).contains("is not the name of an artifact"), "{name:?}");
+    }
+}
+
+#[test]
+fn a_line_is_named_where_there_is_more_than_one() {
+    let mut pretty = serde_json::to_string_pretty(&manifest()).unwrap();
+    pretty = pretty.replacen("\"dev\"", "\"golden\"", 1);
+    let line = 1 + pretty.lines().position(|line| line.contains("golden")).unwrap();
+    assert!(refused(pretty.as_bytes()).starts_with(&format!("manifest.json:{line}: unknown variant `golden`")));
+}
+
+proptest! {
+    #[test]
+    fn any_values_come_back(
+        sizes in proptest::collection::btree_map("[a-z][a-z.-]{0,12}", 0..=(1_u64 << 53), 0..6),
+        command_line in any::<String>(),
+        sev_features in 0..=(1_u64 << 53),
+        vcpus in any::<u32>(),
+    ) {
+        let artifacts: BTreeMap<String, Artifact> = sizes
+            .into_iter()
+            .map(|(name, size)| { let sha256 = Sha256Digest::of(name.as_bytes()); (name, Artifact { size, sha256 }) })
+            .collect();
+        let mut given = Manifest { artifacts, command_line, ..manifest() };
+        given.references.snp[0].sev_features = sev_features;
+        given.references.snp[0].vcpus = vcpus;
+        let bytes = given.to_bytes().unwrap();
+        prop_assert_eq!(Manifest::parse("manifest.json", &bytes).unwrap(), given);
+    }
+}
