@@ -16,4 +16,12 @@
 
 extern crate alloc;
 
+pub mod digest;
+pub mod firmware;
+mod guid;
+mod read;
 pub mod shape;
+pub mod snp;
+
+pub use digest::{Digest256, Digest384};
+pub use guid::Guid;
