@@ -22,6 +22,7 @@ mod guid;
 mod read;
 pub mod shape;
 pub mod snp;
+pub mod tdx;
 
 pub use digest::{Digest256, Digest384};
 pub use guid::Guid;

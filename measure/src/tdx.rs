@@ -1,0 +1,6 @@
+//! TDX measurements, predicted.
+//!
+//! MRTD ([`mrtd`]) depends on the firmware image and on the order in which the VMM adds pages, and on nothing else: not on
+//! vCPUs, memory, devices, ATTRIBUTES, XFAM or MRCONFIGID, which a TD report carries beside it.
+
+pub mod mrtd;
