@@ -1,1 +1,27 @@
-//! placeholder
+//! Locked inputs in the store to an image directory.
+//!
+//! Everything here is a pure function of the lock, the recipe and the guest binary: no network, no clock, no user, no
+//! umask, no path and no order of files or threads reaches a bit of the result. No maintainer script runs; what scripts
+//! would have done and a guest needs is an effect (`effects`). `build` puts the parts together; `unpack` does the same
+//! for trees of tools that run on the host.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod build;
+mod content;
+pub mod cpio;
+pub mod deb;
+pub mod effects;
+pub mod erofs;
+pub mod initrd;
+pub mod kernel;
+pub mod tree;
+pub mod verify;
+pub mod verity;
+
+pub use build::{BuildError, BuildRequest, Guest, Staged, build};
+pub use content::Content;
+pub use verify::{VerifyError, verify_image};
+
+/// The version of the writers in this crate: EROFS, dm-verity, cpio, zstd. It changes whenever the same inputs would give
+/// other bits, and stands in the manifest.
+pub const FORMAT_EPOCH: u32 = 1;

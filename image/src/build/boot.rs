@@ -1,0 +1,36 @@
+//! The kernel side of an image: `vmlinuz` and `initrd`.
+
+use spec::lock::Use;
+use spec::manifest::{Artifact, artifact};
+use spec::recipe::ImageRecipe;
+use store::Store;
+
+use super::output::Output;
+use super::{BuildError, BuildRequest, initrd_cache, inputs};
+use crate::{initrd, kernel};
+
+pub(super) struct Boot {
+    pub(super) vmlinuz: Artifact,
+    pub(super) initrd: Artifact,
+    pub(super) kernel_version: String,
+}
+
+pub(super) fn make(
+    request: &BuildRequest<'_>,
+    image: &ImageRecipe,
+    store: &Store,
+    output: &Output,
+) -> Result<Boot, BuildError> {
+    let packages = inputs::all(request.lock, Use::Kernel, store)?;
+    let kernel = kernel::find(&packages.iter().collect::<Vec<_>>(), &image.boot_modules, &image.device_modules)?;
+    let (vmlinuz, initrd) = rayon::join(
+        || output.write(artifact::KERNEL, kernel.vmlinuz.bytes()),
+        || {
+            let path = output.path(artifact::INITRD);
+            let archive = initrd::archive(request.guest.bytes, &kernel).map_err(BuildError::io("writing", &path))?;
+            let compressed = initrd_cache::compress(&archive, store).map_err(BuildError::io("writing", &path))?;
+            output.write(artifact::INITRD, &compressed)
+        },
+    );
+    Ok(Boot { vmlinuz: vmlinuz?, initrd: initrd?, kernel_version: kernel.version.clone() })
+}

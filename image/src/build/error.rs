@@ -1,0 +1,187 @@
+//! Why an image cannot be built.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use spec::canonical::CanonicalError;
+use spec::{Diagnostic, Outcome, Sha256Digest};
+use store::StoreError;
+
+use super::MAX_COMMAND_LINE;
+use crate::deb::DebError;
+use crate::erofs::ErofsError;
+use crate::kernel::KernelError;
+use crate::tree::{GlobError, MergeError, OverlayError};
+
+/// A build that failed. Nothing of it is left on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The recipe makes a tree.
+    #[error("the recipe \"{recipe}\" makes a tree of tools, not an image")]
+    NotAnImage {
+        /// The recipe.
+        recipe: String,
+    },
+    /// The lock was made for another recipe, or for an earlier state of this one.
+    #[error("the lock does not belong to the recipe \"{recipe}\": it was made for {found}, the recipe now is {expected}")]
+    OtherRecipe {
+        /// The recipe.
+        recipe: String,
+        /// The digest of the recipe.
+        expected: Sha256Digest,
+        /// The digest in the lock.
+        found: Sha256Digest,
+    },
+    /// The lock lacks a package that the recipe needs.
+    #[error("the lock has no package \"{package}\" for {purpose}")]
+    NotLocked {
+        /// The package.
+        package: String,
+        /// What it is for.
+        purpose: &'static str,
+    },
+    /// There is something at the output path.
+    #[error("{} is there already", .0.display())]
+    OutputExists(PathBuf),
+    /// What is at the output path is no image directory, so it is not replaced.
+    #[error("{} is not an image directory: it will not be replaced", .0.display())]
+    NotReplaceable(PathBuf),
+    /// The output path cannot name a directory.
+    #[error("\"{}\" cannot name an image directory", .0.display())]
+    OutputName(PathBuf),
+    /// Another build is at it.
+    #[error("another build is writing {}", .0.display())]
+    OutputBusy(PathBuf),
+    /// The cache.
+    #[error("{package} is locked and cannot be used")]
+    Store {
+        /// The package.
+        package: String,
+        /// What the cache says.
+        source: StoreError,
+    },
+    /// A package that cannot be read.
+    #[error("reading package {package}")]
+    Package {
+        /// The package with its version.
+        package: String,
+        /// Why.
+        source: DebError,
+    },
+    /// A package that is not the one the lock says it is.
+    #[error("the locked package {expected} calls itself {found}")]
+    OtherPackage {
+        /// What the lock says.
+        expected: String,
+        /// What the control file says.
+        found: String,
+    },
+    /// A file that a package should have.
+    #[error("package {package} has no file {path}")]
+    NoFile {
+        /// The package with its version.
+        package: String,
+        /// The file.
+        path: String,
+    },
+    /// Packages that cannot be in one tree.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// A pattern of `rootfs.drop`.
+    #[error(transparent)]
+    Glob(#[from] GlobError),
+    /// What the recipe adds.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// The kernel or a module.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The root file system.
+    #[error(transparent)]
+    Erofs(#[from] ErofsError),
+    /// The command line is too long for the kernel.
+    #[error("the kernel command line has {length} bytes, the kernel takes {MAX_COMMAND_LINE}")]
+    CommandLine {
+        /// Its length.
+        length: usize,
+    },
+    /// The UUID of the recipe.
+    #[error("\"{0}\" is not a UUID")]
+    Uuid(String),
+    /// The manifest has no canonical form.
+    #[error("the manifest cannot be written")]
+    Manifest(#[source] CanonicalError),
+    /// No threads.
+    #[error("starting threads: {0}")]
+    Threads(String),
+    /// The operating system refused.
+    #[error("{doing} {}", path.display())]
+    Io {
+        /// What was being done, as a gerund.
+        doing: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl BuildError {
+    /// Wraps an I/O error of `doing` something to `path`, for use in `map_err`.
+    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, path: path.to_owned(), source }
+    }
+}
+
+impl Diagnostic for BuildError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Store { source, .. } => source.outcome(),
+            Self::Package { source, .. } => source.outcome(),
+            Self::Merge(error) => error.outcome(),
+            Self::Glob(error) => error.outcome(),
+            Self::Overlay(error) => error.outcome(),
+            Self::Kernel(error) => error.outcome(),
+            Self::Erofs(error) => error.outcome(),
+            Self::OtherPackage { .. } => Outcome::InputMismatch,
+            Self::Io { .. } | Self::Threads(_) => Outcome::HostCannot,
+            Self::Manifest(_) => Outcome::Internal,
+            Self::NotAnImage { .. }
+            | Self::OtherRecipe { .. }
+            | Self::NotLocked { .. }
+            | Self::OutputExists(_)
+            | Self::NotReplaceable(_)
+            | Self::OutputName(_)
+            | Self::OutputBusy(_)
+            | Self::NoFile { .. }
+            | Self::CommandLine { .. }
+            | Self::Uuid(_) => Outcome::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store { source, .. } => source.hint(),
+            Self::Package { source, .. } => source.hint(),
+            Self::Merge(error) => error.hint(),
+            Self::Glob(error) => error.hint(),
+            Self::Overlay(error) => error.hint(),
+            Self::Kernel(error) => error.hint(),
+            Self::Erofs(error) => error.hint(),
+            Self::OtherRecipe { .. } | Self::NotLocked { .. } => {
+                Some("the recipe has changed since it was locked: run `bullion lock`".to_owned())
+            }
+            Self::OutputExists(_) => Some("use --replace to put the new image in its place".to_owned()),
+            Self::NotReplaceable(_) => Some("choose another output directory".to_owned()),
+            Self::OutputBusy(_) => Some("wait for it, or choose another output directory".to_owned()),
+            Self::CommandLine { .. } => Some("shorten kernel.command_line".to_owned()),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("the disk is full: free some room, or choose an output directory on another disk".to_owned())
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("choose an output directory that you can write to".to_owned())
+            }
+            _ => None,
+        }
+    }
+}

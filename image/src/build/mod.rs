@@ -1,0 +1,188 @@
+//! `build`: locked inputs, a recipe and a guest binary become an image directory.
+//!
+//! This file says what is made and in which order; the kernel side and the root file system side run at the same time.
+//! The result waits in a staging directory until the caller has added the reference values and commits it.
+
+mod boot;
+mod error;
+mod inputs;
+mod initrd_cache;
+mod output;
+mod root;
+mod staging;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use spec::Sha256Digest;
+use spec::lock::{Lock, Use};
+use spec::manifest::{self, Artifact, Class, GuestBinary, Manifest, ReferenceValues, artifact};
+use spec::recipe::{ImageRecipe, Kind, Recipe};
+use store::Store;
+
+pub use error::BuildError;
+use output::Output;
+use staging::Staging;
+
+/// The name of the copy of the lock in an image directory.
+pub const LOCK_FILE: &str = "recipe.lock";
+
+/// The longest kernel command line: COMMAND_LINE_SIZE of arch/x86/include/asm/setup.h, less the ending zero.
+pub const MAX_COMMAND_LINE: usize = 2047;
+
+/// What is built.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildRequest<'a> {
+    /// The flattened recipe, of kind `image`.
+    pub recipe: &'a Recipe,
+    /// The directory of the recipe file, for `source` files.
+    pub recipe_dir: &'a Path,
+    /// The lock.
+    pub lock: &'a Lock,
+    /// The lock as it was read.
+    pub lock_text: &'a str,
+    /// The guest binary.
+    pub guest: Guest<'a>,
+    /// The image directory to make. Its parent directory must exist.
+    pub output: &'a Path,
+    /// How many threads work.
+    pub jobs: usize,
+    /// Whether an image directory that is there already is replaced.
+    pub replace: bool,
+}
+
+/// The guest binary: given by the caller, because nothing locks it yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest<'a> {
+    /// A static ELF program, the first process of the guest.
+    pub bytes: &'a [u8],
+    /// Where it came from: `host` for one that was built on this machine.
+    pub origin: &'a str,
+}
+
+/// A finished image that has no name yet. Dropped before `commit`, it leaves nothing.
+#[derive(Debug)]
+pub struct Staged {
+    /// The manifest, without reference values. What the caller changes here is what `commit` writes.
+    pub manifest: Manifest,
+    staging: Staging,
+}
+
+/// Builds an image. It appears under its name when the result is committed.
+pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildError> {
+    let image = check(request)?;
+    let staging = Staging::begin(request.output, request.replace)?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(request.jobs.max(1))
+        .build()
+        .map_err(|error| BuildError::Threads(error.to_string()))?;
+    let output = Output::new(staging.directory());
+    let (boot, root) = pool.install(|| {
+        rayon::join(
+            || boot::make(request, image, store, &output),
+            || Ok((root::make(request, image, store, &output)?, firmware(request, image, store, &output)?)),
+        )
+    });
+    let (boot, (root, firmware)) = first_error(boot, root)?;
+    let command_line = command_line(image, &root.verity)?;
+    let mut artifacts = BTreeMap::from([
+        (artifact::KERNEL.to_owned(), boot.vmlinuz),
+        (artifact::INITRD.to_owned(), boot.initrd),
+        (artifact::ROOTFS.to_owned(), root.artifact),
+        (artifact::COMMAND_LINE.to_owned(), output.write(artifact::COMMAND_LINE, command_line.as_bytes())?),
+    ]);
+    artifacts.extend(firmware);
+    output.write(LOCK_FILE, request.lock_text.as_bytes())?;
+    let manifest = Manifest {
+        schema: 1,
+        name: request.recipe.name.clone(),
+        // Nothing locks the guest binary, whatever its origin says.
+        class: Class::Dev,
+        standing: request.lock.standing,
+        format_epoch: crate::FORMAT_EPOCH,
+        artifacts,
+        verity: root.verity,
+        kernel_version: boot.kernel_version,
+        command_line,
+        recipe: request.recipe.clone(),
+        lock_sha256: Sha256Digest::of(request.lock_text.as_bytes()),
+        inputs: request.lock.package.clone(),
+        guest: GuestBinary {
+            sha256: Sha256Digest::of(request.guest.bytes),
+            size: request.guest.bytes.len() as u64,
+            origin: request.guest.origin.to_owned(),
+        },
+        references: ReferenceValues::default(),
+    };
+    Ok(Staged { manifest, staging })
+}
+
+impl Staged {
+    /// The directory that the artifacts are in until `commit`.
+    pub fn directory(&self) -> &Path {
+        self.staging.directory()
+    }
+
+    /// Where the artifact called `name` is until `commit`.
+    pub fn artifact_path(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// Writes the manifest and gives the image its name.
+    pub fn commit(self) -> Result<Manifest, BuildError> {
+        let bytes = self.manifest.to_bytes().map_err(BuildError::Manifest)?;
+        Output::new(self.staging.directory()).write(manifest::FILE_NAME, &bytes)?;
+        self.staging.commit()?;
+        Ok(self.manifest)
+    }
+}
+
+fn check<'a>(request: &BuildRequest<'a>) -> Result<&'a ImageRecipe, BuildError> {
+    let recipe = request.recipe;
+    let image = match (recipe.kind, &recipe.image) {
+        (Kind::Image, Some(image)) => image,
+        _ => return Err(BuildError::NotAnImage { recipe: recipe.name.clone() }),
+    };
+    let expected = recipe.lock_digest();
+    if request.lock.recipe_sha256 != expected {
+        let (recipe, found) = (recipe.name.clone(), request.lock.recipe_sha256);
+        return Err(BuildError::OtherRecipe { recipe, expected, found });
+    }
+    Ok(image)
+}
+
+/// The error of the left side if there is one, so that the same faults give the same message.
+fn first_error<A, B>(a: Result<A, BuildError>, b: Result<B, BuildError>) -> Result<(A, B), BuildError> {
+    Ok((a?, b?))
+}
+
+fn command_line(image: &ImageRecipe, verity: &manifest::Verity) -> Result<String, BuildError> {
+    let mut words = image.command_line.clone();
+    words.push(format!("bullion.root={}", verity.root_hash));
+    words.push(format!("bullion.salt={}", verity.salt));
+    words.push(format!("bullion.blocks={}", verity.data_blocks));
+    let line = words.join(" ");
+    if line.len() > MAX_COMMAND_LINE {
+        return Err(BuildError::CommandLine { length: line.len() });
+    }
+    Ok(line)
+}
+
+/// Copies the firmware images out of their packages.
+fn firmware(
+    request: &BuildRequest<'_>,
+    image: &ImageRecipe,
+    store: &Store,
+    output: &Output,
+) -> Result<Vec<(String, Artifact)>, BuildError> {
+    let sources = [(artifact::FIRMWARE_SNP, &image.firmware.snp), (artifact::FIRMWARE_TDX, &image.firmware.tdx)];
+    let wanted: Vec<_> = sources.into_iter().filter_map(|(name, source)| Some((name, source.as_ref()?))).collect();
+    wanted
+        .into_iter()
+        .map(|(name, source)| {
+            let package = inputs::one(request.lock, Use::Firmware, &source.package.name, store)?;
+            let content = inputs::file(&package, &source.path)?;
+            Ok((name.to_owned(), output.write(name, content.bytes())?))
+        })
+        .collect()
+}

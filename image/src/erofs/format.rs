@@ -1,0 +1,105 @@
+//! The on-disk structures: superblock, inodes and their constants (Linux 6.12 fs/erofs/erofs_fs.h).
+
+use super::inode::{Data, Inode};
+use super::place::Place;
+
+/// The block size in bytes.
+pub const BLOCK: usize = 4096;
+pub(super) const BLOCK_BITS: u8 = 12;
+
+/// Where the superblock is (EROFS_SUPER_OFFSET) and how long it is.
+pub(super) const SUPERBLOCK_OFFSET: usize = 1024;
+pub(super) const SUPERBLOCK: usize = 128;
+/// `checksum` in the superblock.
+pub(super) const CHECKSUM_OFFSET: usize = 4;
+/// EROFS_SUPER_MAGIC_V1.
+pub(super) const MAGIC: u32 = 0xe0f5_e1e2;
+/// EROFS_FEATURE_COMPAT_SB_CHKSUM and EROFS_FEATURE_COMPAT_MTIME.
+const FEATURE_COMPAT: u32 = 0x1 | 0x2;
+
+/// Inodes are addressed in units of this many bytes from the first block (`nid`).
+pub(super) const SLOT: usize = 32;
+pub(super) const COMPACT_INODE: usize = 32;
+pub(super) const EXTENDED_INODE: usize = 64;
+/// EROFS_INODE_FLAT_PLAIN and EROFS_INODE_FLAT_INLINE, in bits 1 to 3 of `i_format`; bit 0 says that it is extended.
+pub(super) const FLAT_PLAIN: u16 = 0;
+pub(super) const FLAT_INLINE: u16 = 2;
+
+pub(super) const DIRENT: usize = 12;
+
+pub(super) const S_IFMT: u16 = 0o170_000;
+pub(super) const S_IFREG: u16 = 0o100_000;
+pub(super) const S_IFDIR: u16 = 0o040_000;
+pub(super) const S_IFLNK: u16 = 0o120_000;
+pub(super) const S_IFCHR: u16 = 0o020_000;
+
+/// `struct erofs_super_block` with the checksum still 0.
+pub(super) fn superblock(uuid: &[u8; 16], blocks: u32, inodes: usize, root_nid: u16) -> Vec<u8> {
+    let mut out = Vec::with_capacity(SUPERBLOCK);
+    out.extend(MAGIC.to_le_bytes());
+    out.extend(0u32.to_le_bytes()); // checksum
+    out.extend(FEATURE_COMPAT.to_le_bytes());
+    out.extend([BLOCK_BITS, 0]); // blkszbits, sb_extslots
+    out.extend(root_nid.to_le_bytes());
+    out.extend((inodes as u64).to_le_bytes()); // inos
+    out.extend(0u64.to_le_bytes()); // build_time
+    out.extend(0u32.to_le_bytes()); // build_time_nsec
+    out.extend(blocks.to_le_bytes());
+    out.extend(0u32.to_le_bytes()); // meta_blkaddr: nids count from block 0
+    out.extend(0u32.to_le_bytes()); // xattr_blkaddr
+    out.extend(uuid);
+    out.resize(SUPERBLOCK, 0); // no volume name, no incompatible feature, no extra device, no xattr prefix
+    out
+}
+
+/// The inode of `inode` at its place; `index` gives the inode number for 32-bit `stat`, from 1.
+pub(super) fn inode(inode: &Inode<'_>, place: &Place, index: usize) -> Vec<u8> {
+    let layout = if place.inline > 0 { FLAT_INLINE } else { FLAT_PLAIN };
+    let union = match inode.data {
+        Data::Device(device) => device,
+        _ => place.block,
+    };
+    // `place` has made sure that the number of inodes fits.
+    let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    let size = inode.data.bytes().len() as u64;
+    let mut out = Vec::with_capacity(EXTENDED_INODE + place.inline);
+    match inode.compact() {
+        Some(compact) => {
+            out.extend((layout << 1).to_le_bytes());
+            out.extend(0u16.to_le_bytes()); // i_xattr_icount
+            out.extend(inode.mode.to_le_bytes());
+            out.extend(compact.links.to_le_bytes());
+            out.extend(compact.size.to_le_bytes());
+            out.extend(0u32.to_le_bytes());
+            out.extend(union.to_le_bytes());
+            out.extend(number.to_le_bytes());
+            out.extend(compact.uid.to_le_bytes());
+            out.extend(compact.gid.to_le_bytes());
+            out.extend(0u32.to_le_bytes());
+        }
+        None => {
+            out.extend((layout << 1 | 1).to_le_bytes());
+            out.extend(0u16.to_le_bytes()); // i_xattr_icount
+            out.extend(inode.mode.to_le_bytes());
+            out.extend(0u16.to_le_bytes());
+            out.extend(size.to_le_bytes());
+            out.extend(union.to_le_bytes());
+            out.extend(number.to_le_bytes());
+            out.extend(inode.uid.to_le_bytes());
+            out.extend(inode.gid.to_le_bytes());
+            out.extend(0u64.to_le_bytes()); // i_mtime
+            out.extend(0u32.to_le_bytes()); // i_mtime_nsec
+            out.extend(inode.links.to_le_bytes());
+            out.resize(EXTENDED_INODE, 0);
+        }
+    }
+    out
+}
+
+/// CRC-32C without the final inversion, over the rest of block 0 from the superblock on, its checksum field being 0.
+pub(super) fn checksum(bytes: &[u8]) -> u32 {
+    const CASTAGNOLI: u32 = 0x82f6_3b78;
+    bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { CASTAGNOLI } else { 0 })
+    })
+}

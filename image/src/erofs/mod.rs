@@ -1,0 +1,113 @@
+//! EROFS images, uncompressed: a writer of our own, so that no version of a host tool is a measured input.
+//!
+//! The layout follows Linux 6.12 `fs/erofs/erofs_fs.h` and Documentation/filesystems/erofs.rst: 4096-byte blocks; inodes
+//! from block 0 on, with the last partial block of their data inline where it fits; then the other data, in the order of
+//! the inodes. Every field is a function of the tree and the UUID.
+
+mod directory;
+mod format;
+mod inode;
+mod place;
+mod read;
+
+use std::io::{self, Write};
+
+pub use format::BLOCK;
+pub use read::{ErofsReadError, ReadNode, read};
+
+use crate::tree::Tree;
+use inode::{Data, Inode};
+use place::Placed;
+
+/// A tree that cannot be an EROFS image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ErofsError {
+    /// There is no root directory, or a node has no parent directory: the tree was not finished.
+    #[error("/{0} has no directory to be in")]
+    NoParent(String),
+    /// More than the format can address.
+    #[error("the tree is too large for an EROFS image: {0}")]
+    TooLarge(&'static str),
+}
+
+impl spec::Diagnostic for ErofsError {
+    fn outcome(&self) -> spec::Outcome {
+        match self {
+            Self::NoParent(_) => spec::Outcome::Internal,
+            Self::TooLarge(_) => spec::Outcome::Usage,
+        }
+    }
+}
+
+/// An image whose layout is decided and whose bytes are not written yet.
+#[derive(Debug)]
+pub struct Image<'a> {
+    inodes: Vec<Inode<'a>>,
+    placed: Placed,
+    uuid: [u8; 16],
+}
+
+impl<'a> Image<'a> {
+    /// Lays out `tree`, which must be finished.
+    pub fn plan(tree: &'a Tree, uuid: [u8; 16]) -> Result<Self, ErofsError> {
+        let mut inodes = inode::collect(tree)?;
+        let placed = place::place(&inodes)?;
+        for inode in &mut inodes {
+            directory::resolve(inode, &placed.nids);
+        }
+        Ok(Self { inodes, placed, uuid })
+    }
+
+    /// The image's size in blocks.
+    pub fn blocks(&self) -> u64 {
+        u64::from(self.placed.blocks)
+    }
+
+    /// Writes the image: `blocks()` whole blocks.
+    pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&self.metadata())?;
+        for (inode, place) in self.inodes.iter().zip(&self.placed.places) {
+            let data = inode.data.bytes();
+            let stored = data.get(..data.len() - place.inline).unwrap_or_default();
+            out.write_all(stored)?;
+            let padding = stored.len().next_multiple_of(BLOCK) - stored.len();
+            out.write_all(ZEROS.get(..padding).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// The blocks with the superblock, the inodes and what is inline.
+    fn metadata(&self) -> Vec<u8> {
+        let mut blocks = vec![0; self.placed.metadata_bytes];
+        for (index, (inode, place)) in self.inodes.iter().zip(&self.placed.places).enumerate() {
+            let mut bytes = format::inode(inode, place, index);
+            let data = inode.data.bytes();
+            bytes.extend_from_slice(data.get(data.len() - place.inline..).unwrap_or_default());
+            put(&mut blocks, place.offset, &bytes);
+        }
+        let superblock = format::superblock(&self.uuid, self.placed.blocks, self.inodes.len(), self.placed.root_nid());
+        put(&mut blocks, format::SUPERBLOCK_OFFSET, &superblock);
+        let checksum = format::checksum(blocks.get(format::SUPERBLOCK_OFFSET..BLOCK).unwrap_or_default());
+        put(&mut blocks, format::SUPERBLOCK_OFFSET + format::CHECKSUM_OFFSET, &checksum.to_le_bytes());
+        blocks
+    }
+}
+
+const ZEROS: [u8; BLOCK] = [0; BLOCK];
+
+/// Copies `bytes` to `offset`; the layout has made room for them.
+fn put(into: &mut [u8], offset: usize, bytes: &[u8]) {
+    if let Some(room) = into.get_mut(offset..offset + bytes.len()) {
+        room.copy_from_slice(bytes);
+    }
+}
+
+impl Data<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Data::Borrowed(bytes) => bytes,
+            Data::Directory(directory) => directory.bytes(),
+            Data::Device(_) => &[],
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A small reader of the images that the writer makes, for comparing two of them file by file.
+//!
+//! It knows uncompressed inodes only, refuses everything else, and never panics or recurses without bound.
+
+use std::collections::BTreeMap;
+
+use super::format::{
+    BLOCK, BLOCK_BITS, DIRENT, FLAT_INLINE, FLAT_PLAIN, MAGIC, S_IFCHR, S_IFDIR, S_IFMT, SLOT, SUPERBLOCK_OFFSET,
+};
+
+/// Bytes that are not an image of the writer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a readable EROFS image: {0}")]
+pub struct ErofsReadError(pub &'static str);
+
+/// A node of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadNode<'a> {
+    /// Type and permissions.
+    pub mode: u16,
+    /// The owner's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// How many names it has.
+    pub links: u32,
+    /// The encoded device number of a device; else 0.
+    pub device: u32,
+    /// The inode's number: two paths with the same one are hard links of one file.
+    pub nid: u64,
+    /// The content but for an inline tail; the target of a link; empty for directories.
+    pub head: &'a [u8],
+    /// The inline tail.
+    pub tail: &'a [u8],
+}
+
+const MAX_DEPTH: usize = 2048;
+const MAX_NODES: usize = 1 << 22;
+
+/// Reads all nodes by path (the root is the empty path).
+pub fn read(image: &[u8]) -> Result<BTreeMap<String, ReadNode<'_>>, ErofsReadError> {
+    let superblock = image.get(SUPERBLOCK_OFFSET..).ok_or(ErofsReadError("it is too short"))?;
+    if u32_at(superblock, 0) != Some(MAGIC) {
+        return Err(ErofsReadError("it has no magic number"));
+    }
+    if superblock.get(12) != Some(&BLOCK_BITS) {
+        return Err(ErofsReadError("its blocks are not of 4096 bytes"));
+    }
+    if u32_at(superblock, 40) != Some(0) || u32_at(superblock, 80) != Some(0) {
+        return Err(ErofsReadError("it uses a feature that is not known"));
+    }
+    let root = u16_at(superblock, 14).ok_or(ErofsReadError("it is too short"))?;
+    let mut nodes = BTreeMap::new();
+    let mut waiting = vec![(String::new(), u64::from(root), 0)];
+    while let Some((path, nid, depth)) = waiting.pop() {
+        let node = inode(image, nid)?;
+        if depth > MAX_DEPTH || nodes.len() >= MAX_NODES {
+            return Err(ErofsReadError("it is too deep or too large"));
+        }
+        if node.mode & S_IFMT == S_IFDIR {
+            for (name, child) in entries(&node)? {
+                let path = if path.is_empty() { name } else { format!("{path}/{name}") };
+                waiting.push((path, child, depth + 1));
+            }
+        }
+        let shown = if node.mode & S_IFMT == S_IFDIR { ReadNode { head: &[], tail: &[], ..node } } else { node };
+        if nodes.insert(path, shown).is_some() {
+            return Err(ErofsReadError("a name comes twice"));
+        }
+    }
+    Ok(nodes)
+}
+
+fn inode(image: &[u8], nid: u64) -> Result<ReadNode<'_>, ErofsReadError> {
+    let error = ErofsReadError("an inode is outside the image");
+    let offset = usize::try_from(nid).ok().and_then(|nid| nid.checked_mul(SLOT)).ok_or_else(|| error.clone())?;
+    let raw = image.get(offset..).ok_or_else(|| error.clone())?;
+    let fields = fields(raw).ok_or_else(|| error.clone())?;
+    let mut node = ReadNode { nid, ..fields.node };
+    let size = usize::try_from(fields.size).map_err(|_| error.clone())?;
+    if node.mode & S_IFMT == S_IFCHR {
+        node.device = fields.union;
+        return Ok(node);
+    }
+    let inline = match fields.layout {
+        FLAT_PLAIN => 0,
+        FLAT_INLINE => size % BLOCK,
+        _ => return Err(ErofsReadError("an inode has a layout that is not known")),
+    };
+    if size > inline {
+        let start = usize::try_from(fields.union).ok().and_then(|block| block.checked_mul(BLOCK));
+        let range = start.and_then(|start| Some(start..start.checked_add(size - inline)?));
+        node.head = range.and_then(|range| image.get(range)).ok_or(error.clone())?;
+    }
+    node.tail = raw.get(fields.length..fields.length + inline).ok_or(error)?;
+    Ok(node)
+}
+
+struct Fields<'a> {
+    node: ReadNode<'a>,
+    size: u64,
+    union: u32,
+    layout: u16,
+    length: usize,
+}
+
+fn fields(raw: &[u8]) -> Option<Fields<'_>> {
+    let format = u16_at(raw, 0)?;
+    let node = ReadNode { mode: u16_at(raw, 4)?, uid: 0, gid: 0, links: 0, device: 0, nid: 0, head: &[], tail: &[] };
+    let (layout, union) = (format >> 1 & 7, u32_at(raw, 16)?);
+    Some(if format & 1 == 0 {
+        let node = ReadNode {
+            links: u16_at(raw, 6)?.into(),
+            uid: u16_at(raw, 24)?.into(),
+            gid: u16_at(raw, 26)?.into(),
+            ..node
+        };
+        Fields { node, size: u32_at(raw, 8)?.into(), union, layout, length: 32 }
+    } else {
+        let node = ReadNode { links: u32_at(raw, 44)?, uid: u32_at(raw, 24)?, gid: u32_at(raw, 28)?, ..node };
+        let size = u64::from(u32_at(raw, 8)?) | u64::from(u32_at(raw, 12)?) << 32;
+        Fields { node, size, union, layout, length: 64 }
+    })
+}
+
+/// The names in a directory but for `.` and `..`, with their inodes.
+fn entries(directory: &ReadNode<'_>) -> Result<Vec<(String, u64)>, ErofsReadError> {
+    let blocks = directory.head.chunks(BLOCK).chain(Some(directory.tail).filter(|tail| !tail.is_empty()));
+    let mut found = Vec::new();
+    for block in blocks {
+        found.extend(entries_of(block).ok_or(ErofsReadError("a directory is damaged"))?);
+    }
+    Ok(found)
+}
+
+fn entries_of(block: &[u8]) -> Option<Vec<(String, u64)>> {
+    let count = usize::from(u16_at(block, 8)?) / DIRENT;
+    let name_offset = |index: usize| u16_at(block, index * DIRENT + 8).map(usize::from);
+    let mut found = Vec::new();
+    for index in 0..count {
+        let nid = u64::from(u32_at(block, index * DIRENT)?) | u64::from(u32_at(block, index * DIRENT + 4)?) << 32;
+        let end = if index + 1 < count { name_offset(index + 1)? } else { block.len() };
+        let raw = block.get(name_offset(index)?..end)?;
+        let raw = raw.split(|byte| *byte == 0).next()?;
+        let name = std::str::from_utf8(raw).ok().filter(|name| !name.is_empty() && !name.contains('/'))?;
+        if name != "." && name != ".." {
+            found.push((name.to_owned(), nid));
+        }
+    }
+    Some(found)
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+}

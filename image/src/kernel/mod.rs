@@ -1,0 +1,151 @@
+//! Finding the kernel and the modules that the guest loads.
+//!
+//! The kernel packages are read apart from the root file system: only `vmlinuz` and the modules named by the recipe, with
+//! what they depend on, go into the image. Debian has two layouts: one package with `/boot/vmlinuz-VERSION` (6.12), and
+//! `/usr/lib/modules/VERSION/vmlinuz` with the modules and `modules.builtin` in packages of their own (since 6.19).
+
+mod error;
+mod modinfo;
+mod order;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use error::KernelError;
+pub use order::{DeviceModule, Plan};
+
+use crate::content::Content;
+use crate::deb::{EntryKind, Package};
+use modinfo::Modinfo;
+
+/// A kernel with the modules an image needs.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The version, as the modules directory names it.
+    pub version: String,
+    /// The bzImage.
+    pub vmlinuz: Content,
+    /// Which modules are loaded, and in which order.
+    pub plan: Plan,
+    /// The modules of the plan by name, decompressed.
+    pub modules: BTreeMap<String, Vec<u8>>,
+}
+
+/// A module file of the packages.
+#[derive(Clone, Debug)]
+struct ModuleFile {
+    path: String,
+    content: Content,
+}
+
+/// What the kernel packages hold.
+struct Shelf {
+    version: String,
+    vmlinuz: Content,
+    files: BTreeMap<String, ModuleFile>,
+    builtin: BTreeSet<String>,
+}
+
+/// Finds the kernel in `packages` and puts together the modules of a recipe.
+pub fn find(packages: &[&Package], boot: &[String], device: &[String]) -> Result<Kernel, KernelError> {
+    let shelf = shelf(packages)?;
+    let mut loader = order::Loader::new(&shelf);
+    let plan = loader.plan(boot, device)?;
+    let modules = loader.into_modules();
+    Ok(Kernel { version: shelf.version, vmlinuz: shelf.vmlinuz, plan, modules })
+}
+
+/// A module's name as the kernel writes it: `-` and `_` are the same.
+pub fn normalised(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn shelf(packages: &[&Package]) -> Result<Shelf, KernelError> {
+    let (version, vmlinuz) = vmlinuz(packages)?;
+    let directory = format!("usr/lib/modules/{version}/");
+    let mut files = BTreeMap::new();
+    let mut builtin = BTreeSet::new();
+    for (path, content) in packages.iter().flat_map(|package| regular_files(package)) {
+        // Packages from before the merge of /usr have /lib/modules.
+        let path = path.strip_prefix("usr/").map_or_else(|| format!("usr/{path}"), |_| path.to_owned());
+        let Some(rest) = path.strip_prefix(&directory) else {
+            continue;
+        };
+        if rest == "modules.builtin" {
+            let text = String::from_utf8_lossy(content.bytes());
+            builtin.extend(text.lines().filter_map(module_name));
+        } else if let Some(name) = module_name(rest) {
+            let file = ModuleFile { path: path.clone(), content: content.clone() };
+            if let Some(first) = files.insert(name.clone(), file) {
+                return Err(KernelError::Twice { name, first: first.path, second: path });
+            }
+        }
+    }
+    Ok(Shelf { version, vmlinuz, files, builtin })
+}
+
+/// The one kernel in `packages`, with its version.
+fn vmlinuz(packages: &[&Package]) -> Result<(String, Content), KernelError> {
+    let mut found: Vec<(String, Content)> = Vec::new();
+    for (path, content) in packages.iter().flat_map(|package| regular_files(package)) {
+        let version = path.strip_prefix("boot/vmlinuz-").or_else(|| {
+            let path = path.strip_prefix("usr/").unwrap_or(path);
+            path.strip_prefix("lib/modules/")?.strip_suffix("/vmlinuz")
+        });
+        if let Some(version) = version.filter(|version| !version.contains('/')) {
+            found.push((version.to_owned(), content.clone()));
+        }
+    }
+    let names = || packages.iter().map(|package| package.name.clone()).collect();
+    match <[_; 1]>::try_from(found) {
+        Ok([one]) => Ok(one),
+        Err(found) if found.is_empty() => Err(KernelError::NoKernel { packages: names() }),
+        Err(found) => Err(KernelError::SeveralKernels { versions: found.into_iter().map(|(version, _)| version).collect() }),
+    }
+}
+
+fn regular_files(package: &Package) -> impl Iterator<Item = (&str, &Content)> {
+    package.entries.iter().filter_map(|entry| match &entry.kind {
+        EntryKind::File(content) => Some((entry.path.as_str(), content)),
+        _ => None,
+    })
+}
+
+/// `kernel/fs/erofs/erofs.ko.xz` to `erofs`.
+fn module_name(path: &str) -> Option<String> {
+    let file = path.rsplit('/').next()?;
+    let stem = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"].iter().find_map(|ending| file.strip_suffix(ending))?;
+    Some(normalised(stem))
+}
+
+impl ModuleFile {
+    /// A module is at most this large; Debian's largest is below 10 MiB.
+    const MAX_BYTES: u64 = 256 << 20;
+
+    /// The ELF file and what its `.modinfo` says, checked against the kernel.
+    fn read(&self, name: &str, version: &str) -> Result<(Vec<u8>, Modinfo), KernelError> {
+        let packed = self.content.bytes();
+        let decoded = match self.path.rsplit_once(".ko").map(|(_, ending)| ending) {
+            Some(".xz") => crate::deb::decode_xz(packed, Self::MAX_BYTES),
+            Some(".zst") => crate::deb::decode_zstd(packed, Self::MAX_BYTES),
+            Some(".gz") => crate::deb::decode_gzip(packed, Self::MAX_BYTES),
+            _ => Ok(Some(packed.to_vec())),
+        };
+        let damaged = |reason: String| KernelError::Module { path: self.path.clone(), reason };
+        let elf = decoded
+            .map_err(|error| damaged(error.to_string()))?
+            .ok_or_else(|| damaged(format!("it unpacks to more than {} bytes", Self::MAX_BYTES)))?;
+        let info = modinfo::read(&elf).map_err(|reason| damaged(reason.to_owned()))?;
+        if normalised(&info.name) != name {
+            return Err(damaged(format!("it calls itself \"{}\"", info.name)));
+        }
+        // vermagic is the version, a space, and flags that are the same for all modules of one kernel.
+        match info.vermagic.split(' ').next() {
+            Some(found) if found == version => Ok((elf, info)),
+            found => Err(KernelError::OtherKernel {
+                path: self.path.clone(),
+                expected: version.to_owned(),
+                found: found.unwrap_or_default().to_owned(),
+            }),
+        }
+    }
+}

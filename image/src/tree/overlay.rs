@@ -1,0 +1,158 @@
+//! What a recipe itself adds to the tree: files, directories, links. The recipe has the last word over packages.
+
+use std::path::{Path, PathBuf};
+
+use spec::recipe::{FileEntry, ImageRecipe};
+use spec::{Diagnostic, Outcome, Sha256Digest};
+
+use super::{Node, Tree};
+use crate::content::Content;
+
+/// An entry of the recipe that cannot be put into the tree.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    /// The path is not usable.
+    #[error("\"{path}\" in [rootfs] is not an absolute path without \".\", \"..\" and empty parts")]
+    Path {
+        /// The path.
+        path: String,
+    },
+    /// The mode is not octal, or too large.
+    #[error("the mode \"{mode}\" of {path} in [rootfs] is not an octal number up to 7777")]
+    Mode {
+        /// The path.
+        path: String,
+        /// The mode.
+        mode: String,
+    },
+    /// The target of a link leads outside the tree.
+    #[error("the link {path} in [rootfs] leads outside the image: \"{target}\"")]
+    Target {
+        /// The path.
+        path: String,
+        /// The target.
+        target: String,
+    },
+    /// A file has neither content nor a source with its SHA-256.
+    #[error("the file {path} in [rootfs] has neither content nor a source with its sha256")]
+    NoContent {
+        /// The path.
+        path: String,
+    },
+    /// A source file cannot be read.
+    #[error("reading {}, the source of {path}", file.display())]
+    Source {
+        /// The path in the image.
+        path: String,
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A source file is not the one that the recipe names.
+    #[error("{} has SHA-256 {found}, the recipe expects {expected}", file.display())]
+    Digest {
+        /// The file.
+        file: PathBuf,
+        /// What the recipe says.
+        expected: Sha256Digest,
+        /// What the file has.
+        found: Sha256Digest,
+    },
+    /// The recipe puts a file or link where packages have a directory with content.
+    #[error("{path} in [rootfs] would replace a directory of {origin} that is not empty")]
+    ReplacesDirectory {
+        /// The path.
+        path: String,
+        /// Who brings the directory.
+        origin: String,
+    },
+}
+
+impl Diagnostic for OverlayError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Digest { .. } => Outcome::InputMismatch,
+            _ => Outcome::Usage,
+        }
+    }
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Digest { .. } => Some("if the new content is meant, put its SHA-256 into the recipe".to_owned()),
+            Self::ReplacesDirectory { path, .. } => Some(format!("leave the directory out first: drop = [\"{path}/**\"]")),
+            _ => None,
+        }
+    }
+}
+
+const ORIGIN: &str = "the recipe";
+
+impl Tree<Content> {
+    /// Adds what the recipe adds; `beside` is the directory of the recipe file, for `source`.
+    pub fn overlay(&mut self, recipe: &ImageRecipe, beside: &Path) -> Result<(), OverlayError> {
+        for entry in &recipe.directories {
+            let mode = mode(&entry.path, &entry.mode)?;
+            let path = inside(&entry.path)?;
+            self.insert(&path, Node::directory(mode, ORIGIN));
+        }
+        for entry in &recipe.files {
+            let mode = mode(&entry.path, &entry.mode)?;
+            let content = content(entry, beside)?;
+            self.replace(&entry.path, Node::file(content, mode, ORIGIN))?;
+        }
+        for entry in &recipe.links {
+            let path = inside(&entry.path)?;
+            if crate::deb::clean_target(&path, &entry.target).is_none() {
+                return Err(OverlayError::Target { path: entry.path.clone(), target: entry.target.clone() });
+            }
+            self.replace(&entry.path, Node::symlink(&entry.target, ORIGIN))?;
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, path: &str, node: Node) -> Result<(), OverlayError> {
+        let key = inside(path)?;
+        if let Some((_, below)) = self.below(&key).next() {
+            return Err(OverlayError::ReplacesDirectory { path: path.to_owned(), origin: below.origin.to_string() });
+        }
+        self.insert(&key, node);
+        Ok(())
+    }
+}
+
+fn inside(path: &str) -> Result<String, OverlayError> {
+    let error = || OverlayError::Path { path: path.to_owned() };
+    let rest = path.strip_prefix('/').ok_or_else(error)?;
+    let clean = rest.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255);
+    if !clean || rest.bytes().any(|c| c.is_ascii_control()) || rest.len() > 4095 {
+        return Err(error());
+    }
+    Ok(rest.to_owned())
+}
+
+fn mode(path: &str, mode: &str) -> Result<u16, OverlayError> {
+    u16::from_str_radix(mode, 8)
+        .ok()
+        .filter(|value| *value <= 0o7777 && !mode.starts_with('+'))
+        .ok_or_else(|| OverlayError::Mode { path: path.to_owned(), mode: mode.to_owned() })
+}
+
+fn content(entry: &FileEntry, beside: &Path) -> Result<Content, OverlayError> {
+    match (&entry.content, &entry.source, &entry.sha256) {
+        (Some(text), None, _) => Ok(text.clone().into_bytes().into()),
+        (None, Some(source), Some(expected)) => {
+            let file = beside.join(source);
+            let bytes = std::fs::read(&file).map_err(|source| OverlayError::Source {
+                path: entry.path.clone(),
+                file: file.clone(),
+                source,
+            })?;
+            let found = Sha256Digest::of(&bytes);
+            if found != *expected {
+                return Err(OverlayError::Digest { file, expected: *expected, found });
+            }
+            Ok(bytes.into())
+        }
+        _ => Err(OverlayError::NoContent { path: entry.path.clone() }),
+    }
+}

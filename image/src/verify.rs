@@ -1,0 +1,86 @@
+//! Checking an image directory against its manifest: every artifact by size and SHA-256, in parallel.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use sha2::{Digest as _, Sha256};
+use spec::manifest::{Artifact, Manifest};
+use spec::{Diagnostic, Outcome, Sha256Digest};
+
+/// An image directory that is not what its manifest says.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// An artifact cannot be read.
+    #[error("reading {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An artifact has another size.
+    #[error("{} has {found} bytes, the manifest expects {expected}", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// What the manifest says.
+        expected: u64,
+        /// What the file has.
+        found: u64,
+    },
+    /// An artifact has other content.
+    #[error("{} has SHA-256 {found}, the manifest expects {expected}", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// What the manifest says.
+        expected: Sha256Digest,
+        /// What the file has.
+        found: Sha256Digest,
+    },
+}
+
+impl Diagnostic for VerifyError {
+    fn outcome(&self) -> Outcome {
+        Outcome::InputMismatch
+    }
+    fn hint(&self) -> Option<String> {
+        Some("the image was changed after it was built: build it again".to_owned())
+    }
+}
+
+/// Hashes every artifact that the manifest names. Of several mismatches, the first by name is reported.
+pub fn verify_image(directory: &Path, manifest: &Manifest) -> Result<(), VerifyError> {
+    let checks: Vec<Result<(), VerifyError>> = manifest
+        .artifacts
+        .par_iter()
+        .map(|(name, artifact)| verify_artifact(&directory.join(name), artifact))
+        .collect();
+    checks.into_iter().collect()
+}
+
+fn verify_artifact(path: &Path, artifact: &Artifact) -> Result<(), VerifyError> {
+    let io = |source| VerifyError::Io { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(io)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        let read = file.read(&mut buffer).map_err(io)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(buffer.get(..read).unwrap_or_default());
+        size += read as u64;
+    }
+    if size != artifact.size {
+        return Err(VerifyError::Size { path: path.to_owned(), expected: artifact.size, found: size });
+    }
+    let found = Sha256Digest(hasher.finalize().into());
+    if found != artifact.sha256 {
+        return Err(VerifyError::Digest { path: path.to_owned(), expected: artifact.sha256, found });
+    }
+    Ok(())
+}
