@@ -23,6 +23,7 @@ mod read;
 pub mod shape;
 pub mod snp;
 pub mod tdx;
+pub mod uefi;
 
 pub use digest::{Digest256, Digest384};
 pub use guid::Guid;

@@ -1,0 +1,7 @@
+//! UEFI structures that are measured, or that decide what is: variables, and the store that firmware images carry.
+
+pub mod variable;
+pub mod varstore;
+
+pub use variable::{Name, SecureBootVariables, variable_data};
+pub use varstore::{StoredVariable, VariableStore, VarstoreError};
