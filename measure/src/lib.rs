@@ -17,6 +17,7 @@
 extern crate alloc;
 
 pub mod digest;
+pub mod eventlog;
 pub mod firmware;
 mod guid;
 mod read;
