@@ -1,0 +1,71 @@
+//! What changed between two locks, for people.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use spec::lock::{Lock, Package};
+
+use crate::date;
+
+/// The difference between two locks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockDiff {
+    /// Packages only the new lock has.
+    pub added: Vec<Package>,
+    /// Packages only the old lock has.
+    pub removed: Vec<Package>,
+    /// Packages that are another file now: old, new.
+    pub changed: Vec<(Package, Package)>,
+    /// Suites whose release file is older than before: name, old date, new date. A mirror that lags, or an attack.
+    pub rolled_back: Vec<(String, String, String)>,
+}
+
+/// Compares two locks.
+pub fn diff(old: &Lock, new: &Lock) -> LockDiff {
+    let by_name = |lock: &Lock| -> BTreeMap<String, Package> {
+        lock.package.iter().map(|package| (package.name.clone(), package.clone())).collect()
+    };
+    let (mut before, after) = (by_name(old), by_name(new));
+    let mut diff = LockDiff::default();
+    for (name, package) in after {
+        match before.remove(&name) {
+            None => diff.added.push(package),
+            Some(was) if was.sha256 != package.sha256 => diff.changed.push((was, package)),
+            Some(_) => {}
+        }
+    }
+    diff.removed = before.into_values().collect();
+    for release in &new.release {
+        let was = old.release.iter().find(|was| was.suite == release.suite);
+        if let Some(was) = was.filter(|was| date::parse(&release.date) < date::parse(&was.date)) {
+            diff.rolled_back.push((release.suite.clone(), was.date.clone(), release.date.clone()));
+        }
+    }
+    diff
+}
+
+impl LockDiff {
+    /// Whether both locks hold the same files.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+impl fmt::Display for LockDiff {
+    /// One line for each package: `+` added, `-` removed, `~` changed, `!` a suite that went back in time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for package in &self.added {
+            writeln!(f, "+ {} {} ({} bytes)", package.name, package.version, package.size)?;
+        }
+        for package in &self.removed {
+            writeln!(f, "- {} {} ({} bytes)", package.name, package.version, package.size)?;
+        }
+        for (was, is) in &self.changed {
+            writeln!(f, "~ {} {} -> {} ({} -> {} bytes)", is.name, was.version, is.version, was.size, is.size)?;
+        }
+        for (suite, was, is) in &self.rolled_back {
+            writeln!(f, "! {suite}: the release file of {is} is older than the one before, of {was}")?;
+        }
+        Ok(())
+    }
+}

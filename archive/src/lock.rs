@@ -1,0 +1,192 @@
+//! `bullion lock`: from a recipe to every package by SHA-256, along a chain of proof that starts at Debian's keyring:
+//! signature, release file, index, package.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use spec::lock::{Lock, Package, Release, Standing, Use};
+use spec::recipe::{PackageRequest, Recipe};
+use spec::{Diagnostic, Outcome};
+use store::Store;
+
+use crate::index::{self, IndexError};
+use crate::kernel::{self, KernelError};
+use crate::keyring::{DEFAULT_KEYRING, Keyring, KeyringError};
+use crate::mirror::Mirror;
+use crate::progress::Progress;
+use crate::release::{self, ReleaseError};
+use crate::resolve::{self, ResolveError};
+use crate::universe::{Id, SuitePackages, Universe};
+
+/// What the caller decides about making a lock.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The time, in seconds since 1970, against which `Valid-Until` and signatures are checked.
+    pub now: u64,
+    /// The keyring; else the one that apt's configuration names for the mirror, else Debian's.
+    pub keyring: Option<PathBuf>,
+    /// Suites whose release file may be past its `Valid-Until`.
+    pub accept_expired: BTreeSet<String>,
+    /// What the lock will say about itself.
+    pub standing: Standing,
+}
+
+/// A lock that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// The keyring.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A release file.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// A package index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The packages of the tree, or a firmware package.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// One package is wanted in two versions for two uses.
+    #[error("package {name} would be locked as {first} and as {second}")]
+    TwoVersions {
+        /// The package.
+        name: String,
+        /// `VERSION in SUITE` of one.
+        first: String,
+        /// And of the other.
+        second: String,
+    },
+}
+
+impl Diagnostic for LockError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Keyring(error) => error.outcome(),
+            Self::Release(error) => error.outcome(),
+            Self::Index(error) => error.outcome(),
+            Self::Resolve(error) => error.outcome(),
+            Self::Kernel(error) => error.outcome(),
+            Self::TwoVersions { .. } => Outcome::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Keyring(error) => error.hint(),
+            Self::Release(error) => error.hint(),
+            Self::Index(error) => error.hint(),
+            Self::Resolve(error) => error.hint(),
+            Self::Kernel(error) => error.hint(),
+            Self::TwoVersions { name, .. } => Some(format!("pin both to one suite: {name}/SUITE")),
+        }
+    }
+}
+
+/// Makes a lock for a recipe from what the mirror has now. Indexes are kept in the store, so that a second lock from the
+/// same release files is quick; packages are not fetched.
+pub fn resolve(
+    recipe: &Recipe,
+    mirror: &Mirror,
+    store: &Store,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Lock, LockError> {
+    let keyring = options.keyring.clone().or_else(|| mirror.keyring.clone()).unwrap_or_else(|| DEFAULT_KEYRING.into());
+    let keyring = Keyring::read(&keyring)?;
+    let mut release = Vec::new();
+    let mut texts = Vec::new();
+    for suite in recipe.suites.keys() {
+        let (record, of_suite) = read_suite(recipe, suite, &keyring, mirror, store, options, progress)?;
+        release.push(record);
+        texts.extend(of_suite.into_iter().map(|text| (suite.as_str(), text)));
+    }
+    let universe = universe(recipe, &texts)?;
+    Ok(Lock {
+        schema: 1,
+        recipe: recipe.name.clone(),
+        recipe_sha256: recipe.lock_digest(),
+        standing: options.standing,
+        release,
+        package: choose(recipe, &universe)?,
+    })
+}
+
+/// The verified release file of a suite, and the text of its indexes.
+fn read_suite(
+    recipe: &Recipe,
+    suite: &str,
+    keyring: &Keyring,
+    mirror: &Mirror,
+    store: &Store,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<(Release, Vec<String>), LockError> {
+    let accept_expired = options.accept_expired.contains(suite);
+    let release = release::fetch(mirror, suite, keyring, options.now, accept_expired)?;
+    let components = recipe.suites.get(suite).map_or(&[][..], |suite| &suite.components);
+    let texts = components
+        .iter()
+        .map(|component| index::fetch(mirror, store, &release, component, &recipe.architecture, progress))
+        .collect::<Result<_, _>>()?;
+    Ok((release.record, texts))
+}
+
+fn universe<'a>(recipe: &'a Recipe, texts: &'a [(&'a str, String)]) -> Result<Universe<'a>, LockError> {
+    let mut suites = Vec::new();
+    for (suite, text) in texts {
+        let preference = recipe.suites.get(*suite).map_or(0, |suite| suite.preference);
+        suites.push(SuitePackages { suite, preference, records: index::parse(text, suite, &recipe.architecture)? });
+    }
+    Ok(Universe::new(&recipe.architecture, suites))
+}
+
+/// Every package that the recipe needs, with its uses, sorted by name.
+fn choose(recipe: &Recipe, universe: &Universe<'_>) -> Result<Vec<Package>, LockError> {
+    let mut chosen: BTreeMap<&str, (Id, BTreeSet<Use>)> = BTreeMap::new();
+    let mut add = |id: Id, purpose: Use| {
+        let name = universe.entry(id).record.name;
+        let (first, uses) = chosen.entry(name).or_insert((id, BTreeSet::new()));
+        uses.insert(purpose);
+        if universe.entry(*first).record.sha256 == universe.entry(id).record.sha256 {
+            return Ok(());
+        }
+        let text = |id| format!("{} in {}", universe.entry(id).record.version, universe.entry(id).suite);
+        Err(LockError::TwoVersions { name: name.to_owned(), first: text(*first), second: text(id) })
+    };
+    for id in tree(recipe, universe)? {
+        add(id, Use::Tree)?;
+    }
+    if let Some(image) = &recipe.image {
+        for id in kernel::packages(universe, &image.kernel)? {
+            add(id, Use::Kernel)?;
+        }
+        for source in [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten() {
+            add(resolve::pick(universe, &source.package)?, Use::Firmware)?;
+        }
+    }
+    Ok(chosen.into_values().map(|(id, uses)| locked(universe, id, uses)).collect())
+}
+
+fn tree(recipe: &Recipe, universe: &Universe<'_>) -> Result<Vec<Id>, ResolveError> {
+    if recipe.dependencies {
+        return resolve::with_dependencies(universe, &recipe.packages, &recipe.assume);
+    }
+    recipe.packages.iter().map(|request: &PackageRequest| resolve::pick(universe, request)).collect()
+}
+
+fn locked(universe: &Universe<'_>, id: Id, uses: BTreeSet<Use>) -> Package {
+    let entry = universe.entry(id);
+    Package {
+        name: entry.record.name.to_owned(),
+        version: entry.record.version.to_owned(),
+        architecture: entry.record.architecture.to_owned(),
+        suite: entry.suite.to_owned(),
+        uses: uses.into_iter().collect(),
+        path: entry.record.path.to_owned(),
+        size: entry.record.size,
+        sha256: entry.record.sha256,
+    }
+}

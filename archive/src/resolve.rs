@@ -1,0 +1,155 @@
+//! From what a recipe asks for to the packages that hold it together: dependencies, alternatives, virtual packages,
+//! conflicts. Essential packages are not added by themselves, and `Recommends` never.
+//!
+//! `provider` puts Debian's rules to the solver resolvo; `closure` keeps of its answer what is really needed and refuses
+//! to choose where the recipe's author has to.
+
+mod closure;
+mod provider;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use resolvo::{Problem, Solver, UnsolvableOrCancelled};
+use spec::recipe::PackageRequest;
+use spec::{Diagnostic, Outcome};
+
+use crate::universe::{Id, Universe};
+use provider::Provider;
+
+/// A set of packages that cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// A request names nothing that there is.
+    #[error("there is no package \"{request}\"{}", listed(available))]
+    Unknown {
+        /// The request as written.
+        request: String,
+        /// What there is under that name: `VERSION in SUITE`.
+        available: Vec<String>,
+        /// A name that is like it.
+        similar: Option<String>,
+    },
+    /// A package is asked for and at the same time said to be there already.
+    #[error("package \"{0}\" is asked for in packages.add and assumed to be there in packages.assume")]
+    Assumed(String),
+    /// No set of packages satisfies all relations.
+    #[error("the packages cannot be brought together:\n{explanation}")]
+    Unsatisfiable {
+        /// The solver's account of what stands in the way.
+        explanation: String,
+    },
+    /// Something needs a virtual package that several packages provide.
+    #[error("the recipe must say which of several packages to take: {}", choices.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Ambiguous {
+        /// What is to be chosen.
+        choices: Vec<Choice>,
+    },
+}
+
+/// A virtual package with several providers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The package that needs it.
+    pub needed_by: String,
+    /// The relation.
+    pub relation: String,
+    /// Who provides it.
+    pub providers: Vec<String>,
+}
+
+impl std::fmt::Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} needs {}, which is provided by {}", self.needed_by, self.relation, self.providers.join(", "))
+    }
+}
+
+fn listed(available: &[String]) -> String {
+    if available.is_empty() { String::new() } else { format!("; there is {}", available.join(", ")) }
+}
+
+impl Diagnostic for ResolveError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Unknown { .. } | Self::Assumed(_) | Self::Ambiguous { .. } => Outcome::Usage,
+            Self::Unsatisfiable { .. } => Outcome::InputMismatch,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unknown { similar, .. } => similar.as_ref().map(|name| format!("did you mean \"{name}\"?")),
+            Self::Assumed(_) => None,
+            Self::Unsatisfiable { .. } => Some(
+                "pin packages to a suite with NAME/SUITE, add a suite that has the versions, or name what is not needed in packages.assume".to_owned(),
+            ),
+            Self::Ambiguous { .. } => {
+                Some("add one of them to packages.add, or name the virtual package in packages.assume if nothing needs it".to_owned())
+            }
+        }
+    }
+}
+
+/// The one package that a request means when nothing else is considered.
+pub(crate) fn pick(universe: &Universe<'_>, request: &PackageRequest) -> Result<Id, ResolveError> {
+    universe.requested(request).first().copied().ok_or_else(|| unknown(universe, request))
+}
+
+/// The packages that the requests need together, themselves included, by id in no particular order.
+pub(crate) fn with_dependencies(
+    universe: &Universe<'_>,
+    requests: &[PackageRequest],
+    assume: &[String],
+) -> Result<Vec<Id>, ResolveError> {
+    let assumed: BTreeSet<&str> = assume.iter().map(String::as_str).collect();
+    for request in requests {
+        pick(universe, request)?;
+        if assumed.contains(request.name.as_str()) {
+            return Err(ResolveError::Assumed(request.name.clone()));
+        }
+    }
+    let provider = Provider::new(universe, &assumed);
+    let requirements = requests.iter().map(|request| provider.requested(request)).collect();
+    let mut solver = Solver::new(provider);
+    let solution = match solver.solve(Problem::new().requirements(requirements)) {
+        Ok(solution) => solution,
+        Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
+            let explanation = conflict.display_user_friendly(&solver).to_string().trim_end().to_owned();
+            return Err(ResolveError::Unsatisfiable { explanation });
+        }
+        // Only a provider that cancels makes this happen, and ours never does.
+        Err(UnsolvableOrCancelled::Cancelled(_)) => {
+            return Err(ResolveError::Unsatisfiable { explanation: "the search was broken off".to_owned() });
+        }
+    };
+    let chosen: BTreeMap<&str, Id> =
+        solution.into_iter().map(provider::id_of).map(|id| (universe.entry(id).record.name, id)).collect();
+    let roots = requests.iter().filter_map(|request| chosen.get(request.name.as_str()).copied()).collect();
+    closure::needed(universe, roots, &chosen, &assumed)
+}
+
+fn unknown(universe: &Universe<'_>, request: &PackageRequest) -> ResolveError {
+    let available: Vec<String> = universe
+        .named(&request.name)
+        .iter()
+        .map(|id| universe.entry(*id))
+        .map(|entry| format!("{} in {}", entry.record.version, entry.suite))
+        .collect();
+    let similar = if available.is_empty() { similar_name(universe, &request.name) } else { None };
+    ResolveError::Unknown { request: request.to_string(), available, similar }
+}
+
+/// A name of the universe that is one edit, or one transposition, from `name`.
+fn similar_name(universe: &Universe<'_>, name: &str) -> Option<String> {
+    universe.names().filter(|other| is_one_slip_away(name, other)).min().map(str::to_owned)
+}
+
+/// Whether a slip of the keyboard makes one text of the other: what is left between the common beginning and the common
+/// end is at most one character on each side, or two that are swapped.
+fn is_one_slip_away(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let start = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let (a, b) = (&a[start..], &b[start..]);
+    let end = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count();
+    let (a, b) = (&a[..a.len() - end], &b[..b.len() - end]);
+    (a.len() <= 1 && b.len() <= 1) || (a.len() == 2 && b.len() == 2 && a[0] == b[1] && a[1] == b[0])
+}
