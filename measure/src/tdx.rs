@@ -1,8 +1,17 @@
 //! TDX measurements, predicted.
 //!
 //! MRTD ([`mrtd`]) depends on the firmware image and on the order in which the VMM adds pages, and on nothing else: not on
-//! vCPUs, memory, devices, ATTRIBUTES, XFAM or MRCONFIGID, which a TD report carries beside it. What firmware and kernel
-//! extend into the RTMRs at run time starts with the block that the VMM hands over ([`td_hob`]).
+//! vCPUs, memory, devices, ATTRIBUTES, XFAM or MRCONFIGID, which a TD report carries beside it. The RTMRs start at zero;
+//! firmware and kernel extend them at run time. The events of a direct kernel boot come in two parts, by what they depend
+//! on: [`platform`] (RTMR0: firmware, memory, ACPI tables) and [`image`] (RTMR1 and RTMR2: kernel, command line, initrd).
+//! Which events there are depends on the firmware's version ([`profile`]); an unknown one is refused, never guessed.
 
+pub mod event;
+pub mod image;
 pub mod mrtd;
+pub mod platform;
+pub mod profile;
 pub mod td_hob;
+
+pub use event::{Input, PredictedEvent, Rtmr, registers};
+pub use profile::Profile;

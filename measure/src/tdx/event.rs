@@ -1,0 +1,127 @@
+//! Events as they are predicted: what is extended into which register, and which input it comes from.
+
+use core::fmt;
+
+use crate::digest::Digest384;
+use crate::eventlog::EventType;
+
+/// A run-time measurement register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rtmr {
+    /// Firmware configuration: PCR 1 and 7 of a TPM.
+    Rtmr0,
+    /// What firmware starts: PCR 2 to 6.
+    Rtmr1,
+    /// What the kernel's stub measures: PCR 8 to 15.
+    Rtmr2,
+    /// Left to the guest's software.
+    Rtmr3,
+}
+
+impl Rtmr {
+    /// The register as CCEL numbers it: RTMR0 is 1.
+    pub fn log_index(self) -> u32 {
+        match self {
+            Self::Rtmr0 => 1,
+            Self::Rtmr1 => 2,
+            Self::Rtmr2 => 3,
+            Self::Rtmr3 => 4,
+        }
+    }
+}
+
+impl fmt::Display for Rtmr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The input behind an event, so that a difference can be named by its cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Input {
+    /// Memory size and the firmware's sections.
+    TdHob,
+    /// The variable store in the firmware image.
+    VariableStore,
+    /// A variable of Secure Boot, by name.
+    Variable(&'static str),
+    /// No input: firmware of one version always does it.
+    Fixed(&'static str),
+    /// The commands by which QEMU has firmware place the ACPI tables.
+    AcpiLoader,
+    /// The ACPI root pointer.
+    AcpiRsdp,
+    /// The ACPI tables: vCPUs, devices, QEMU's version.
+    AcpiTables,
+    /// The kernel file.
+    Kernel,
+    /// The kernel command line.
+    CommandLine,
+    /// The initrd.
+    Initrd,
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TdHob => "memory size (TD HOB)",
+            Self::VariableStore => "firmware variable store",
+            Self::Variable(name) => return write!(f, "variable {name}"),
+            Self::Fixed(text) => text,
+            Self::AcpiLoader => "ACPI table loader",
+            Self::AcpiRsdp => "ACPI root pointer",
+            Self::AcpiTables => "ACPI tables",
+            Self::Kernel => "kernel",
+            Self::CommandLine => "kernel command line",
+            Self::Initrd => "initrd",
+        })
+    }
+}
+
+/// One predicted event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PredictedEvent {
+    /// The register.
+    pub register: Rtmr,
+    /// How the log calls it.
+    pub event_type: EventType,
+    /// Where it comes from.
+    pub input: Input,
+    /// What is extended.
+    pub digest: Digest384,
+}
+
+/// RTMR0 to RTMR3 after these events.
+pub fn registers<'a>(events: impl IntoIterator<Item = &'a PredictedEvent>) -> [Digest384; 4] {
+    let [mut rtmr0, mut rtmr1, mut rtmr2, mut rtmr3] = [Digest384::ZERO; 4];
+    for event in events {
+        let register = match event.register {
+            Rtmr::Rtmr0 => &mut rtmr0,
+            Rtmr::Rtmr1 => &mut rtmr1,
+            Rtmr::Rtmr2 => &mut rtmr2,
+            Rtmr::Rtmr3 => &mut rtmr3,
+        };
+        *register = register.extended(&event.digest);
+    }
+    [rtmr0, rtmr1, rtmr2, rtmr3]
+}
+
+/// EV_SEPARATOR: four zero bytes.
+pub(super) fn separator(register: Rtmr) -> PredictedEvent {
+    PredictedEvent {
+        register,
+        event_type: EventType::EV_SEPARATOR,
+        input: Input::Fixed("separator"),
+        digest: Digest384::of(&[0; 4]),
+    }
+}
+
+/// EV_EFI_ACTION: its text without a NUL.
+pub(super) fn action(text: &'static str) -> PredictedEvent {
+    PredictedEvent {
+        register: Rtmr::Rtmr1,
+        event_type: EventType::EV_EFI_ACTION,
+        input: Input::Fixed(text),
+        digest: Digest384::of(text.as_bytes()),
+    }
+}

@@ -1,0 +1,62 @@
+//! RTMR1 and RTMR2 of a direct kernel boot: what firmware and the kernel's stub measure of the image (edk2 `Tcg2Dxe`;
+//! Linux `drivers/firmware/efi/libstub`).
+
+use alloc::vec::Vec;
+
+use super::event::{Input, PredictedEvent, Rtmr, action, separator};
+use super::profile::{InitrdArgument, Profile};
+use crate::digest::Digest384;
+use crate::eventlog::EventType;
+
+/// Everything that RTMR1 and RTMR2 depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// What this version of the firmware does.
+    pub profile: Profile,
+    /// The Authenticode digest of the kernel as firmware loads it. QEMU before 10.2 changes the kernel's header, unless
+    /// it is 10.0 or later with edk2-stable202502 or later.
+    pub kernel: Digest384,
+    /// What the kernel's stub measures; `None` for kernels before Linux 6.9, whose stub measures nothing for TDX.
+    pub stub: Option<StubInputs>,
+}
+
+/// What the kernel's stub measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StubInputs {
+    /// The digest of the load options ([`load_options`]).
+    pub load_options: Digest384,
+    /// SHA-384 of the initrd.
+    pub initrd: Option<Digest384>,
+}
+
+/// The digest of the load options: the command line as firmware passes it on, in UTF-16 with a NUL.
+pub fn load_options(profile: &Profile, command_line: &str, has_initrd: bool) -> Digest384 {
+    const INITRD: &str = "initrd=initrd";
+    let parts = match (has_initrd, profile.initrd_argument) {
+        (false, _) => [command_line, "", "", "\0"],
+        (true, InitrdArgument::After) => [command_line, " ", INITRD, "\0"],
+        (true, InitrdArgument::Before) => [INITRD, " ", command_line, "\0"],
+    };
+    let bytes: Vec<u8> = parts.iter().flat_map(|part| part.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    Digest384::of(&bytes)
+}
+
+impl Image {
+    /// The events of RTMR1 and RTMR2 in their order.
+    pub fn events(&self) -> Vec<PredictedEvent> {
+        let event = |register, event_type, input, digest| PredictedEvent { register, event_type, input, digest };
+        let mut events = Vec::from([
+            event(Rtmr::Rtmr1, EventType::EV_EFI_BOOT_SERVICES_APPLICATION, Input::Kernel, self.kernel),
+            action("Calling EFI Application from Boot Option"),
+        ]);
+        events.extend((!self.profile.second_separator_in_rtmr0).then(|| separator(Rtmr::Rtmr1)));
+        if let Some(stub) = self.stub {
+            events.push(event(Rtmr::Rtmr2, EventType::EV_EVENT_TAG, Input::CommandLine, stub.load_options));
+            let initrd = stub.initrd.map(|digest| event(Rtmr::Rtmr2, EventType::EV_EVENT_TAG, Input::Initrd, digest));
+            events.extend(initrd);
+        }
+        events.push(action("Exit Boot Services Invocation"));
+        events.push(action("Exit Boot Services Returned with Success"));
+        events
+    }
+}
