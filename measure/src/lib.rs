@@ -16,6 +16,7 @@
 
 extern crate alloc;
 
+pub mod authenticode;
 pub mod digest;
 pub mod eventlog;
 pub mod firmware;

@@ -52,6 +52,15 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     found
 }
 
+/// A folder of signed kernels. None are in the vectors.
+pub(crate) fn kernels() -> Option<PathBuf> {
+    let folder = std::env::var_os("BULLION_KERNELS").map(PathBuf::from);
+    if folder.is_none() {
+        eprintln!("skipped: BULLION_KERNELS names no folder of signed kernels");
+    }
+    folder
+}
+
 /// Firmware images of the vectors, by path.
 pub(crate) const IMAGES: [&str; 8] = [
     "snp/launch-digest/debian_2026.08+ds-2_OVMF.amdsev.fd",
