@@ -6,9 +6,12 @@
 
 pub mod chain;
 pub mod cpu;
+pub mod explain;
 pub mod features;
 pub mod hashes;
+pub mod id_block;
 pub mod launch;
+pub mod policy;
 pub mod profile;
 pub mod seed;
 pub mod sev;

@@ -6,6 +6,7 @@
 //! on: [`platform`] (RTMR0: firmware, memory, ACPI tables) and [`image`] (RTMR1 and RTMR2: kernel, command line, initrd).
 //! Which events there are depends on the firmware's version ([`profile`]); an unknown one is refused, never guessed.
 
+pub mod attributes;
 pub mod event;
 pub mod image;
 pub mod mrtd;
