@@ -1,1 +1,28 @@
-//! placeholder
+//! Plays the AMD secure processor and the TDX module behind the KVM ioctls, so that an unmodified QEMU goes through a whole
+//! SEV-SNP or TDX launch on any machine with `/dev/kvm`, and the digest of what it really submits can be seen.
+//!
+//! Built as `libteesim.so` and preloaded into QEMU (`LD_PRELOAD`, or the `--preload` of a program's own loader). Which TEE is
+//! simulated is decided by the VM type that QEMU asks for; everything that is not part of a launch goes to the real KVM. The
+//! configuration is `TEESIM_*` (module `config`), the result is a report (module `report`) whose every digest is SIMULATED.
+//!
+//! The arithmetic in `snp::digest` and `tdx::mrtd` is nobody else's: this library judges the crates that predict digests and
+//! shares no code with them.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod abi;
+mod config;
+mod guest_memory;
+pub mod interpose;
+mod machine;
+mod pages;
+mod real;
+mod refusal;
+mod report;
+mod route;
+mod snp;
+mod tdx;
+#[cfg(test)]
+mod test_vectors;
+mod user_memory;
+mod vcpu;

@@ -1,0 +1,35 @@
+//! The configuration: environment variables named `TEESIM_*`, read once when the library is loaded.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `TEESIM_REPORT` | file that gets the report; none is written without it |
+//! | `TEESIM_PAGES` | existing directory that gets the content of every page run, one file each |
+//! | `TEESIM_KEEP_RUNNING` | `1`: QEMU goes on after the launch with vCPUs that never run; else it exits with 0 |
+//! | `TEESIM_SMT` | `0`: the host runs without SMT, so that a policy without the SMT bit is accepted |
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// What the environment asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    /// Where the report goes.
+    pub(crate) report: Option<PathBuf>,
+    /// Where page contents go.
+    pub(crate) pages: Option<PathBuf>,
+    /// Whether QEMU lives on after the launch.
+    pub(crate) keep_running: bool,
+    /// Whether the simulated host has SMT off.
+    pub(crate) smt_disabled: bool,
+}
+
+/// The configuration.
+pub(crate) fn config() -> &'static Config {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    CONFIG.get_or_init(|| Config {
+        report: std::env::var_os("TEESIM_REPORT").map(PathBuf::from),
+        pages: std::env::var_os("TEESIM_PAGES").map(PathBuf::from),
+        keep_running: std::env::var_os("TEESIM_KEEP_RUNNING").is_some_and(|value| value == "1"),
+        smt_disabled: std::env::var_os("TEESIM_SMT").is_some_and(|value| value == "0"),
+    })
+}
