@@ -1,1 +1,36 @@
-//! placeholder
+//! From a VM description and an image directory to a running, supervised guest.
+//!
+//! `plan` is a pure value: what will be run, with which files and descriptors, and why it may be. `launch` carries it
+//! out and supervises QEMU until it ends; it decides nothing that the plan has not decided, except when to give up.
+//! `qemu` is the only place where a command line is put together. `state` is what other processes see of a VM.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod agent;
+mod channel;
+mod child;
+mod console;
+pub mod ending;
+pub mod firmware;
+pub mod host;
+pub mod image;
+pub mod launch;
+mod life;
+mod lines;
+pub mod plan;
+pub mod qemu;
+mod qmp;
+pub mod screen;
+pub mod simulation;
+pub mod state;
+mod supervise;
+pub mod verdict;
+pub mod verify;
+
+pub use ending::{Ending, Report};
+pub use host::HostFacts;
+pub use image::Image;
+pub use launch::{LaunchError, Request, launch};
+pub use plan::{Options, Plan, PlanError, plan, shape};
+pub use qemu::QemuProgram;
+pub use state::Directories;
+pub use supervise::Progress;

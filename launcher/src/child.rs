@@ -1,0 +1,174 @@
+//! Starting a process that cannot outlive this one, and noticing its end without a signal handler.
+//!
+//! The kernel kills the child when the thread that started it ends, by SIGKILL or otherwise (prctl(2),
+//! PR_SET_PDEATHSIG), so the thread that calls `spawn` must be the one that supervises. The child is the leader of its
+//! own process group: Ctrl-C in the terminal reaches the supervisor alone, which then stops the guest in its own way.
+#![allow(unsafe_code, reason = "PR_SET_PDEATHSIG has to be set between fork and exec, and pre_exec is unsafe by type")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStderr, Command, ExitStatus, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid};
+use rustix::process::{PidfdFlags, pidfd_open};
+
+/// A child that is killed and reaped when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Child {
+    process: std::process::Child,
+    pidfd: OwnedFd,
+    status: Option<ExitStatus>,
+}
+
+/// Starts `argv` with exactly the environment `env` and, besides the standard three, exactly the descriptors `fds`
+/// (number in the child, descriptor). Standard input and output are `/dev/null`, standard error is a pipe.
+pub(crate) fn spawn(argv: &[String], env: &BTreeMap<String, String>, fds: Vec<(i32, OwnedFd)>) -> io::Result<Child> {
+    let (program, arguments) = argv.split_first().ok_or_else(|| io::Error::other("the command line is empty"))?;
+    let mappings = fds.into_iter().map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(env).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let parent = getpid();
+    // SAFETY: the closure runs in the forked child and makes three async-signal-safe system calls, without allocating.
+    unsafe { command.pre_exec(move || die_with(parent).and_then(|()| keep_descriptors_to_ourselves())) };
+    // After the closure above: these are the ones that stay open.
+    command.fd_mappings(mappings).map_err(io::Error::other)?;
+    let mut process = command.spawn()?;
+    let pidfd = i32::try_from(process.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .ok_or_else(|| io::Error::other("a process id of zero"))
+        .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
+    match pidfd {
+        Ok(pidfd) => Ok(Child { process, pidfd, status: None }),
+        Err(error) => {
+            let _ = process.kill().and_then(|()| process.wait());
+            Err(error)
+        }
+    }
+}
+
+fn die_with(parent: Pid) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // The parent may have ended before the line above took effect.
+    if getppid() == parent { Ok(()) } else { Err(io::Error::from_raw_os_error(nix::errno::Errno::ESRCH as i32)) }
+}
+
+/// Marks every descriptor but the standard three to be closed by exec: whoever started us may have left some open.
+fn keep_descriptors_to_ourselves() -> io::Result<()> {
+    let flags = i32::try_from(nix::libc::CLOSE_RANGE_CLOEXEC).unwrap_or(0);
+    // SAFETY: the call takes three integers and changes nothing but flags of descriptors.
+    let result = unsafe { nix::libc::close_range(3, u32::MAX, flags) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+impl Child {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its standard error, once.
+    pub(crate) fn take_stderr(&mut self) -> Option<ChildStderr> {
+        self.process.stderr.take()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.status.is_none() {
+            self.status = self.process.try_wait()?;
+        }
+        Ok(self.status)
+    }
+
+    /// SIGKILL. The end is then noticed like any other.
+    pub(crate) fn kill(&mut self) {
+        // It fails only where the child has ended already.
+        let _ = self.process.kill();
+    }
+}
+
+/// Readable when the child has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            self.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use super::*;
+
+    fn shell(script: &str) -> Vec<String> {
+        ["/bin/sh", "-c", script].map(str::to_owned).to_vec()
+    }
+
+    fn output(mut child: Child) -> String {
+        let mut text = String::new();
+        child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_child_gets_its_environment_its_descriptors_and_nothing_else() {
+        let (reader, writer) = io::pipe().unwrap();
+        // Duplicated without close-on-exec, as a careless parent leaves descriptors open.
+        let leaked = nix::unistd::dup(File::open("/dev/null").unwrap()).unwrap();
+        let env = BTreeMap::from([("ONLY".to_owned(), "this".to_owned())]);
+        let script = "echo hello >&9; grep SigBlk /proc/self/status >&2; exec /bin/ls /proc/self/fd >&2";
+        // SIGINT is blocked here, as it is in the supervisor: the child must not inherit that.
+        let mut mask = nix::sys::signal::SigSet::empty();
+        mask.add(Signal::SIGINT);
+        mask.thread_block().unwrap();
+        let text = output(spawn(&shell(script), &env, vec![(9, writer.into())]).unwrap());
+        mask.thread_unblock().unwrap();
+        drop(leaked);
+        // 3 is the directory that ls reads.
+        assert_eq!(text, "SigBlk:\t0000000000000000\n0\n1\n2\n3\n9\n");
+        let mut hello = String::new();
+        File::from(OwnedFd::from(reader)).read_to_string(&mut hello).unwrap();
+        assert_eq!(hello, "hello\n");
+        let environment = shell("exec env >&2");
+        let environment = output(spawn(&environment, &env, vec![]).unwrap());
+        assert!(environment.lines().all(|line| line == "ONLY=this" || line.starts_with("PWD=")), "{environment}");
+    }
+
+    #[test]
+    fn a_dropped_child_is_dead_and_reaped() {
+        let child = spawn(&shell("exec sleep 100"), &BTreeMap::new(), vec![]).unwrap();
+        let id = child.id();
+        drop(child);
+        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+    }
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_started_it() {
+        let (send, receive) = std::sync::mpsc::channel();
+        let starter = std::thread::spawn(move || {
+            send.send(spawn(&shell("exec sleep 100"), &BTreeMap::new(), vec![]).unwrap()).unwrap();
+        });
+        let mut child = receive.recv().unwrap();
+        starter.join().unwrap();
+        let mut poll = [nix::poll::PollFd::new(child.as_fd(), nix::poll::PollFlags::POLLIN)];
+        assert_eq!(nix::poll::poll(&mut poll, 5000_u16).unwrap(), 1);
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(child.ended().unwrap().unwrap().signal(), Some(9));
+    }
+}

@@ -1,0 +1,144 @@
+//! How a launch can end, and what each end means to the person who launched.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use spec::Outcome;
+use spec::agent::{Identity, Measurements};
+
+use crate::qemu::Accelerator;
+use crate::simulation::SimulationReport;
+
+/// How a VM ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ending {
+    /// It was stopped on request.
+    Stopped {
+        /// Who asked: a signal's name.
+        by: &'static str,
+        /// What it took.
+        how: StopHow,
+    },
+    /// The guest powered itself off after it had been ready.
+    GuestPoweredOff,
+    /// The guest stopped its own boot, or is not the guest that was meant.
+    GuestFailed {
+        /// What it was doing.
+        stage: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The guest's kernel panicked.
+    GuestPanicked {
+        /// What it said, such as `dm-verity device has I/O error`.
+        panic: String,
+    },
+    /// The guest reset itself. Another boot is another launch.
+    GuestReset,
+    /// The guest did not become ready in time.
+    NotReadyInTime {
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// KVM on this host stopped the guest: it cannot run it.
+    KvmCannotRun,
+    /// QEMU ended by itself.
+    QemuDied {
+        /// Its exit status.
+        status: String,
+        /// The last lines it printed.
+        stderr: Vec<String>,
+    },
+    /// The simulated launch is complete.
+    Simulated {
+        /// What the simulator saw.
+        report: SimulationReport,
+    },
+}
+
+/// What it took to stop a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopHow {
+    /// The guest powered itself off.
+    PoweredOff,
+    /// QEMU was told to quit.
+    Quit,
+    /// QEMU was killed.
+    Killed,
+}
+
+impl Ending {
+    /// The failure this is; `None` where it ended as it should.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Stopped { .. } | Self::GuestPoweredOff | Self::Simulated { .. } => None,
+            Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset | Self::NotReadyInTime { .. } => {
+                Some(Outcome::GuestFailed)
+            }
+            Self::KvmCannotRun | Self::QemuDied { .. } => Some(Outcome::HostCannot),
+        }
+    }
+
+    /// What to do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::GuestPanicked { panic } if panic.contains("verity") => {
+                "the root file system is not the one the image was built with: build or fetch the image again"
+            }
+            Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset => {
+                "the console log has what led to it"
+            }
+            Self::NotReadyInTime { .. } => {
+                "the console log has how far it came; `ready_timeout_s` in [host] gives it more time"
+            }
+            Self::KvmCannotRun => "leave `accelerator` out to fall back to TCG",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped { by, how } => {
+                let how = match how {
+                    StopHow::PoweredOff => "the guest powered off",
+                    StopHow::Quit => "QEMU was told to quit",
+                    StopHow::Killed => "QEMU was killed",
+                };
+                write!(f, "stopped by {by}: {how}")
+            }
+            Self::GuestPoweredOff => write!(f, "the guest powered off"),
+            Self::GuestFailed { stage, reason } => write!(f, "the guest failed: {stage}: {reason}"),
+            Self::GuestPanicked { panic } => write!(f, "the guest's kernel panicked: {panic}"),
+            Self::GuestReset => write!(f, "the guest reset itself"),
+            Self::NotReadyInTime { seconds } => write!(f, "the guest was not ready within {seconds} s"),
+            Self::KvmCannotRun => write!(f, "KVM on this host cannot run this guest: QEMU reports an internal error"),
+            Self::QemuDied { status, stderr } => {
+                write!(f, "QEMU ended by itself ({status})")?;
+                stderr.iter().try_for_each(|line| write!(f, "\n  {line}"))
+            }
+            Self::Simulated { .. } => write!(f, "SIMULATED: the launch is complete"),
+        }
+    }
+}
+
+/// What came of a launch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// How it ended.
+    pub ending: Ending,
+    /// The last lines of the console.
+    pub last_words: Vec<String>,
+    /// The console log.
+    pub console_log: PathBuf,
+    /// What ran the guest.
+    pub accelerator: Accelerator,
+    /// How long the guest took from QEMU's start to being ready.
+    pub ready_ms: Option<u64>,
+    /// What the guest said about itself.
+    pub identity: Option<Identity>,
+    /// The measurements the guest could read.
+    pub measurements: Option<Measurements>,
+}

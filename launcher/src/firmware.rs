@@ -1,0 +1,180 @@
+//! Which firmware a TEE may be launched with (DESIGN, decision 9): one that is pinned, and that enforces what is measured.
+
+use spec::manifest::{Manifest, artifact};
+use spec::pins::{Firmware, Pins, SecureBoot};
+use spec::{Diagnostic, Outcome, Sha256Digest, Tee};
+
+/// A firmware that a TEE is not launched with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FirmwareError {
+    /// The image has none for this TEE.
+    #[error("image {image} has no firmware for {tee}: there is no artifact \"{name}\"")]
+    Missing {
+        /// The image's name.
+        image: String,
+        /// The TEE.
+        tee: Tee,
+        /// The artifact's name.
+        name: &'static str,
+    },
+    /// Nothing is known about it.
+    #[error("firmware {sha256} is not pinned: what it enforces is not known")]
+    NotPinned {
+        /// Its digest.
+        sha256: Sha256Digest,
+    },
+    /// It is not meant for this TEE.
+    #[error("firmware \"{name}\" may not be launched in {tee}: it is pinned for {}", list(.allowed))]
+    WrongTee {
+        /// The pin's name.
+        name: String,
+        /// The TEE.
+        tee: Tee,
+        /// The TEEs it is pinned for.
+        allowed: Vec<Tee>,
+    },
+    /// It takes the VMM's word.
+    #[error(
+        "firmware \"{name}\" keeps the VMM inside its trust boundary: what a {tee} guest measures with it proves nothing"
+    )]
+    TrustsVmm {
+        /// The pin's name.
+        name: String,
+        /// The TEE.
+        tee: Tee,
+    },
+    /// It measures the kernel's hashes and starts another kernel all the same.
+    #[error(
+        "firmware \"{name}\" does not enforce the measured kernel hashes: another kernel would start under the same launch digest"
+    )]
+    NotEnforcing {
+        /// The pin's name.
+        name: String,
+    },
+    /// It starts signed kernels only.
+    #[error("firmware \"{name}\" has Secure Boot keys enrolled: the image's unsigned kernel will not start")]
+    SecureBootEnrolled {
+        /// The pin's name.
+        name: String,
+    },
+}
+
+fn list(tees: &[Tee]) -> String {
+    if tees.is_empty() { "no TEE".to_owned() } else { tees.iter().map(Tee::to_string).collect::<Vec<_>>().join(", ") }
+}
+
+impl Diagnostic for FirmwareError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Missing { .. } => Outcome::InputMismatch,
+            _ => Outcome::Refused,
+        }
+    }
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Missing { tee, .. } => format!("name it in the recipe's [firmware.{tee}] and build the image again"),
+            Self::NotPinned { .. } => {
+                "add it to firmware/pins.toml once you know what it enforces, or run the launch with `--simulate`"
+                    .to_owned()
+            }
+            Self::WrongTee { .. } | Self::TrustsVmm { .. } | Self::NotEnforcing { .. } => {
+                "SEV-SNP needs an AmdSevX64 build, TDX an IntelTdxX64 build".to_owned()
+            }
+            Self::SecureBootEnrolled { .. } => "use a build of the firmware without enrolled keys".to_owned(),
+        })
+    }
+}
+
+/// The artifact that holds the firmware of `tee`; none without a TEE.
+pub fn artifact_name(tee: Tee) -> Option<&'static str> {
+    match tee {
+        Tee::None => None,
+        Tee::Snp => Some(artifact::FIRMWARE_SNP),
+        Tee::Tdx => Some(artifact::FIRMWARE_TDX),
+    }
+}
+
+/// The digest of the image's firmware for `tee`; `None` without a TEE.
+pub fn of_image(manifest: &Manifest, tee: Tee) -> Result<Option<Sha256Digest>, FirmwareError> {
+    let Some(name) = artifact_name(tee) else { return Ok(None) };
+    let missing = || FirmwareError::Missing { image: manifest.name.clone(), tee, name };
+    Ok(Some(manifest.artifacts.get(name).ok_or_else(missing)?.sha256))
+}
+
+/// The pin of `sha256`, if a guest with a direct kernel may be launched in `tee` with it.
+pub fn allow<'a>(pins: &'a Pins, sha256: &Sha256Digest, tee: Tee) -> Result<&'a Firmware, FirmwareError> {
+    let firmware = pins.find(sha256).ok_or(FirmwareError::NotPinned { sha256: *sha256 })?;
+    let name = firmware.name.clone();
+    if firmware.vmm_in_trust_boundary {
+        return Err(FirmwareError::TrustsVmm { name, tee });
+    }
+    if !firmware.tees.contains(&tee) {
+        return Err(FirmwareError::WrongTee { name, tee, allowed: firmware.tees.clone() });
+    }
+    if tee == Tee::Snp && !firmware.enforces_kernel_hashes {
+        return Err(FirmwareError::NotEnforcing { name });
+    }
+    if firmware.secure_boot == SecureBoot::Enrolled {
+        return Err(FirmwareError::SecureBootEnrolled { name });
+    }
+    Ok(firmware)
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::pins::Platform;
+
+    use super::*;
+
+    fn pin() -> Firmware {
+        Firmware {
+            name: "f".to_owned(),
+            sha256: Sha256Digest([1; 32]),
+            package: String::new(),
+            path: String::new(),
+            edk2: String::new(),
+            platform: Platform::AmdSevX64,
+            enforces_kernel_hashes: true,
+            secure_boot: SecureBoot::Absent,
+            vmm_in_trust_boundary: false,
+            tees: vec![Tee::Snp, Tee::Tdx],
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut Firmware), tee: Tee) -> Option<FirmwareError> {
+        let mut firmware = pin();
+        change(&mut firmware);
+        allow(&Pins { schema: 1, firmware: vec![firmware] }, &Sha256Digest([1; 32]), tee).err()
+    }
+
+    #[test]
+    fn each_reason_refuses() {
+        let name = || "f".to_owned();
+        assert_eq!(refusal(|_| {}, Tee::Snp), None);
+        assert_eq!(
+            refusal(|f| f.enforces_kernel_hashes = false, Tee::Tdx),
+            None,
+            "TDX measures the kernel at run time"
+        );
+        assert_eq!(
+            refusal(|f| f.enforces_kernel_hashes = false, Tee::Snp),
+            Some(FirmwareError::NotEnforcing { name: name() })
+        );
+        assert_eq!(
+            refusal(|f| f.tees.clear(), Tee::Snp),
+            Some(FirmwareError::WrongTee { name: name(), tee: Tee::Snp, allowed: vec![] })
+        );
+        assert_eq!(
+            refusal(|f| f.vmm_in_trust_boundary = true, Tee::Tdx),
+            Some(FirmwareError::TrustsVmm { name: name(), tee: Tee::Tdx })
+        );
+        assert_eq!(
+            refusal(|f| f.secure_boot = SecureBoot::Enrolled, Tee::Tdx),
+            Some(FirmwareError::SecureBootEnrolled { name: name() })
+        );
+        assert!(matches!(
+            refusal(|f| f.sha256 = Sha256Digest([2; 32]), Tee::Snp),
+            Some(FirmwareError::NotPinned { .. })
+        ));
+    }
+}

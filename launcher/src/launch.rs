@@ -1,0 +1,328 @@
+//! Carrying out a plan: lock the name, check the inputs, start QEMU, supervise it, record how it ended, leave nothing.
+
+mod attempt;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use spec::agent::{Identity, Measurements};
+use spec::manifest::artifact;
+use spec::pins::Pins;
+use spec::vm::Vm;
+use spec::{Diagnostic, Outcome};
+
+use crate::ending::{Ending, Report};
+use crate::host::HostFacts;
+use crate::image::Image;
+use crate::plan::{Inputs, Options, Plan, PlanError, plan};
+use crate::qemu::{Accelerator, FeatureError, Features, QemuProgram};
+use crate::screen::Screen;
+use crate::state::directories::create_private_directory;
+use crate::state::{Directories, Exit, Lock, Phase, ProcessId, Record, StateError, now, sweep};
+use crate::supervise::{Progress, Signals, Witness};
+use crate::verdict::{Verdict, Verdicts};
+use crate::verify::{OpenArtifacts, VerifyError, open_unverified, verify};
+
+/// What is to be launched, and with what.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The VM description.
+    pub vm: &'a Vm,
+    /// The image.
+    pub image: &'a Image,
+    /// Known firmware.
+    pub pins: &'a Pins,
+    /// The QEMU.
+    pub program: &'a QemuProgram,
+    /// What the caller decides.
+    pub options: &'a Options,
+    /// The cache directory, for what was learned about the host and QEMU.
+    pub cache: &'a Path,
+    /// Where state lives.
+    pub directories: &'a Directories,
+}
+
+/// A launch that did not come to a running QEMU, or lost sight of it.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The name is taken, or state cannot be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The image is not what its manifest says.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// QEMU cannot be asked what it can do.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// The launch is refused.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// QEMU cannot be started.
+    #[error("cannot start {program}")]
+    Start {
+        /// The first word of the command.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A system call of the supervisor failed. QEMU was ended.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl LaunchError {
+    fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}
+
+impl Diagnostic for LaunchError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::State(error) => error.outcome(),
+            Self::Verify(error) => error.outcome(),
+            Self::Features(error) => error.outcome(),
+            Self::Plan(error) => error.outcome(),
+            Self::Start { .. } => Outcome::HostCannot,
+            Self::System { .. } => Outcome::Internal,
+        }
+    }
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::State(error) => error.hint(),
+            Self::Verify(error) => error.hint(),
+            Self::Features(error) => error.hint(),
+            Self::Plan(error) => error.hint(),
+            Self::Start { .. } | Self::System { .. } => None,
+        }
+    }
+}
+
+/// What is told while a launch goes on.
+pub type Listener<'a> = &'a mut dyn FnMut(Progress<'_>);
+
+/// Plans a launch as `launch` would, for this host and this moment, without doing anything.
+pub fn plan_only(request: &Request<'_>) -> Result<Plan, LaunchError> {
+    let features = Features::of(request.program, request.cache)?;
+    Ok(plan_with(request, &HostFacts::probe(), &features)?)
+}
+
+/// Launches a VM and supervises it until it ends. Call it from the thread that lives as long as the VM shall, before
+/// others are started: QEMU is killed when that thread ends, and signals are blocked in it.
+pub fn launch(
+    request: &Request<'_>,
+    mut screen: Option<Screen>,
+    listener: Listener<'_>,
+) -> Result<Report, LaunchError> {
+    let begun = Instant::now();
+    let signals = Signals::block().map_err(LaunchError::system("block signals"))?;
+    let mut presence = Presence::begin(request)?;
+    let facts = HostFacts::probe();
+    let (features, artifacts) = check_inputs(request)?;
+    let mut trial = Trial { request, facts, features, artifacts, begun };
+    let (outcome, plan) = loop {
+        let plan = plan_with(request, &trial.facts, &trial.features)?;
+        for note in &plan.notes {
+            listener(Progress::Note(note));
+        }
+        let outcome = trial.run(&plan, &signals, screen.as_mut(), &mut presence, listener)?;
+        if !(outcome.kvm_cannot_run && plan.may_fall_back) {
+            break (outcome, plan);
+        }
+        trial.remember(Verdict::Stops, listener);
+        trial.give_up_on_kvm();
+    };
+    if presence.record.ready_ms.is_some() && plan.may_fall_back {
+        trial.remember(Verdict::Runs, listener);
+    }
+    Ok(presence.end(outcome.ending, outcome.last_words, plan.accelerator))
+}
+
+fn plan_with(request: &Request<'_>, facts: &HostFacts, features: &Features) -> Result<Plan, PlanError> {
+    let kernel = request.image.manifest.artifacts.get(artifact::KERNEL);
+    let verdict = kernel.and_then(|kernel| Verdicts::open(request.cache).find(facts, &kernel.sha256));
+    plan(&Inputs {
+        vm: request.vm,
+        image: request.image,
+        pins: request.pins,
+        facts,
+        program: request.program,
+        features,
+        verdict,
+        report: &request.directories.kept(&request.vm.name).join("simulation.json"),
+        options: request.options,
+    })
+}
+
+/// Hashes the artifacts while QEMU is asked what it can do.
+fn check_inputs(request: &Request<'_>) -> Result<(Features, OpenArtifacts), LaunchError> {
+    let (directory, manifest) = (&request.image.directory, &request.image.manifest);
+    thread::scope(|scope| {
+        let verifier = scope.spawn(|| match request.options.dangerously_skip_artifact_verification {
+            false => verify(directory, manifest),
+            true => open_unverified(directory, manifest),
+        });
+        // QEMU is started by this thread, with which it would end.
+        let features = Features::of(request.program, request.cache);
+        match verifier.join() {
+            Ok(artifacts) => Ok((artifacts.map_err(LaunchError::from), features)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+    .and_then(|(artifacts, features)| {
+        let artifacts = artifacts?;
+        Ok((features?, artifacts))
+    })
+}
+
+/// What stays the same between the attempts of one launch.
+struct Trial<'a> {
+    request: &'a Request<'a>,
+    facts: HostFacts,
+    features: Features,
+    artifacts: OpenArtifacts,
+    begun: Instant,
+}
+
+impl Trial<'_> {
+    fn remember(&self, verdict: Verdict, listener: Listener<'_>) {
+        let Some(kernel) = self.request.image.manifest.artifacts.get(artifact::KERNEL) else { return };
+        let remembered = Verdicts::open(self.request.cache).remember(&self.facts, &kernel.sha256, verdict);
+        if let Err(error) = remembered {
+            listener(Progress::Note(&format!("what was learned about KVM cannot be kept: {error}")));
+        }
+    }
+
+    /// The next plan must not choose KVM again, even where the verdict could not be kept.
+    fn give_up_on_kvm(&mut self) {
+        let reason = "KVM on this host cannot run this kernel (QEMU reports an internal error)".to_owned();
+        self.facts.kvm = crate::host::KvmAccess::Unusable { reason };
+    }
+}
+
+/// A VM as others see it, from the moment its name is taken. Whatever way this ends, nothing is left in the run directory.
+struct Presence<'a> {
+    directories: &'a Directories,
+    record: Record,
+    _lock: Lock,
+}
+
+impl<'a> Presence<'a> {
+    fn begin(request: &Request<'a>) -> Result<Self, StateError> {
+        let (directories, name) = (request.directories, &request.vm.name);
+        directories.prepare()?;
+        let lock = Lock::take(directories, name)?;
+        sweep(directories, name);
+        create_private_directory(&directories.running(name))?;
+        create_private_directory(&directories.kept(name))?;
+        let pid = i32::try_from(std::process::id()).unwrap_or(0);
+        let record = Record {
+            schema: 1,
+            name: name.clone(),
+            supervisor: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }),
+            qemu_pid: None,
+            started_at: now(),
+            phase: Phase::Starting,
+            tee: request.vm.tee,
+            simulated: request.options.simulate.is_some(),
+            image: request.image.directory.clone(),
+            manifest_sha256: request.image.manifest_sha256,
+            accelerator: None,
+            ready_ms: None,
+            identity: None,
+            measurements: None,
+            stop_timeout_s: request.vm.host.stop_timeout_s.unwrap_or(10),
+            console_log: directories.console_log(name),
+            exit: None,
+        };
+        let presence = Self { directories, record, _lock: lock };
+        presence.save()?;
+        Ok(presence)
+    }
+
+    fn save(&self) -> Result<(), StateError> {
+        self.record.save_running(&self.directories.running(&self.record.name))
+    }
+
+    fn end(mut self, ending: Ending, last_words: Vec<String>, accelerator: Accelerator) -> Report {
+        self.record.phase = Phase::Exited;
+        self.record.exit = Some(Exit {
+            code: ending.outcome().map_or(0, Outcome::code),
+            summary: ending.to_string(),
+            last_words: last_words.clone(),
+            ended_at: now(),
+        });
+        // The caller reports the ending in any case; a full disk costs the copy of it.
+        let _ = self.record.save_last(&self.directories.kept(&self.record.name));
+        Report {
+            ending,
+            last_words,
+            console_log: self.record.console_log.clone(),
+            accelerator,
+            ready_ms: self.record.ready_ms,
+            identity: self.record.identity.take(),
+            measurements: self.record.measurements.take(),
+        }
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        // Before the lock is let go: the next holder must find nothing.
+        let _ = fs::remove_dir_all(self.directories.running(&self.record.name));
+    }
+}
+
+/// Keeps the record and the caller informed.
+struct Informer<'a, 'b> {
+    presence: &'a mut Presence<'b>,
+    listener: Listener<'a>,
+}
+
+impl Informer<'_, '_> {
+    fn save(&mut self) {
+        if let Err(error) = self.presence.save() {
+            (self.listener)(Progress::Note(&format!("the VM's state cannot be recorded: {error}")));
+        }
+    }
+}
+
+impl Witness for Informer<'_, '_> {
+    fn phase(&mut self, phase: Phase) {
+        self.presence.record.phase = phase;
+        self.save();
+        if phase == Phase::Stopping {
+            (self.listener)(Progress::Stopping);
+        }
+    }
+
+    fn ready(&mut self, identity: Identity, after: Duration) {
+        (self.listener)(Progress::Ready { identity: &identity, after });
+        self.presence.record.ready_ms = u64::try_from(after.as_millis()).ok();
+        self.presence.record.identity = Some(identity);
+        self.save();
+    }
+
+    fn measured(&mut self, measurements: Measurements) {
+        (self.listener)(Progress::Measured(&measurements));
+        self.presence.record.measurements = Some(measurements);
+        self.save();
+    }
+
+    fn note(&mut self, note: &str) {
+        (self.listener)(Progress::Note(note));
+    }
+}
+
+type Inherited = BTreeMap<i32, std::os::fd::OwnedFd>;

@@ -1,0 +1,133 @@
+//! One attempt: the descriptors of a plan made real, QEMU started with them, and supervised to its end.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::{Informer, Inherited, LaunchError, Listener, Presence, Trial};
+use crate::agent::Agent;
+use crate::child;
+use crate::console::Console;
+use crate::ending::Ending;
+use crate::life::{Life, Terms};
+use crate::plan::{Plan, Role};
+use crate::qemu::Accelerator;
+use crate::qmp::Qmp;
+use crate::screen::Screen;
+use crate::simulation::SimulationReport;
+use crate::state::{StateError, create_private};
+use crate::supervise::{Outcome, Progress, Signals, Stderr, Supervision};
+
+impl Trial<'_> {
+    /// Runs `plan` to its end.
+    pub(super) fn run(
+        &self,
+        plan: &Plan,
+        signals: &Signals,
+        screen: Option<&mut Screen>,
+        presence: &mut Presence<'_>,
+        listener: Listener<'_>,
+    ) -> Result<Outcome, LaunchError> {
+        let kept = presence.directories.kept(&plan.name);
+        let report = kept.join("simulation.json");
+        let log = start_log(&presence.record.console_log)?;
+        let qemu_log = kept.join("qemu.log");
+        let qemu_log = create_private(&qemu_log).map_err(StateError::io("create", &qemu_log))?;
+        let _ = fs::remove_file(&report);
+
+        let making = LaunchError::system("make the channels to QEMU");
+        let (mut qmp, qmp_end) = Qmp::pair().map_err(&making)?;
+        let (agent, agent_end) = Agent::pair().map_err(&making)?;
+        let (console, console_end) = Console::pair(log).map_err(&making)?;
+        let mut inherited = self.open(plan).map_err(LaunchError::system("open what QEMU is given"))?;
+        for (role, end) in [(Role::Qmp, qmp_end), (Role::Console, console_end), (Role::Agent, agent_end)] {
+            inherited.extend(
+                plan.descriptors.iter().find(|planned| planned.role == role).map(|planned| (planned.number, end)),
+            );
+        }
+        qmp.execute("qmp_capabilities", None);
+
+        let starting = |source| LaunchError::Start { program: plan.argv.first().cloned().unwrap_or_default(), source };
+        let started = Instant::now();
+        let mut child = child::spawn(&plan.argv, &plan.env, inherited.into_iter().collect()).map_err(starting)?;
+        let stderr = child.take_stderr().map(|pipe| Stderr::new(pipe, qemu_log)).transpose().map_err(&making)?;
+        let pid = child.id();
+        presence.record.qemu_pid = Some(pid);
+        presence.record.accelerator = Some(plan.accelerator);
+        presence.save()?;
+        listener(Progress::Started { pid, accelerator: plan.accelerator, after: started - self.begun });
+        let terms = Terms {
+            expected: plan.expected.clone(),
+            guest_runs: plan.simulation.as_ref().is_none_or(|simulation| !simulation.keep_running),
+            under_kvm: plan.accelerator == Accelerator::Kvm,
+            ready_timeout: plan.ready_timeout,
+            stop_timeout: plan.stop_timeout,
+        };
+        let supervision = Supervision {
+            child,
+            qmp: Some(qmp),
+            agent: Some(agent),
+            console,
+            stderr,
+            signals,
+            screen,
+            life: Life::new(terms, started),
+            witness: &mut Informer { presence, listener },
+            started,
+        };
+        let outcome = supervision.run().map_err(LaunchError::system("supervise QEMU"))?;
+        Ok(if plan.simulation.is_some() { simulated(outcome, &report) } else { outcome })
+    }
+
+    /// The descriptors of the plan that are files.
+    fn open(&self, plan: &Plan) -> io::Result<Inherited> {
+        let mut inherited = Inherited::new();
+        for planned in &plan.descriptors {
+            let file = match planned.role {
+                Role::Qmp | Role::Console | Role::Agent => continue,
+                Role::Configuration => sealed_memory(&plan.configuration_disk)?,
+                Role::Artifact(name) => match self.artifacts.get(name) {
+                    Some(file) => file.try_clone()?.into(),
+                    None => return Err(io::Error::other(format!("the image has no artifact \"{name}\""))),
+                },
+            };
+            inherited.insert(planned.number, file);
+        }
+        Ok(inherited)
+    }
+}
+
+/// A QEMU that left by itself after the whole launch, and left a report, has done what was asked.
+fn simulated(mut outcome: Outcome, report: &Path) -> Outcome {
+    if outcome.exited_well
+        && matches!(outcome.ending, Ending::QemuDied { .. })
+        && let Ok(report) = SimulationReport::read(report)
+    {
+        outcome.ending = Ending::Simulated { report };
+    }
+    outcome
+}
+
+/// A file in memory that nobody, this process included, can change any more.
+fn sealed_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"bullion-configuration", flags)?);
+    file.write_all(bytes)?;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
+}
+
+/// A new console log; the last launch's is kept beside it.
+fn start_log(path: &Path) -> Result<File, StateError> {
+    match fs::rename(path, path.with_file_name("console.previous.log")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StateError::io("rename", path)(error)),
+        _ => {}
+    }
+    create_private(path).map_err(StateError::io("create", path))
+}

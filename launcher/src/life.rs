@@ -1,0 +1,348 @@
+//! What follows from what: the decisions of supervision, without any I/O.
+//!
+//! Events go in with the time they happened at, actions come out. `supervise` reads, polls and carries out; that is all
+//! it does, so that every way a guest can end is tested here without a guest.
+
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use spec::agent::{Event, Identity, Measurements, Method};
+
+use crate::agent::{Incoming, one_line};
+use crate::console::Finding;
+use crate::ending::{Ending, StopHow};
+use crate::plan::Expected;
+use crate::qmp::Message;
+use crate::state::Phase;
+
+/// How long a guest that has failed may take to end by itself.
+const FAILED_GRACE: Duration = Duration::from_secs(5);
+/// How long QEMU may take to quit.
+const QUIT_GRACE: Duration = Duration::from_secs(2);
+/// How long the guest may take to answer a question.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// QEMU said something.
+    Qmp(Message),
+    /// The guest's agent said something.
+    Agent(Incoming),
+    /// The agent port closed.
+    AgentClosed,
+    /// The console said something.
+    Console(Finding),
+    /// Someone asked to stop: the name of the signal.
+    Stop(&'static str),
+    /// Time passed.
+    Tick,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Send QEMU a command without arguments.
+    Qmp(&'static str),
+    /// Ask the guest.
+    Ask(Method),
+    /// SIGKILL to QEMU.
+    Kill,
+    /// The phase changed.
+    Phase(Phase),
+    /// The guest is ready.
+    Ready(Box<Identity>),
+    /// The guest said what it can measure.
+    Measured(Measurements),
+    /// Something worth a line.
+    Note(String),
+}
+
+/// What a life is given at its start.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) expected: Expected,
+    pub(crate) under_kvm: bool,
+    /// Whether a guest is to become ready at all: in a simulation none runs.
+    pub(crate) guest_runs: bool,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) stop_timeout: Duration,
+}
+
+/// How a guest's end came about, as far as it is known before QEMU is gone.
+#[derive(Clone, Debug)]
+enum Cause {
+    Failed { stage: String, reason: String },
+    Panicked(String),
+    Late,
+    InternalError,
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Not begun.
+    None,
+    /// The guest was asked.
+    Asked,
+    /// QEMU was told to quit.
+    Quit,
+    /// QEMU was killed.
+    Killed,
+}
+
+/// One QEMU's life.
+#[derive(Debug)]
+pub(crate) struct Life {
+    terms: Terms,
+    ready: bool,
+    agent_open: bool,
+    cause: Option<Cause>,
+    shutdown: Option<String>,
+    stopped_by: Option<&'static str>,
+    stage: Stage,
+    /// When the next step of a stop is due.
+    next_step: Option<Instant>,
+    ready_deadline: Option<Instant>,
+}
+
+impl Life {
+    pub(crate) fn new(terms: Terms, now: Instant) -> Self {
+        let ready_deadline = now.checked_add(terms.ready_timeout).filter(|_| terms.guest_runs);
+        Self {
+            terms,
+            ready: false,
+            agent_open: true,
+            cause: None,
+            shutdown: None,
+            stopped_by: None,
+            stage: Stage::None,
+            next_step: None,
+            ready_deadline,
+        }
+    }
+
+    /// When `Input::Tick` is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.next_step.into_iter().chain(self.ready_deadline).min()
+    }
+
+    /// What follows from `input`.
+    pub(crate) fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
+        match input {
+            Input::Qmp(message) => self.on_qmp(now, message),
+            Input::Agent(incoming) => self.on_agent(now, incoming),
+            Input::AgentClosed => {
+                self.agent_open = false;
+                vec![]
+            }
+            Input::Console(Finding::Failed { stage, reason }) => self.fail(now, Cause::Failed { stage, reason }),
+            Input::Console(Finding::Panic(panic)) => self.fail(now, Cause::Panicked(panic)),
+            Input::Stop(by) => self.stop(now, by),
+            Input::Tick => self.tick(now),
+        }
+    }
+
+    fn on_qmp(&mut self, now: Instant, message: Message) -> Vec<Action> {
+        match message {
+            // Events are sent only after the handshake: a stop before it is found by asking.
+            Message::Reply { command: "qmp_capabilities", result: Ok(_) } => {
+                vec![Action::Phase(Phase::Running), Action::Qmp("query-status")]
+            }
+            Message::Reply { command: "query-status", result: Ok(status) } => self.on_status(now, &status),
+            Message::Reply { command, result: Err(error) } => {
+                vec![Action::Note(format!("QEMU refused {command}: {}", one_line(&error)))]
+            }
+            Message::Event { name, data } => self.on_event(now, &name, &data),
+            Message::Unreadable(line) => vec![Action::Note(format!("QEMU said over QMP: {}", one_line(&line)))],
+            Message::Greeting { .. } | Message::Reply { .. } => vec![],
+        }
+    }
+
+    fn on_event(&mut self, now: Instant, name: &str, data: &Value) -> Vec<Action> {
+        match name {
+            "STOP" if self.stage == Stage::None => vec![Action::Qmp("query-status")],
+            "SHUTDOWN" => {
+                let reason = data.get("reason").and_then(Value::as_str).unwrap_or("unknown");
+                self.shutdown = Some(reason.to_owned());
+                vec![]
+            }
+            "GUEST_PANICKED" => {
+                let information =
+                    data.get("info").map_or_else(|| "QEMU was told so by the guest".to_owned(), Value::to_string);
+                self.fail(now, Cause::Panicked(one_line(&information)))
+            }
+            _ => vec![],
+        }
+    }
+
+    fn on_status(&mut self, now: Instant, status: &Value) -> Vec<Action> {
+        match status.get("status").and_then(Value::as_str).unwrap_or("unknown") {
+            "running" | "prelaunch" | "inmigrate" | "shutdown" => vec![],
+            // The vCPUs are gone for good, and there is no state worth a graceful end.
+            "internal-error" => {
+                self.cause.get_or_insert(Cause::InternalError);
+                self.ready_deadline = None;
+                self.stage = Stage::Killed;
+                vec![Action::Kill]
+            }
+            "guest-panicked" => self.fail(now, Cause::Panicked("QEMU was told so by the guest".to_owned())),
+            other => vec![Action::Note(format!("QEMU has stopped the guest: {}", one_line(other)))],
+        }
+    }
+
+    fn on_agent(&mut self, now: Instant, incoming: Incoming) -> Vec<Action> {
+        match incoming {
+            Incoming::Event(Event::Ready { .. }) if self.ready || self.cause.is_some() || self.stage != Stage::None => {
+                vec![]
+            }
+            Incoming::Event(Event::Ready { identity }) => self.on_ready(now, identity),
+            Incoming::Event(Event::Failed { stage, reason }) => {
+                let (stage, reason) = (one_line(&stage), one_line(&reason));
+                self.fail(now, Cause::Failed { stage, reason })
+            }
+            Incoming::Answer { method: Method::Measurements, result } => {
+                match result.and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string())) {
+                    Ok(measurements) => vec![Action::Measured(measurements)],
+                    Err(error) => vec![Action::Note(format!("the guest did not tell its measurements: {error}"))],
+                }
+            }
+            // The guest will not power off: there is nothing to wait for.
+            Incoming::Answer { method: Method::PowerOff, result: Err(error) } if self.stage == Stage::Asked => {
+                let mut actions = vec![Action::Note(format!("the guest did not agree to power off: {error}"))];
+                actions.extend(self.quit(now));
+                actions
+            }
+            Incoming::Answer { .. } => vec![],
+            Incoming::Unreadable(line) => vec![Action::Note(format!("the guest's agent said: {}", one_line(&line)))],
+        }
+    }
+
+    fn on_ready(&mut self, now: Instant, identity: Identity) -> Vec<Action> {
+        if let Some(reason) = difference(&self.terms.expected, &identity) {
+            return self.fail(now, Cause::Failed { stage: "identity".to_owned(), reason });
+        }
+        self.ready = true;
+        self.ready_deadline = None;
+        vec![Action::Phase(Phase::Ready), Action::Ready(Box::new(identity)), Action::Ask(Method::Measurements)]
+    }
+
+    /// The guest cannot go on. It may end by itself, which shows more on its console; then QEMU is told to quit.
+    fn fail(&mut self, now: Instant, cause: Cause) -> Vec<Action> {
+        self.cause.get_or_insert(cause);
+        self.ready_deadline = None;
+        if self.stage == Stage::None {
+            self.stage = Stage::Asked;
+            self.next_step = now.checked_add(FAILED_GRACE);
+        }
+        vec![]
+    }
+
+    fn stop(&mut self, now: Instant, by: &'static str) -> Vec<Action> {
+        self.ready_deadline = None;
+        let first = self.stopped_by.is_none();
+        self.stopped_by.get_or_insert(by);
+        let mut actions = if first { vec![Action::Phase(Phase::Stopping)] } else { vec![] };
+        match self.stage {
+            Stage::None if self.ready => {
+                self.stage = Stage::Asked;
+                self.next_step = now.checked_add(self.terms.stop_timeout);
+                let politely =
+                    if self.agent_open { Action::Ask(Method::PowerOff) } else { Action::Qmp("system_powerdown") };
+                actions.push(politely);
+            }
+            // A guest that is not ready has nothing to lose and nobody to ask.
+            Stage::None | Stage::Asked => actions.extend(self.quit(now)),
+            Stage::Quit | Stage::Killed => actions.extend(self.kill()),
+        }
+        actions
+    }
+
+    fn tick(&mut self, now: Instant) -> Vec<Action> {
+        if self.ready_deadline.is_some_and(|deadline| deadline <= now) {
+            self.ready_deadline = None;
+            self.cause.get_or_insert(Cause::Late);
+            return self.quit(now);
+        }
+        if self.next_step.is_none_or(|step| step > now) {
+            return vec![];
+        }
+        match self.stage {
+            Stage::None => vec![],
+            Stage::Asked => self.quit(now),
+            Stage::Quit | Stage::Killed => self.kill(),
+        }
+    }
+
+    fn quit(&mut self, now: Instant) -> Vec<Action> {
+        self.stage = Stage::Quit;
+        self.next_step = now.checked_add(QUIT_GRACE);
+        vec![Action::Qmp("quit")]
+    }
+
+    fn kill(&mut self) -> Vec<Action> {
+        self.stage = Stage::Killed;
+        self.next_step = None;
+        vec![Action::Kill]
+    }
+
+    /// Whether KVM stopped a guest that another accelerator may run.
+    pub(crate) fn kvm_cannot_run(&self) -> bool {
+        self.terms.under_kvm && !self.ready && matches!(self.cause, Some(Cause::InternalError))
+    }
+
+    /// How it ended, now that QEMU is gone. A simulation that went through is told apart by the caller, who has its report.
+    pub(crate) fn ending(&self, status: ExitStatus, stderr: Vec<String>) -> Ending {
+        let died = || Ending::QemuDied { status: status.to_string(), stderr: stderr.clone() };
+        let failed =
+            |stage: &str, reason: &str| Ending::GuestFailed { stage: stage.to_owned(), reason: reason.to_owned() };
+        match &self.cause {
+            Some(Cause::InternalError) if self.kvm_cannot_run() => return Ending::KvmCannotRun,
+            Some(Cause::InternalError) => return failed("run", "QEMU stopped the guest: internal error"),
+            Some(Cause::Failed { stage, reason }) => return failed(stage, reason),
+            Some(Cause::Panicked(panic)) => return Ending::GuestPanicked { panic: panic.clone() },
+            Some(Cause::Late) => return Ending::NotReadyInTime { seconds: self.terms.ready_timeout.as_secs() },
+            None => {}
+        }
+        let reason = self.shutdown.as_deref();
+        if let Some(by) = self.stopped_by {
+            let how = match (self.stage, reason) {
+                (_, Some("guest-shutdown")) => StopHow::PoweredOff,
+                (Stage::Killed, _) => StopHow::Killed,
+                _ => StopHow::Quit,
+            };
+            return Ending::Stopped { by, how };
+        }
+        match reason {
+            Some("guest-shutdown") if self.ready => Ending::GuestPoweredOff,
+            Some("guest-shutdown") => failed("boot", "the guest powered off before it was ready"),
+            Some("guest-reset") => Ending::GuestReset,
+            Some("guest-panic") => Ending::GuestPanicked { panic: "QEMU was told so by the guest".to_owned() },
+            _ => died(),
+        }
+    }
+}
+
+/// How the guest's word about itself differs from what was launched.
+fn difference(expected: &Expected, identity: &Identity) -> Option<String> {
+    let differs = |what: &str, expected: &dyn std::fmt::Debug, found: &dyn std::fmt::Debug| {
+        Some(format!("the guest reports another {what}: expected {expected:?}, found {found:?}"))
+    };
+    if identity.root_hash != expected.root_hash {
+        return differs("root hash", &expected.root_hash, &identity.root_hash);
+    }
+    if identity.tee != expected.tee {
+        return differs("TEE", &expected.tee, &identity.tee);
+    }
+    if identity.configuration.binding != expected.binding {
+        return differs("binding of its configuration", &expected.binding, &identity.configuration.binding);
+    }
+    if identity.configuration.digest != Some(expected.configuration) {
+        return differs("configuration", &Some(expected.configuration), &identity.configuration.digest);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+use std::os::unix::process::ExitStatusExt;
+
+use serde_json::json;
+use spec::agent::{Binding, Configuration};
+use spec::{Sha256Digest, Tee};
+
+use super::*;
+
+struct Case {
+    life: Life,
+    now: Instant,
+}
+
+fn expected() -> Expected {
+    Expected {
+        root_hash: Sha256Digest([1; 32]),
+        tee: Tee::None,
+        binding: Binding::Unattested,
+        configuration: Sha256Digest([2; 32]),
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        guest_version: "0.1".to_owned(),
+        kernel_release: "7.3.4".to_owned(),
+        root_hash: Sha256Digest([1; 32]),
+        tee: Tee::None,
+        hostname: "minimal".to_owned(),
+        configuration: Configuration { binding: Binding::Unattested, digest: Some(Sha256Digest([2; 32])) },
+        uptime_ms: 2700,
+    }
+}
+
+impl Case {
+    fn new() -> Self {
+        let now = Instant::now();
+        let terms = Terms {
+            expected: expected(),
+            under_kvm: true,
+            guest_runs: true,
+            ready_timeout: Duration::from_secs(120),
+            stop_timeout: Duration::from_secs(10),
+        };
+        Self { life: Life::new(terms, now), now }
+    }
+
+    fn ready() -> Self {
+        let mut case = Self::new();
+        let actions = case.give(Input::Agent(Incoming::Event(Event::Ready { identity: identity() })));
+        assert!(actions.contains(&Action::Ask(Method::Measurements)), "{actions:?}");
+        case
+    }
+
+    fn give(&mut self, input: Input) -> Vec<Action> {
+        self.life.handle(self.now, input)
+    }
+
+    fn shutdown(&mut self, reason: &str) {
+        let data = json!({"guest": true, "reason": reason});
+        assert_eq!(self.give(Input::Qmp(Message::Event { name: "SHUTDOWN".to_owned(), data })), []);
+    }
+
+    fn status(&mut self, status: &str) -> Vec<Action> {
+        self.give(Input::Qmp(Message::Reply { command: "query-status", result: Ok(json!({"status": status})) }))
+    }
+
+    /// Waits until the next deadline.
+    fn wait(&mut self) -> Vec<Action> {
+        self.now = self.life.deadline().unwrap();
+        self.give(Input::Tick)
+    }
+
+    fn ending(&self) -> Ending {
+        self.life.ending(ExitStatus::from_raw(0), vec!["last".to_owned()])
+    }
+}
+
+fn failed(stage: &str, reason: &str) -> Ending {
+    Ending::GuestFailed { stage: stage.to_owned(), reason: reason.to_owned() }
+}
+
+#[test]
+fn a_guest_that_powers_off() {
+    let mut case = Case::ready();
+    case.shutdown("guest-shutdown");
+    assert_eq!(case.ending(), Ending::GuestPoweredOff);
+    let mut case = Case::new();
+    case.shutdown("guest-shutdown");
+    assert_eq!(case.ending(), failed("boot", "the guest powered off before it was ready"));
+}
+
+#[test]
+fn a_guest_that_resets_or_panics() {
+    let mut case = Case::ready();
+    case.shutdown("guest-reset");
+    assert_eq!(case.ending(), Ending::GuestReset);
+    case.give(Input::Console(Finding::Panic("dm-verity".to_owned())));
+    assert_eq!(case.ending(), Ending::GuestPanicked { panic: "dm-verity".to_owned() }, "the console says why");
+    let mut case = Case::ready();
+    case.shutdown("guest-panic");
+    assert!(matches!(case.ending(), Ending::GuestPanicked { .. }));
+}
+
+#[test]
+fn a_guest_that_fails_has_a_moment_to_end_by_itself() {
+    let mut case = Case::new();
+    let event = Event::Failed { stage: "verity".to_owned(), reason: "root\u{1b}[2J hash".to_owned() };
+    assert_eq!(case.give(Input::Agent(Incoming::Event(event))), []);
+    let late = Event::Ready { identity: identity() };
+    assert_eq!(case.give(Input::Agent(Incoming::Event(late))), [], "a failed guest is never ready");
+    assert_eq!(case.wait(), [Action::Qmp("quit")]);
+    assert_eq!(case.wait(), [Action::Kill]);
+    assert_eq!(case.life.deadline(), None);
+    assert_eq!(case.ending(), failed("verity", "root[2J hash"));
+}
+
+#[test]
+fn the_first_failure_counts() {
+    let mut case = Case::new();
+    case.give(Input::Console(Finding::Failed { stage: "mount".to_owned(), reason: "x".to_owned() }));
+    case.give(Input::Console(Finding::Panic("Attempted to kill init!".to_owned())));
+    case.give(Input::Stop("SIGINT"));
+    case.shutdown("guest-shutdown");
+    assert_eq!(case.ending(), failed("mount", "x"));
+}
+
+#[test]
+fn a_guest_that_is_not_the_one_that_was_meant() {
+    type Change = fn(&mut Identity);
+    let changes: [(&str, Change); 4] = [
+        ("root hash", |identity| identity.root_hash = Sha256Digest([9; 32])),
+        ("TEE", |identity| identity.tee = Tee::Snp),
+        ("binding", |identity| identity.configuration.binding = Binding::Absent),
+        ("configuration", |identity| identity.configuration.digest = None),
+    ];
+    for (what, change) in changes {
+        let mut case = Case::new();
+        let mut identity = identity();
+        change(&mut identity);
+        assert_eq!(case.give(Input::Agent(Incoming::Event(Event::Ready { identity }))), []);
+        assert_eq!(case.wait(), [Action::Qmp("quit")]);
+        let Ending::GuestFailed { stage, reason } = case.ending() else { panic!("{what}") };
+        assert!(stage == "identity" && reason.contains(what), "{reason}");
+    }
+}
+
+#[test]
+fn a_guest_that_is_late() {
+    let mut case = Case::new();
+    assert_eq!(case.wait(), [Action::Qmp("quit")]);
+    assert_eq!(case.ending(), Ending::NotReadyInTime { seconds: 120 });
+    assert_eq!(Case::ready().life.deadline(), None, "a ready guest has no deadline");
+}
+
+#[test]
+fn kvm_that_stops_the_guest() {
+    let mut case = Case::new();
+    let stop = Message::Event { name: "STOP".to_owned(), data: Value::Null };
+    assert_eq!(case.give(Input::Qmp(stop)), [Action::Qmp("query-status")]);
+    assert_eq!(case.status("running"), []);
+    assert_eq!(case.status("internal-error"), [Action::Kill]);
+    assert!(case.life.kvm_cannot_run());
+    assert_eq!(case.ending(), Ending::KvmCannotRun);
+
+    let mut case = Case::ready();
+    case.status("internal-error");
+    assert!(!case.life.kvm_cannot_run(), "it did run");
+    assert!(matches!(case.ending(), Ending::GuestFailed { .. }));
+}
+
+#[test]
+fn a_stop_before_the_handshake_is_found_by_asking() {
+    let mut case = Case::new();
+    let actions = case.give(Input::Qmp(Message::Reply { command: "qmp_capabilities", result: Ok(json!({})) }));
+    assert_eq!(actions, [Action::Phase(Phase::Running), Action::Qmp("query-status")]);
+}
+
+#[test]
+fn stopping_goes_from_asking_to_killing() {
+    let mut case = Case::ready();
+    assert_eq!(case.give(Input::Stop("SIGTERM")), [Action::Phase(Phase::Stopping), Action::Ask(Method::PowerOff)]);
+    case.shutdown("guest-shutdown");
+    assert_eq!(case.ending(), Ending::Stopped { by: "SIGTERM", how: StopHow::PoweredOff });
+
+    let mut case = Case::ready();
+    case.give(Input::Stop("SIGTERM"));
+    assert_eq!(case.life.deadline(), Some(case.now + Duration::from_secs(10)));
+    assert_eq!(case.wait(), [Action::Qmp("quit")]);
+    case.shutdown("host-qmp-quit");
+    assert_eq!(case.ending(), Ending::Stopped { by: "SIGTERM", how: StopHow::Quit });
+    assert_eq!(case.wait(), [Action::Kill]);
+}
+
+#[test]
+fn an_impatient_stop() {
+    let mut case = Case::ready();
+    case.give(Input::Stop("SIGINT"));
+    assert_eq!(case.give(Input::Stop("SIGINT")), [Action::Qmp("quit")]);
+    assert_eq!(case.give(Input::Stop("SIGTERM")), [Action::Kill]);
+    assert_eq!(case.ending(), Ending::Stopped { by: "SIGINT", how: StopHow::Killed });
+
+    let mut case = Case::new();
+    assert_eq!(case.give(Input::Stop("SIGHUP")), [Action::Phase(Phase::Stopping), Action::Qmp("quit")]);
+    assert_eq!(case.ending(), Ending::Stopped { by: "SIGHUP", how: StopHow::Quit });
+}
+
+#[test]
+fn a_guest_that_will_not_power_off() {
+    let mut case = Case::ready();
+    case.give(Input::Stop("SIGTERM"));
+    let refusal = Incoming::Answer { method: Method::PowerOff, result: Err("no".to_owned()) };
+    assert!(case.give(Input::Agent(refusal)).contains(&Action::Qmp("quit")));
+
+    let mut case = Case::ready();
+    case.give(Input::AgentClosed);
+    assert!(case.give(Input::Stop("SIGTERM")).contains(&Action::Qmp("system_powerdown")));
+}
+
+#[test]
+fn qemu_that_dies() {
+    let case = Case::new();
+    let ending = case.life.ending(ExitStatus::from_raw(11), vec!["qemu: no".to_owned()]);
+    assert_eq!(
+        ending.to_string(),
+        "QEMU ended by itself (signal: 11 (SIGSEGV) (core dumped))\n  qemu: no".replace(" (core dumped)", "")
+    );
+    assert_eq!(ending.outcome(), Some(spec::Outcome::HostCannot));
+}

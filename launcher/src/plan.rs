@@ -1,0 +1,441 @@
+//! The launch as a value: everything that will be run, opened and waited for, and every reason not to.
+//!
+//! `plan` reads nothing and changes nothing. The same inputs give the same plan, so that it can be shown, compared with
+//! a golden text, and held against what was measured, before anything happens.
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use measure::shape::{Shape, SnpShape, TdxShape, TeeShape};
+use spec::agent::Binding;
+use spec::canonical::CanonicalError;
+use spec::manifest::artifact;
+use spec::pins::Pins;
+use spec::vm::{Accelerator as Wanted, Vm};
+use spec::{Diagnostic, Outcome, Sha256Digest, Tee};
+
+use crate::firmware::{self, FirmwareError};
+use crate::host::{HostFacts, KvmAccess};
+use crate::image::Image;
+use crate::qemu::features::FLOOR;
+use crate::qemu::{self, Accelerator, CommandLine, Features, QemuProgram, descriptor};
+use crate::verdict::Verdict;
+
+/// How long a guest may take to become ready where the VM description says nothing.
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a guest may take to stop where the VM description says nothing.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the caller decides, apart from the VM description.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Go through the launch with a simulator in the place of the TEE. No guest code runs.
+    pub simulate: Option<Simulation>,
+    /// Start a guest without a TEE even though its files may not be those of the manifest.
+    pub dangerously_skip_artifact_verification: bool,
+}
+
+/// The simulator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Simulation {
+    /// The library that plays the secure processor or the TDX module behind KVM's ioctls.
+    pub preload: PathBuf,
+    /// Leave QEMU running after the launch, as it would with a guest.
+    pub keep_running: bool,
+}
+
+/// Everything a plan depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The VM description.
+    pub vm: &'a Vm,
+    /// The image.
+    pub image: &'a Image,
+    /// Known firmware.
+    pub pins: &'a Pins,
+    /// The host.
+    pub facts: &'a HostFacts,
+    /// The QEMU.
+    pub program: &'a QemuProgram,
+    /// What that QEMU can do.
+    pub features: &'a Features,
+    /// What an earlier run has shown about KVM on this host with this kernel.
+    pub verdict: Option<Verdict>,
+    /// Where the simulator writes its report.
+    pub report: &'a std::path::Path,
+    /// What the caller decides.
+    pub options: &'a Options,
+}
+
+/// A descriptor that QEMU inherits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Its number in QEMU.
+    pub number: i32,
+    /// What it is.
+    pub role: Role,
+}
+
+/// What a descriptor is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The control channel.
+    Qmp,
+    /// The serial console.
+    Console,
+    /// The agent port.
+    Agent,
+    /// A sealed memory file with the configuration disk.
+    Configuration,
+    /// An artifact of the image, by name.
+    Artifact(&'static str),
+}
+
+/// What is to be launched, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The VM's name.
+    pub name: String,
+    /// The image directory.
+    pub image: PathBuf,
+    /// SHA-256 of the manifest.
+    pub manifest_sha256: Sha256Digest,
+    /// The TEE.
+    pub tee: Tee,
+    /// What is measured.
+    pub shape: Shape,
+    /// What runs the guest.
+    pub accelerator: Accelerator,
+    /// Whether another accelerator may be tried where this one turns out unable to run the guest.
+    pub may_fall_back: bool,
+    /// The firmware and the name it is pinned under; none without a TEE, no name where it is not pinned.
+    pub firmware: Option<(Sha256Digest, Option<String>)>,
+    /// The whole command, its first word the program.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// The descriptors that QEMU inherits besides the standard three.
+    pub descriptors: Vec<Descriptor>,
+    /// The content of the configuration disk.
+    pub configuration_disk: Vec<u8>,
+    /// What a guest that has become ready must say about itself.
+    pub expected: Expected,
+    /// What will be measured, by name, where the caller has computed it. For the text only.
+    pub expected_measurements: Vec<(String, String)>,
+    /// Whether the image's files are held against the manifest first.
+    pub verify_artifacts: bool,
+    /// The simulation, where this is one.
+    pub simulation: Option<Simulation>,
+    /// What the person who launches should know.
+    pub notes: Vec<String>,
+    /// How long the guest may take to become ready.
+    pub ready_timeout: Duration,
+    /// How long the guest may take to stop.
+    pub stop_timeout: Duration,
+}
+
+/// What a guest must say about itself. A guest that says otherwise is not the one that was meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The dm-verity root hash.
+    pub root_hash: Sha256Digest,
+    /// The TEE.
+    pub tee: Tee,
+    /// What binds the configuration.
+    pub binding: Binding,
+    /// The configuration's digest.
+    pub configuration: Sha256Digest,
+}
+
+/// A launch that is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The `[guest]` part has no canonical form.
+    #[error("the [guest] configuration of {vm} has no canonical form")]
+    Configuration {
+        /// The VM's name.
+        vm: String,
+        /// Why.
+        #[source]
+        source: CanonicalError,
+    },
+    /// The memory is not a whole number of MiB.
+    #[error("the memory of {vm} is {memory}, not a whole number of MiB")]
+    Memory {
+        /// The VM's name.
+        vm: String,
+        /// The memory as written.
+        memory: String,
+    },
+    /// The image lacks a file.
+    #[error("image {image} has no artifact \"{name}\"")]
+    MissingArtifact {
+        /// The image's name.
+        image: String,
+        /// The artifact.
+        name: &'static str,
+    },
+    /// The firmware is not one to launch.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
+    /// QEMU is too old.
+    #[error("QEMU {found} is too old: {} or later is needed", FLOOR.map(|number| number.to_string()).join("."))]
+    QemuTooOld {
+        /// Its version.
+        found: String,
+    },
+    /// QEMU lacks something.
+    #[error("QEMU {version} has no {missing}")]
+    QemuLacks {
+        /// Its version.
+        version: String,
+        /// What it lacks, as QEMU calls it.
+        missing: String,
+    },
+    /// QEMU does not know the CPU model.
+    #[error("QEMU {version} has no CPU model \"{model}\"")]
+    UnknownCpu {
+        /// QEMU's version.
+        version: String,
+        /// The model.
+        model: String,
+    },
+    /// The host cannot run guests of this kind.
+    #[error("this host cannot run {tee} guests: {reason}")]
+    HostLacks {
+        /// What was asked for.
+        tee: &'static str,
+        /// What is missing.
+        reason: String,
+        /// Whether a simulation could go ahead.
+        can_simulate: bool,
+    },
+    /// Only a TEE is simulated.
+    #[error("{vm} has tee = \"none\": there is nothing to simulate")]
+    NothingToSimulate {
+        /// The VM's name.
+        vm: String,
+    },
+    /// Unverified files in a TEE.
+    #[error("a {tee} guest is not launched from files that were not verified")]
+    UnverifiedTee {
+        /// The TEE.
+        tee: Tee,
+    },
+    /// A path is not UTF-8.
+    #[error("{0} is not UTF-8: it cannot be given to QEMU")]
+    NotText(PathBuf),
+}
+
+impl Diagnostic for PlanError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Configuration { .. } | Self::Memory { .. } | Self::NothingToSimulate { .. } => Outcome::Usage,
+            Self::UnknownCpu { .. } | Self::NotText(_) => Outcome::Usage,
+            Self::MissingArtifact { .. } => Outcome::InputMismatch,
+            Self::Firmware(error) => error.outcome(),
+            Self::QemuTooOld { .. } | Self::QemuLacks { .. } | Self::HostLacks { .. } => Outcome::HostCannot,
+            Self::UnverifiedTee { .. } => Outcome::Refused,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Firmware(error) => return error.hint(),
+            Self::MissingArtifact { .. } => "build the image again with `bullion build`",
+            Self::QemuTooOld { .. } | Self::QemuLacks { .. } => {
+                "leave `--qemu` out: the pinned QEMU has all that is needed"
+            }
+            Self::UnknownCpu { .. } => "leave `cpu` out for the TEE's default",
+            Self::HostLacks { can_simulate: true, .. } => {
+                "go through the launch without the hardware with `--simulate`"
+            }
+            Self::HostLacks { .. } => "leave `accelerator` out to fall back to TCG",
+            Self::NothingToSimulate { .. } => "leave `--simulate` out, or set tee to \"snp\" or \"tdx\"",
+            Self::UnverifiedTee { .. } => "unverified files can be tried with tee = \"none\" only",
+            Self::Configuration { .. } | Self::Memory { .. } | Self::NotText(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// The shape that a VM description means: what `measure` measures and `plan` launches.
+pub fn shape(vm: &Vm) -> Result<Shape, PlanError> {
+    let configuration = |source| PlanError::Configuration { vm: vm.name.clone(), source };
+    let memory = || PlanError::Memory { vm: vm.name.clone(), memory: vm.memory.to_string() };
+    let tee = match vm.tee {
+        Tee::None => TeeShape::None,
+        Tee::Snp => TeeShape::Snp(SnpShape {
+            policy: SnpShape::DEFAULT_POLICY,
+            sev_features: SnpShape::SNP_ACTIVE,
+            kernel_hashes: true,
+            host_data: vm.guest.host_data().map_err(configuration)?.0,
+        }),
+        Tee::Tdx => TeeShape::Tdx(TdxShape {
+            attributes: TdxShape::SEPT_VE_DISABLE,
+            mrconfigid: vm.guest.mrconfigid().map_err(configuration)?.0,
+        }),
+    };
+    let memory_mib = vm.memory.whole_mib().ok_or_else(memory)?;
+    Ok(Shape { tee, vcpus: vm.vcpus, cpu_model: vm.cpu_model().to_owned(), memory_mib })
+}
+
+/// Plans a launch, or says why it is refused.
+pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
+    let Inputs { vm, image, features, options, .. } = *inputs;
+    let shape = shape(vm)?;
+    let mut notes = Vec::new();
+    if vm.tee == Tee::None && options.simulate.is_some() {
+        return Err(PlanError::NothingToSimulate { vm: vm.name.clone() });
+    }
+    let really_in_tee = vm.tee != Tee::None && options.simulate.is_none();
+    if really_in_tee && options.dangerously_skip_artifact_verification {
+        return Err(PlanError::UnverifiedTee { tee: vm.tee });
+    }
+    for name in [artifact::KERNEL, artifact::INITRD, artifact::ROOTFS] {
+        if !image.manifest.artifacts.contains_key(name) {
+            return Err(PlanError::MissingArtifact { image: image.manifest.name.clone(), name });
+        }
+    }
+    let firmware = check_firmware(inputs, &mut notes)?;
+    let accelerator = choose_accelerator(inputs, &mut notes)?;
+    check_features(features, &shape, accelerator)?;
+    if !features.sandbox {
+        notes.push(format!("QEMU {} was built without seccomp: it runs without a sandbox", features.version_text()));
+    }
+    let (argv, env) = command(inputs, &shape, accelerator)?;
+    let configuration = |source| PlanError::Configuration { vm: vm.name.clone(), source };
+    Ok(Plan {
+        name: vm.name.clone(),
+        image: image.directory.clone(),
+        manifest_sha256: image.manifest_sha256,
+        tee: vm.tee,
+        accelerator,
+        may_fall_back: accelerator == Accelerator::Kvm && vm.tee == Tee::None && vm.host.accelerator == Wanted::Auto,
+        firmware,
+        argv,
+        env,
+        descriptors: descriptors(vm.tee),
+        configuration_disk: vm.guest.to_disk().map_err(configuration)?,
+        expected: Expected {
+            root_hash: image.manifest.verity.root_hash,
+            tee: vm.tee,
+            binding: match vm.tee {
+                Tee::None => Binding::Unattested,
+                Tee::Snp => Binding::HostData,
+                Tee::Tdx => Binding::Mrconfigid,
+            },
+            configuration: vm.guest.host_data().map_err(configuration)?,
+        },
+        expected_measurements: Vec::new(),
+        verify_artifacts: !options.dangerously_skip_artifact_verification,
+        simulation: options.simulate.clone(),
+        notes,
+        ready_timeout: vm.host.ready_timeout_s.map_or(READY_TIMEOUT, Duration::from_secs),
+        stop_timeout: vm.host.stop_timeout_s.map_or(STOP_TIMEOUT, Duration::from_secs),
+        shape,
+    })
+}
+
+type PlannedFirmware = Option<(Sha256Digest, Option<String>)>;
+
+fn check_firmware(inputs: &Inputs<'_>, notes: &mut Vec<String>) -> Result<PlannedFirmware, PlanError> {
+    let Some(sha256) = firmware::of_image(&inputs.image.manifest, inputs.vm.tee)? else { return Ok(None) };
+    match firmware::allow(inputs.pins, &sha256, inputs.vm.tee) {
+        Ok(pin) => Ok(Some((sha256, Some(pin.name.clone())))),
+        // No guest runs in a simulation, so nothing depends on what the firmware would enforce.
+        Err(refusal) if inputs.options.simulate.is_some() => {
+            notes.push(format!("a real launch would be refused: {refusal}"));
+            Ok(Some((sha256, inputs.pins.find(&sha256).map(|pin| pin.name.clone()))))
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+fn choose_accelerator(inputs: &Inputs<'_>, notes: &mut Vec<String>) -> Result<Accelerator, PlanError> {
+    let facts = inputs.facts;
+    let lacks = |tee, can_simulate| move |reason| PlanError::HostLacks { tee, reason, can_simulate };
+    match (inputs.vm.tee, inputs.vm.host.accelerator) {
+        (Tee::Snp | Tee::Tdx, _) if inputs.options.simulate.is_some() => {
+            facts.supports(Tee::None).map_err(lacks("simulated", false))?;
+            Ok(Accelerator::Kvm)
+        }
+        (tee @ (Tee::Snp | Tee::Tdx), _) => {
+            let can_simulate = matches!(facts.kvm, KvmAccess::Usable { .. });
+            let name = if tee == Tee::Snp { "SEV-SNP" } else { "TDX" };
+            facts.supports(tee).map_err(lacks(name, can_simulate))?;
+            Ok(Accelerator::Kvm)
+        }
+        (Tee::None, Wanted::Tcg) => Ok(Accelerator::Tcg),
+        (Tee::None, Wanted::Kvm) => {
+            facts.supports(Tee::None).map_err(lacks("KVM", false))?;
+            Ok(Accelerator::Kvm)
+        }
+        (Tee::None, Wanted::Auto) => {
+            let reason = match (facts.supports(Tee::None), inputs.verdict) {
+                (Err(reason), _) => reason,
+                (Ok(()), Some(Verdict::Stops)) => "KVM on this host has stopped this kernel before".to_owned(),
+                (Ok(()), _) => return Ok(Accelerator::Kvm),
+            };
+            notes.push(format!("running under TCG, which is slow: {reason}"));
+            Ok(Accelerator::Tcg)
+        }
+    }
+}
+
+fn check_features(features: &Features, shape: &Shape, accelerator: Accelerator) -> Result<(), PlanError> {
+    let version = features.version_text();
+    if features.version < FLOOR {
+        return Err(PlanError::QemuTooOld { found: version });
+    }
+    if let Some(missing) =
+        qemu::required_types(shape, accelerator).into_iter().find(|name| !features.types.contains(name))
+    {
+        return Err(PlanError::QemuLacks { version, missing });
+    }
+    if !features.types.contains(&format!("{}-x86_64-cpu", shape.cpu_model)) {
+        return Err(PlanError::UnknownCpu { version, model: shape.cpu_model.clone() });
+    }
+    Ok(())
+}
+
+type Command = (Vec<String>, BTreeMap<String, String>);
+
+fn command(inputs: &Inputs<'_>, shape: &Shape, accelerator: Accelerator) -> Result<Command, PlanError> {
+    let text =
+        |path: &std::path::Path| path.to_str().map(str::to_owned).ok_or_else(|| PlanError::NotText(path.to_owned()));
+    let mut program = inputs.program.clone();
+    if let Some(simulation) = &inputs.options.simulate {
+        program = program.with_preload(&text(&simulation.preload)?);
+        program.env.insert("TEESIM_REPORT".to_owned(), text(inputs.report)?);
+        if simulation.keep_running {
+            program.env.insert("TEESIM_KEEP_RUNNING".to_owned(), "1".to_owned());
+        }
+    }
+    let command_line = CommandLine {
+        name: &inputs.vm.name,
+        shape,
+        accelerator,
+        kernel_command_line: &inputs.image.manifest.command_line,
+        facts: inputs.facts,
+        sandbox: inputs.features.sandbox,
+    };
+    Ok((program.argv(command_line.arguments()), program.env))
+}
+
+fn descriptors(tee: Tee) -> Vec<Descriptor> {
+    let common = [
+        (descriptor::QMP, Role::Qmp),
+        (descriptor::CONSOLE, Role::Console),
+        (descriptor::AGENT, Role::Agent),
+        (descriptor::CONFIGURATION, Role::Configuration),
+        (descriptor::KERNEL, Role::Artifact(artifact::KERNEL)),
+        (descriptor::INITRD, Role::Artifact(artifact::INITRD)),
+        (descriptor::ROOTFS, Role::Artifact(artifact::ROOTFS)),
+    ];
+    let firmware = firmware::artifact_name(tee).map(|name| (descriptor::FIRMWARE, Role::Artifact(name)));
+    common.into_iter().chain(firmware).map(|(number, role)| Descriptor { number, role }).collect()
+}

@@ -1,0 +1,91 @@
+//! A plan as text for people and for golden tests: complete, one fact a line, the same for the same plan.
+
+use std::fmt;
+
+use measure::shape::TeeShape;
+use spec::digest::encode_hex;
+
+use super::{Plan, Role};
+use crate::qemu::Accelerator;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.facts(f)?;
+        for (name, value) in &self.expected_measurements {
+            line(f, "expect", format_args!("{name} {value}"))?;
+        }
+        for note in &self.notes {
+            line(f, "note", note)?;
+        }
+        for descriptor in &self.descriptors {
+            line(f, "descriptor", format_args!("{} {}", descriptor.number, descriptor.role))?;
+        }
+        for (key, value) in &self.env {
+            line(f, "environment", format_args!("{key}={value}"))?;
+        }
+        writeln!(f, "command")?;
+        self.command(f)
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, key: &str, value: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "{key:<12} {value}")
+}
+
+impl Plan {
+    fn facts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        line(f, "vm", &self.name)?;
+        line(f, "image", format_args!("{} (manifest {})", self.image.display(), self.manifest_sha256))?;
+        line(f, "tee", format_args!("{}{}", self.tee, if self.simulation.is_some() { " (SIMULATED)" } else { "" }))?;
+        let shape = &self.shape;
+        line(f, "shape", format_args!("{} vCPUs {}, {} MiB", shape.vcpus, shape.cpu_model, shape.memory_mib))?;
+        match &shape.tee {
+            TeeShape::None => {}
+            TeeShape::Snp(snp) => {
+                line(f, "policy", format_args!("{:#x}", snp.policy))?;
+                line(f, "host_data", encode_hex(&snp.host_data))?;
+            }
+            TeeShape::Tdx(tdx) => {
+                line(f, "attributes", format_args!("{:#x}", tdx.attributes))?;
+                line(f, "mrconfigid", encode_hex(&tdx.mrconfigid))?;
+            }
+        }
+        if let Some((sha256, name)) = &self.firmware {
+            line(f, "firmware", format_args!("{} {sha256}", name.as_deref().unwrap_or("NOT PINNED")))?;
+        }
+        let accelerator = match (self.accelerator, self.may_fall_back) {
+            (Accelerator::Kvm, true) => "kvm, else tcg",
+            (Accelerator::Kvm, false) => "kvm",
+            (Accelerator::Tcg, _) => "tcg",
+        };
+        line(f, "accelerator", accelerator)?;
+        line(f, "artifacts", if self.verify_artifacts { "verified before the start" } else { "NOT VERIFIED" })?;
+        let (ready, stop) = (self.ready_timeout.as_secs(), self.stop_timeout.as_secs());
+        line(f, "deadlines", format_args!("ready {ready} s, stop {stop} s"))
+    }
+
+    /// One option a line, its value after it.
+    fn command(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, word) in self.argv.iter().enumerate() {
+            let after_value_option = index > 0 && self.argv.get(index - 1).is_some_and(|last| last.starts_with('-'));
+            match (index, word.starts_with('-') || !after_value_option) {
+                (0, _) => write!(f, "  {word}")?,
+                (_, true) => write!(f, "\n    {word}")?,
+                (_, false) => write!(f, " {word}")?,
+            }
+        }
+        writeln!(f)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Qmp => "control channel",
+            Self::Console => "serial console",
+            Self::Agent => "agent port",
+            Self::Configuration => "configuration disk",
+            Self::Artifact(name) => name,
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! QEMU's command line: the only place where one is put together.
+//!
+//! `command_line` turns a shape and what belongs to one host into an argument list; `snp`, `tdx` and `plain` say what is
+//! particular to one TEE. `program` knows how QEMU itself is started, `features` what it can do.
+
+mod arguments;
+pub mod features;
+mod plain;
+pub mod program;
+mod snp;
+mod tdx;
+
+use measure::shape::{Shape, TeeShape};
+use spec::agent::{PORT_NAME, ROOT_DISK_SERIAL};
+use spec::guest_config::DISK_SERIAL;
+
+use arguments::{Arguments, Properties};
+pub use features::{FeatureError, Features};
+pub use program::{ProgramError, QemuProgram};
+
+use crate::host::HostFacts;
+
+/// The machine type. Versioned, because an unversioned one means another machine, and other ACPI tables and
+/// measurements, with every QEMU. This is the newest that every QEMU from the floor (`features::FLOOR`) on has.
+pub const MACHINE: &str = "pc-q35-10.1";
+
+/// Numbers of the descriptors that QEMU inherits. Fixed, so that a plan is the same everywhere.
+pub mod descriptor {
+    /// QMP.
+    pub const QMP: i32 = 3;
+    /// The serial console.
+    pub const CONSOLE: i32 = 4;
+    /// The agent port.
+    pub const AGENT: i32 = 5;
+    /// The configuration disk.
+    pub const CONFIGURATION: i32 = 6;
+    /// The kernel.
+    pub const KERNEL: i32 = 7;
+    /// The initial RAM disk.
+    pub const INITRD: i32 = 8;
+    /// The root file system.
+    pub const ROOTFS: i32 = 9;
+    /// The firmware, with a TEE.
+    pub const FIRMWARE: i32 = 10;
+}
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// The CPU, through KVM.
+    Kvm,
+    /// QEMU's own translator: slow, works everywhere.
+    Tcg,
+}
+
+/// What is particular to one TEE. Everything else is the same for all guests.
+trait TeeArguments {
+    /// Properties added to `-cpu MODEL`.
+    fn cpu(&self, model: Properties, accelerator: Accelerator, facts: &HostFacts) -> Properties;
+    /// Properties added to `-machine`.
+    fn machine(&self, machine: Properties) -> Properties;
+    /// Options of its own.
+    fn options(&self, arguments: &mut Arguments, facts: &HostFacts);
+    /// Properties added to every virtio device.
+    fn virtio(&self, device: Properties) -> Properties;
+    /// Whether all memory is one shared memfd, as private memory (guest_memfd) needs beside it.
+    fn shared_memory(&self) -> bool;
+    /// QOM types, besides the common ones, that QEMU must have.
+    fn types(&self) -> &'static [&'static str];
+}
+
+fn tee_arguments(shape: &Shape) -> Box<dyn TeeArguments + '_> {
+    match &shape.tee {
+        TeeShape::None => Box::new(plain::Plain),
+        TeeShape::Snp(snp) => Box::new(snp::Snp(snp)),
+        TeeShape::Tdx(tdx) => Box::new(tdx::Tdx(tdx)),
+    }
+}
+
+/// The QOM types that QEMU must have to run `shape`.
+pub(crate) fn required_types(shape: &Shape, accelerator: Accelerator) -> Vec<String> {
+    let accelerator = match accelerator {
+        Accelerator::Kvm => "kvm-accel",
+        Accelerator::Tcg => "tcg-accel",
+    };
+    let common = ["virtio-blk-pci", "virtio-serial-pci", "virtserialport", accelerator];
+    let own = tee_arguments(shape).types().iter().copied();
+    common.into_iter().chain(own).map(str::to_owned).chain([format!("{MACHINE}-machine")]).collect()
+}
+
+/// What a command line is made of.
+pub(crate) struct CommandLine<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) shape: &'a Shape,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) kernel_command_line: &'a str,
+    pub(crate) facts: &'a HostFacts,
+    pub(crate) sandbox: bool,
+}
+
+impl CommandLine<'_> {
+    /// The arguments, without QEMU's own name and what `QemuProgram` puts before them.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments = Arguments::default();
+        self.basics(&mut arguments);
+        self.machine(&mut arguments);
+        self.boot(&mut arguments);
+        self.channels(&mut arguments);
+        self.disks(&mut arguments);
+        arguments.into_vec()
+    }
+
+    fn basics(&self, arguments: &mut Arguments) {
+        arguments.option("-name", Properties::of(self.name));
+        for flag in ["-nodefaults", "-no-user-config"] {
+            arguments.flag(flag);
+        }
+        arguments.value("-display", "none");
+        // A guest that resets ends here: what it would boot next was not looked at by anyone.
+        arguments.flag("-no-reboot");
+        if self.sandbox {
+            let denied = ["obsolete", "elevateprivileges", "spawn", "resourcecontrol"];
+            let sandbox = denied.into_iter().fold(Properties::of("on"), |sandbox, what| sandbox.with(what, "deny"));
+            arguments.option("-sandbox", sandbox);
+        }
+    }
+
+    fn machine(&self, arguments: &mut Arguments) {
+        let tee = tee_arguments(self.shape);
+        let mut machine = Properties::of(MACHINE).with("hpet", "off").with("smm", "off").with("vmport", "off");
+        if tee.shared_memory() {
+            machine = machine.with("memory-backend", "ram");
+        }
+        arguments.option("-machine", tee.machine(machine));
+        arguments.option(
+            "-accel",
+            match self.accelerator {
+                Accelerator::Kvm => Properties::of("kvm"),
+                Accelerator::Tcg => Properties::of("tcg").with("thread", "multi"),
+            },
+        );
+        arguments.option("-cpu", tee.cpu(Properties::of(&self.shape.cpu_model), self.accelerator, self.facts));
+        let vcpus = self.shape.vcpus.to_string();
+        let topology = Properties::of(&vcpus).with("sockets", "1").with("cores", &vcpus).with("threads", "1");
+        arguments.option("-smp", topology);
+        let size = format!("{}M", self.shape.memory_mib);
+        arguments.option("-m", Properties::of(&size));
+        if tee.shared_memory() {
+            let memory = Properties::of("memory-backend-memfd").with("id", "ram").with("size", &size);
+            arguments.option("-object", memory.with("share", "on").with("prealloc", "off"));
+        }
+        tee.options(arguments, self.facts);
+    }
+
+    fn boot(&self, arguments: &mut Arguments) {
+        if self.shape.tee != TeeShape::None {
+            arguments.value("-bios", &path(descriptor::FIRMWARE));
+        }
+        arguments.value("-kernel", &path(descriptor::KERNEL));
+        arguments.value("-initrd", &path(descriptor::INITRD));
+        arguments.value("-append", self.kernel_command_line);
+    }
+
+    fn channels(&self, arguments: &mut Arguments) {
+        let channels = [("qmp", descriptor::QMP), ("console", descriptor::CONSOLE), ("agent", descriptor::AGENT)];
+        for (id, number) in channels {
+            let channel = Properties::of("socket").with("id", id).with("fd", &number.to_string());
+            arguments.option("-chardev", channel);
+        }
+        arguments.option("-mon", Properties::with_first("chardev", "qmp").with("mode", "control"));
+        arguments.value("-serial", "chardev:console");
+        let bus = Properties::of("virtio-serial-pci").with("id", "ports").with("bus", "pcie.0").with("addr", "0x4");
+        arguments.option("-device", tee_arguments(self.shape).virtio(bus.with("max_ports", "2")));
+        let port = Properties::of("virtserialport").with("bus", "ports.0").with("nr", "1");
+        arguments.option("-device", port.with("chardev", "agent").with("name", PORT_NAME));
+    }
+
+    fn disks(&self, arguments: &mut Arguments) {
+        let disks = [
+            ("rootfs", descriptor::ROOTFS, ROOT_DISK_SERIAL, "0x2"),
+            ("configuration", descriptor::CONFIGURATION, DISK_SERIAL, "0x3"),
+        ];
+        for (name, number, serial, address) in disks {
+            let file = Properties::with_first("driver", "file").with("node-name", name).with("filename", &path(number));
+            // io_uring and native AIO are left alone: the sandbox must hold on every kernel.
+            arguments.option("-blockdev", file.with("read-only", "on").with("aio", "threads"));
+            let device = Properties::of("virtio-blk-pci").with("id", &format!("disk-{name}")).with("drive", name);
+            let device = device.with("serial", serial).with("bus", "pcie.0").with("addr", address);
+            arguments.option("-device", tee_arguments(self.shape).virtio(device));
+        }
+    }
+}
+
+/// Where QEMU opens an inherited descriptor: the very file that was hashed, whatever its path names by then.
+fn path(number: i32) -> String {
+    format!("/proc/self/fd/{number}")
+}

@@ -1,0 +1,46 @@
+//! Intel TDX (QEMU documentation, "Intel Trusted Domain eXtension"; object `tdx-guest`).
+
+use measure::shape::TdxShape;
+
+use super::arguments::{Arguments, Properties, base64};
+use super::{Accelerator, TeeArguments};
+use crate::host::HostFacts;
+
+/// What SMBIOS type 4 says instead of the host's CPUID leaf 1. Firmware since edk2 202505 measures SMBIOS into RTMR0, so
+/// the host's own value would give every CPU stepping its own measurements. EDX and EAX of an Emerald Rapids server.
+const PROCESSOR_ID: &str = "0xfabfbff000c06f2";
+
+pub(super) struct Tdx<'a>(pub(super) &'a TdxShape);
+
+impl TeeArguments for Tdx<'_> {
+    fn cpu(&self, model: Properties, _: Accelerator, _: &HostFacts) -> Properties {
+        model.with("pmu", "off")
+    }
+
+    fn machine(&self, machine: Properties) -> Properties {
+        // The TDX module offers no i8259 and no i8254 to a guest.
+        let machine = machine.with("pic", "off").with("pit", "off");
+        machine.with("kernel-irqchip", "split").with("confidential-guest-support", "tee")
+    }
+
+    fn options(&self, arguments: &mut Arguments, _: &HostFacts) {
+        let guest = Properties::of("tdx-guest")
+            .with("id", "tee")
+            .with("attributes", &format!("{:#x}", self.0.attributes))
+            .with("mrconfigid", &base64(&self.0.mrconfigid));
+        arguments.option("-object", guest);
+        arguments.option("-smbios", Properties::with_first("type", "4").with("processor-id", PROCESSOR_ID));
+    }
+
+    fn virtio(&self, device: Properties) -> Properties {
+        device.with("disable-legacy", "on").with("iommu_platform", "on")
+    }
+
+    fn shared_memory(&self) -> bool {
+        true
+    }
+
+    fn types(&self) -> &'static [&'static str] {
+        &["tdx-guest", "memory-backend-memfd"]
+    }
+}

@@ -1,0 +1,35 @@
+//! What a simulated launch leaves behind: the simulator's report on what QEMU submitted.
+//!
+//! Nothing in it is evidence. It says what a secure processor would have measured.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+/// A report larger than this is not one.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// The simulator's report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SimulationReport {
+    /// Where it was written.
+    pub path: PathBuf,
+    /// All it says.
+    pub values: Map<String, Value>,
+}
+
+impl SimulationReport {
+    /// Reads the report at `path`.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+        Ok(Self { path: path.to_owned(), values: serde_json::from_slice(&bytes)? })
+    }
+
+    /// The launch digest (SEV-SNP) or MRTD (TDX) in hex.
+    pub fn digest(&self) -> Option<&str> {
+        ["launch_digest", "mrtd"].iter().find_map(|key| self.values.get(*key)?.as_str())
+    }
+}

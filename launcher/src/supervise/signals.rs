@@ -1,0 +1,52 @@
+//! Requests to stop, as readable events instead of handlers.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// Ctrl-C, `bullion stop` and service managers, a closed terminal.
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// While this lives, the signals that ask for an end are read from here and do nothing else. For the calling thread and
+/// those it starts: a program with more threads blocks the signals in them itself.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    fd: SignalFd,
+    before: SigSet,
+}
+
+impl Signals {
+    pub(crate) fn block() -> io::Result<Self> {
+        let mut mask = SigSet::empty();
+        SIGNALS.iter().for_each(|signal| mask.add(*signal));
+        let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { fd, before })
+    }
+
+    /// The names of the signals that came.
+    pub(crate) fn take(&self) -> io::Result<Vec<&'static str>> {
+        let mut names = Vec::new();
+        while let Some(signal) = self.fd.read_signal()? {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
+            names.push(Signal::try_from(number).map_or("a signal", Signal::as_str));
+        }
+        Ok(names)
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // A request that came when all was over has been met: unblocked, it would kill the program before it reports.
+        let _ = self.take();
+        let _ = self.before.thread_set_mask();
+    }
+}

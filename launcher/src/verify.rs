@@ -1,0 +1,166 @@
+//! Holding an image's files against its manifest, just before they are used.
+//!
+//! Every artifact is hashed, not only those the launch needs: a directory that does not match its manifest is not the
+//! image it says it is. The files that were hashed stay open, and it is these descriptors that QEMU is given: what is
+//! renamed into place afterwards is not what runs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::num::NonZero;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use nix::fcntl::OFlag;
+use sha2::{Digest as _, Sha256};
+use spec::manifest::{Artifact, Manifest, artifact};
+use spec::{Diagnostic, Outcome, Sha256Digest};
+
+const READ_BYTES: usize = 256 << 10;
+
+/// An artifact that is not what the manifest says.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The file is not there or cannot be read.
+    #[error("cannot read {path}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The path is not a regular file.
+    #[error("{path} is not a regular file")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file has another size.
+    #[error("{path} does not match the manifest: expected {expected} bytes, found {found}")]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// The manifest's size.
+        expected: u64,
+        /// The file's size.
+        found: u64,
+    },
+    /// The file has another content.
+    #[error("{path} does not match the manifest: expected SHA-256 {expected}, found {found}")]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// The manifest's digest.
+        expected: Sha256Digest,
+        /// The file's digest.
+        found: Sha256Digest,
+    },
+    /// The manifest contradicts itself.
+    #[error("the manifest contradicts itself: `command_line` has SHA-256 {found}, its artifact `cmdline` {expected}")]
+    CommandLine {
+        /// The artifact's digest.
+        expected: Sha256Digest,
+        /// The digest of the text.
+        found: Sha256Digest,
+    },
+}
+
+impl Diagnostic for VerifyError {
+    fn outcome(&self) -> Outcome {
+        Outcome::InputMismatch
+    }
+    fn hint(&self) -> Option<String> {
+        Some("the image was changed or damaged after it was built: build it again or fetch it again".to_owned())
+    }
+}
+
+/// The artifacts of an image, open for reading, by name.
+pub type OpenArtifacts = BTreeMap<String, File>;
+
+/// Opens every artifact of `manifest` in `directory` and compares size and SHA-256 with the manifest.
+pub fn verify(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
+    if let Some(artifact) = manifest.artifacts.get(artifact::COMMAND_LINE) {
+        let (expected, found) = (artifact.sha256, Sha256Digest::of(manifest.command_line.as_bytes()));
+        if expected != found {
+            return Err(VerifyError::CommandLine { expected, found });
+        }
+    }
+    let mut queue: Vec<_> = manifest.artifacts.iter().collect();
+    // The largest first, so that the last one to finish is a small one.
+    queue.sort_by_key(|(_, artifact)| std::cmp::Reverse(artifact.size));
+    let queue = Mutex::new(VecDeque::from(queue));
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(manifest.artifacts.len());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(|| verify_from(directory, &queue))).collect();
+        let mut all = OpenArtifacts::new();
+        for worker in workers {
+            match worker.join() {
+                Ok(done) => all.extend(done?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(all)
+    })
+}
+
+/// Opens every artifact without looking at its content.
+pub(crate) fn open_unverified(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
+    manifest.artifacts.keys().map(|name| Ok((name.clone(), open(&directory.join(name))?))).collect()
+}
+
+type Queue<'a> = Mutex<VecDeque<(&'a String, &'a Artifact)>>;
+
+fn verify_from(directory: &Path, queue: &Queue<'_>) -> Result<OpenArtifacts, VerifyError> {
+    let next = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
+    let mut done = OpenArtifacts::new();
+    while let Some((name, artifact)) = next() {
+        done.insert(name.clone(), verify_one(&directory.join(name), artifact)?);
+    }
+    Ok(done)
+}
+
+fn verify_one(path: &Path, artifact: &Artifact) -> Result<File, VerifyError> {
+    let unreadable = |source| VerifyError::Unreadable { path: path.to_owned(), source };
+    let mut file = open(path)?;
+    let size = file.metadata().map_err(unreadable)?.len();
+    let differs = |found| Err(VerifyError::Size { path: path.to_owned(), expected: artifact.size, found });
+    if size != artifact.size {
+        return differs(size);
+    }
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut total = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                hasher.update(buffer.get(..length).unwrap_or_default());
+                total += length as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(error)),
+        }
+    }
+    if total != artifact.size {
+        return differs(total);
+    }
+    let found = Sha256Digest(hasher.finalize().into());
+    if found != artifact.sha256 {
+        return Err(VerifyError::Digest { path: path.to_owned(), expected: artifact.sha256, found });
+    }
+    Ok(file)
+}
+
+fn open(path: &Path) -> Result<File, VerifyError> {
+    let unreadable = |source| VerifyError::Unreadable { path: path.to_owned(), source };
+    // A FIFO in the place of a file would make a plain open wait for ever.
+    let nonblocking = OFlag::O_NONBLOCK.bits();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_file() {
+        Ok(file)
+    } else {
+        Err(VerifyError::NotAFile { path: path.to_owned() })
+    }
+}

@@ -1,0 +1,144 @@
+//! An image directory, pins and directories made up for a test.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use launcher::plan::Simulation;
+use launcher::{Directories, Image, LaunchError, Options, Progress, QemuProgram, Report, Request, launch};
+use serde_json::json;
+use spec::manifest::artifact;
+use spec::pins::{Firmware, Pins, Platform, SecureBoot};
+use spec::vm::Vm;
+use spec::{Sha256Digest, Tee};
+use tempfile::TempDir;
+
+pub(crate) const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 bullion.blocks=1";
+
+/// Everything one launch needs, in a directory of its own.
+pub(crate) struct Fixture {
+    pub(crate) root: PathBuf,
+    /// Removes the directory at the end; none for one that another process made.
+    _owner: Option<TempDir>,
+    pub(crate) vm: Vm,
+    pub(crate) options: Options,
+    pub(crate) pins: Pins,
+}
+
+/// The text of a VM description for `tee`.
+pub(crate) fn vm(tee: &str, more: &str) -> Vm {
+    let text = format!(
+        "schema = 1\nname = \"vm\"\nimage = \"image\"\ntee = \"{tee}\"\nvcpus = 2\nmemory = \"512MiB\"\n\
+         [guest]\nhostname = \"minimal\"\n[host]\n{more}"
+    );
+    Vm::parse("vm.toml", &text).unwrap()
+}
+
+pub(crate) fn artifacts() -> BTreeMap<&'static str, Vec<u8>> {
+    BTreeMap::from([
+        (artifact::KERNEL, b"kernel".to_vec()),
+        (artifact::INITRD, b"initrd".to_vec()),
+        (artifact::ROOTFS, vec![7; 1 << 20]),
+        (artifact::COMMAND_LINE, COMMAND_LINE.as_bytes().to_vec()),
+        (artifact::FIRMWARE_SNP, b"snp firmware".to_vec()),
+        (artifact::FIRMWARE_TDX, b"tdx firmware".to_vec()),
+    ])
+}
+
+pub(crate) const ROOT_HASH: [u8; 32] = [0xab; 32];
+
+/// Writes an image directory with these artifacts.
+pub(crate) fn write_image(directory: &Path, artifacts: &BTreeMap<&'static str, Vec<u8>>, command_line: &str) {
+    fs::create_dir_all(directory).unwrap();
+    let entries: BTreeMap<_, _> = artifacts
+        .iter()
+        .map(|(name, content)| {
+            fs::write(directory.join(name), content).unwrap();
+            (name, json!({"size": content.len(), "sha256": Sha256Digest::of(content).to_string()}))
+        })
+        .collect();
+    let digest = "00".repeat(32);
+    let manifest = json!({
+        "schema": 1, "name": "minimal", "class": "dev", "standing": "published", "format_epoch": 1,
+        "artifacts": entries,
+        "verity": {"algorithm": "sha256", "block_size": 4096, "data_blocks": 1, "hash_offset": 4096, "salt": "", "root_hash": Sha256Digest(ROOT_HASH).to_string()},
+        "kernel_version": "7.3.4", "command_line": command_line,
+        "recipe": {"name": "minimal", "kind": "tree", "architecture": "amd64", "suites": {}, "packages": [], "dependencies": false, "assume": []},
+        "lock_sha256": digest, "inputs": [],
+        "guest": {"sha256": digest, "size": 1, "origin": "host"},
+        "references": {}
+    });
+    fs::write(directory.join("manifest.json"), manifest.to_string()).unwrap();
+}
+
+fn pin(name: &str, content: &[u8], tee: Tee, platform: Platform) -> Firmware {
+    Firmware {
+        name: name.to_owned(),
+        sha256: Sha256Digest::of(content),
+        package: "ovmf".to_owned(),
+        path: "/f".to_owned(),
+        edk2: "202608".to_owned(),
+        platform,
+        enforces_kernel_hashes: tee == Tee::Snp,
+        secure_boot: SecureBoot::Absent,
+        vmm_in_trust_boundary: false,
+        tees: vec![tee],
+    }
+}
+
+impl Fixture {
+    pub(crate) fn new(tee: &str, more: &str) -> Self {
+        let owner = tempfile::tempdir().unwrap();
+        write_image(&owner.path().join("image"), &artifacts(), COMMAND_LINE);
+        let fixture = Self::at(owner.path(), tee, more);
+        Self { _owner: Some(owner), ..fixture }
+    }
+
+    /// One whose image is there already.
+    pub(crate) fn at(root: &Path, tee: &str, more: &str) -> Self {
+        let firmware = vec![
+            pin("amdsev", b"snp firmware", Tee::Snp, Platform::AmdSevX64),
+            pin("inteltdx", b"tdx firmware", Tee::Tdx, Platform::IntelTdxX64),
+        ];
+        Self {
+            root: root.to_owned(),
+            _owner: None,
+            vm: vm(tee, more),
+            options: Options::default(),
+            pins: Pins { schema: 1, firmware },
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub(crate) fn image(&self) -> Image {
+        Image::open(&self.path("image")).unwrap()
+    }
+
+    pub(crate) fn directories(&self) -> Directories {
+        Directories { run: self.path("run"), state: self.path("state") }
+    }
+
+    pub(crate) fn simulate(&mut self) {
+        self.options.simulate = Some(Simulation { preload: PathBuf::from("/simulator.so"), keep_running: false });
+    }
+
+    /// Launches and collects what was told meanwhile.
+    pub(crate) fn launch(&self, program: &QemuProgram) -> (Result<Report, LaunchError>, Vec<String>) {
+        let (image, directories, cache) = (self.image(), self.directories(), self.path("cache"));
+        let request = Request {
+            vm: &self.vm,
+            image: &image,
+            pins: &self.pins,
+            program,
+            options: &self.options,
+            cache: &cache,
+            directories: &directories,
+        };
+        let mut told = Vec::new();
+        let report = launch(&request, None, &mut |progress: Progress<'_>| told.push(format!("{progress:?}")));
+        (report, told)
+    }
+}

@@ -1,0 +1,142 @@
+//! Plans as text. QEMU's argument list is our real output: every change of it shows here.
+//! `BULLION_BLESS=1` writes the texts anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use launcher::host::{HostFacts, KvmAccess};
+use launcher::plan::{Inputs, Simulation, plan};
+use launcher::qemu::Features;
+use launcher::verdict::Verdict;
+use launcher::{Image, Options, Plan, PlanError, QemuProgram};
+use spec::pins::Pins;
+
+use crate::fixture::Fixture;
+
+/// A server with both TEEs, which no machine is: its facts serve every plan.
+pub(crate) fn server() -> HostFacts {
+    HostFacts {
+        kvm: KvmAccess::Usable { vm_types: 0x3f },
+        c_bit_position: 51,
+        physical_address_bits: 52,
+        kernel_release: "7.3.4".to_owned(),
+        boot_id: "boot".to_owned(),
+    }
+}
+
+pub(crate) fn features() -> Features {
+    let types = [
+        "kvm-accel",
+        "tcg-accel",
+        "virtio-blk-pci",
+        "virtio-serial-pci",
+        "virtserialport",
+        "pc-q35-10.1-machine",
+        "sev-snp-guest",
+        "tdx-guest",
+        "memory-backend-memfd",
+        "max-x86_64-cpu",
+        "host-x86_64-cpu",
+        "EPYC-v4-x86_64-cpu",
+    ];
+    Features::assumed([11, 1, 3], types.map(str::to_owned))
+}
+
+/// A tree of packages at a path that is the same everywhere.
+fn program(root: &Path) -> QemuProgram {
+    for file in [
+        "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+        "usr/bin/qemu-system-x86_64",
+        "usr/share/qemu/x",
+        "usr/share/seabios/x",
+    ] {
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    QemuProgram::from_tree(root).unwrap()
+}
+
+pub(crate) struct Situation {
+    pub(crate) fixture: Fixture,
+    pub(crate) facts: HostFacts,
+    pub(crate) features: Features,
+    pub(crate) verdict: Option<Verdict>,
+}
+
+impl Situation {
+    pub(crate) fn new(tee: &str, more: &str) -> Self {
+        Self { fixture: Fixture::new(tee, more), facts: server(), features: features(), verdict: None }
+    }
+
+    pub(crate) fn plan(&self) -> Result<Plan, PlanError> {
+        let (image, options, pins): (Image, &Options, &Pins) =
+            (self.fixture.image(), &self.fixture.options, &self.fixture.pins);
+        let program = program(&self.fixture.path("tree"));
+        plan(&Inputs {
+            vm: &self.fixture.vm,
+            image: &image,
+            pins,
+            facts: &self.facts,
+            program: &program,
+            features: &self.features,
+            verdict: self.verdict,
+            report: Path::new("/state/vm/simulation.json"),
+            options,
+        })
+    }
+
+    fn text(&self) -> String {
+        self.plan().unwrap().to_string().replace(self.fixture.root.to_str().unwrap(), "")
+    }
+}
+
+fn agrees(name: &str, found: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/launch/golden").join(format!("{name}.txt"));
+    if std::env::var_os("BULLION_BLESS").is_some() {
+        fs::write(&path, found).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "{} differs.\n--- expected\n{expected}\n--- found\n{found}", path.display());
+}
+
+#[test]
+fn plain_guest_with_kvm() {
+    agrees("none-kvm", &Situation::new("none", "").text());
+}
+
+#[test]
+fn plain_guest_where_kvm_has_failed_before() {
+    let mut situation = Situation::new("none", "");
+    situation.verdict = Some(Verdict::Stops);
+    agrees("none-tcg", &situation.text());
+}
+
+#[test]
+fn snp_guest() {
+    agrees("snp", &Situation::new("snp", "").text());
+}
+
+#[test]
+fn tdx_guest() {
+    agrees("tdx", &Situation::new("tdx", "ready_timeout_s = 600").text());
+}
+
+#[test]
+fn simulated_snp_guest_with_firmware_that_is_not_pinned() {
+    let mut situation = Situation::new("snp", "");
+    situation.facts = HostFacts { kvm: KvmAccess::Usable { vm_types: 1 }, c_bit_position: 0, ..server() };
+    situation.fixture.pins.firmware.clear();
+    let preload = PathBuf::from("/simulator.so");
+    situation.fixture.options.simulate = Some(Simulation { preload, keep_running: true });
+    agrees("snp-simulated", &situation.text());
+}
+
+#[test]
+fn what_is_launched_is_what_was_described() {
+    // The same words reach QEMU whatever the order of keys or the place of the image: only the shape decides.
+    let snp = Situation::new("snp", "").plan().unwrap();
+    let measure::shape::TeeShape::Snp(shape) = &snp.shape.tee else { panic!("{:?}", snp.shape) };
+    assert_eq!(shape.host_data, Situation::new("snp", "").fixture.vm.guest.host_data().unwrap().0);
+    assert!(snp.argv.iter().any(|word| word.contains("policy=0x30000") && word.contains("kernel-hashes=on")));
+}

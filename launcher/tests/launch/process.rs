@@ -1,0 +1,187 @@
+//! What one process does to another: stopping, killing, racing. The supervisor is this test program, started again.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use launcher::state::{Phase, Record, StateError, Stopped, list, stop};
+use launcher::{LaunchError, QemuProgram};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use spec::{Diagnostic, Outcome};
+
+use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
+use crate::toy::program;
+
+const ROOT: &str = "BULLION_TEST_SUPERVISOR";
+const SETTINGS: &str = "accelerator = \"tcg\"\nready_timeout_s = 20\nstop_timeout_s = 5";
+
+/// A guest that powers off when it is asked to.
+const OBEDIENT: &str = "ready; read a <&5; read b <&5; case $b in *power-off*) shutdown guest-shutdown;; esac";
+/// A guest, and a QEMU, that hear nothing.
+const DEAF: &str = "ready; exec sleep 100";
+
+/// Not a test of its own: the supervisor that the tests below start.
+#[test]
+#[ignore = "started by the tests of this file"]
+fn supervisor() {
+    let Some(root) = std::env::var_os(ROOT) else { return };
+    let fixture = Fixture::at(Path::new(&root), "none", SETTINGS);
+    let (report, told) = fixture.launch(&QemuProgram::at(&fixture.path("toy-qemu")).unwrap());
+    match report {
+        Ok(report) => eprintln!("ENDED {}", report.ending),
+        Err(error) => eprintln!("REFUSED {} {error}", error.outcome().code()),
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let busy = (usage.user_time() + usage.system_time()).num_milliseconds();
+    eprintln!(
+        "{}\nBUSY {busy} ms\n{}",
+        status.lines().find(|line| line.starts_with("VmHWM")).unwrap(),
+        told.join("\n")
+    );
+}
+
+fn start(fixture: &Fixture) -> Child {
+    // The test harness has threads of its own, in which the signals must be blocked too: the mask is inherited.
+    let mut command = Command::new("env");
+    command.arg("--block-signal=TERM").arg(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "process::supervisor", "--nocapture"]);
+    command.env(ROOT, &fixture.root).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn words(mut child: Child) -> String {
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    child.wait().unwrap();
+    text
+}
+
+fn wait_until_ready(fixture: &Fixture) -> Record {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < deadline {
+        let record = list(&fixture.directories(), false).unwrap().pop().and_then(|listed| listed.record);
+        if let Some(record) = record.filter(|record| record.phase == Phase::Ready) {
+            return record;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the toy did not become ready");
+}
+
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+fn prepared(script: &str) -> Fixture {
+    let fixture = Fixture::new("none", SETTINGS);
+    program(&fixture, script);
+    fixture
+}
+
+#[test]
+fn a_vm_is_seen_stopped_and_gone() {
+    let fixture = prepared(OBEDIENT);
+    let directories = fixture.directories();
+    assert!(matches!(stop(&directories, "vm", None), Err(StateError::NotRunning { .. })));
+    let supervisor = start(&fixture);
+    let record = wait_until_ready(&fixture);
+    assert_eq!(record.supervisor.pid, i32::try_from(supervisor.id()).unwrap());
+    assert!(lives(record.qemu_pid.unwrap()));
+
+    let second = fixture.launch(&QemuProgram::at(&fixture.path("toy-qemu")).unwrap()).0.unwrap_err();
+    assert_eq!(second.outcome(), Outcome::HostCannot);
+    assert_eq!(
+        second.to_string(),
+        format!("a VM named \"vm\" runs already, supervised by process {}", supervisor.id())
+    );
+
+    assert_eq!(stop(&directories, "vm", None).unwrap(), Stopped::InTime);
+    assert_eq!(list(&directories, false).unwrap(), []);
+    assert!(!lives(record.qemu_pid.unwrap()));
+    let words = words(supervisor);
+    assert!(words.contains("ENDED stopped by SIGTERM: the guest powered off"), "{words}");
+}
+
+#[test]
+fn a_vm_that_hears_nothing_is_stopped_all_the_same() {
+    let fixture = prepared(DEAF);
+    let supervisor = start(&fixture);
+    let record = wait_until_ready(&fixture);
+    let stopped = stop(&fixture.directories(), "vm", Some(Duration::from_millis(200))).unwrap();
+    assert_eq!(stopped, Stopped::Hurried);
+    assert!(!lives(record.qemu_pid.unwrap()));
+    let words = words(supervisor);
+    assert!(words.contains("ENDED stopped by SIGTERM: QEMU was killed"), "{words}");
+}
+
+#[test]
+fn a_killed_supervisor_takes_its_qemu_along_and_leaves_nothing() {
+    let fixture = prepared(DEAF);
+    let directories = fixture.directories();
+    let mut supervisor = start(&fixture);
+    let qemu = wait_until_ready(&fixture).qemu_pid.unwrap();
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while lives(qemu) {
+        assert!(Instant::now() < deadline, "QEMU outlives its supervisor");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(directories.run.join("vm").exists(), "what a killed supervisor leaves is still there");
+    assert_eq!(list(&directories, false).unwrap(), []);
+    assert_eq!(std::fs::read_dir(&directories.run).unwrap().count(), 0);
+    let exit = list(&directories, true).unwrap().remove(0).record.unwrap().exit.unwrap();
+    assert!(exit.summary.contains("was killed"), "{exit:?}");
+    // The name is free again.
+    let fixture_report = fixture.launch(&program(&fixture, "ready; shutdown guest-shutdown")).0.unwrap();
+    assert_eq!(fixture_report.ending.outcome(), None);
+}
+
+#[test]
+fn of_two_launches_of_one_name_one_runs() {
+    for _ in 0..3 {
+        let fixture = prepared(OBEDIENT);
+        let both = [start(&fixture), start(&fixture)];
+        wait_until_ready(&fixture);
+        let running = stop(&fixture.directories(), "vm", None);
+        let words = both.map(words);
+        assert_eq!(words.iter().filter(|words| words.contains("ENDED stopped by SIGTERM")).count(), 1, "{words:?}");
+        assert_eq!(
+            words.iter().filter(|words| words.contains("REFUSED 3 a VM named \"vm\" runs already")).count(),
+            1,
+            "{words:?}"
+        );
+        assert_eq!(running.unwrap(), Stopped::InTime);
+    }
+}
+
+#[test]
+fn a_supervisor_is_small_and_quick_with_a_large_image() {
+    let fixture = prepared("head -c 1000000 /dev/urandom | base64 >&4; ready; read a <&5; shutdown guest-shutdown");
+    let mut large = artifacts();
+    large.insert("rootfs", vec![7; 48 << 20]);
+    large.insert("initrd", vec![9; 16 << 20]);
+    write_image(&fixture.path("image"), &large, COMMAND_LINE);
+    let words = words(start(&fixture));
+    let number =
+        |key: &str| -> u64 { words.split(key).nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap() };
+    let (peak, busy) = (number("VmHWM:"), number("BUSY"));
+    let after = words.split("after: ").nth(1).unwrap().split([' ', '\n']).next().unwrap();
+    eprintln!("peak {peak} KiB, busy for {busy} ms, QEMU started after {after}");
+    assert!(peak <= 20 << 10, "the supervisor's peak memory is {peak} KiB");
+    // The budget is 150 ms until QEMU starts. On a machine that is busy with something else only the supervisor's own
+    // time can be held to it; that includes a MiB of console.
+    assert!(busy <= 150, "the supervisor was busy for {busy} ms");
+}
+
+#[test]
+fn a_launch_that_cannot_keep_state_says_so() {
+    let fixture = prepared(OBEDIENT);
+    std::fs::write(fixture.path("run"), "in the way").unwrap();
+    let error = fixture.launch(&QemuProgram::at(&fixture.path("toy-qemu")).unwrap()).0.unwrap_err();
+    assert!(matches!(error, LaunchError::State(StateError::NotPrivate { .. })), "{error}");
+}

@@ -1,0 +1,150 @@
+//! What is not launched, and what is said instead: message, exit code and hint.
+
+use std::fs;
+
+use launcher::host::KvmAccess;
+use launcher::qemu::Features;
+use launcher::verify::{VerifyError, verify};
+use launcher::{Image, PlanError};
+use spec::pins::SecureBoot;
+use spec::{Diagnostic, Outcome};
+
+use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
+use crate::golden::{Situation, features};
+
+fn refusal(situation: &Situation) -> PlanError {
+    let error = situation.plan().unwrap_err();
+    assert!(error.hint().is_some_and(|hint| !hint.is_empty()), "{error}");
+    error
+}
+
+#[test]
+fn firmware_that_does_not_hold_what_is_measured() {
+    let mut situation = Situation::new("snp", "");
+    situation.fixture.pins.firmware[0].enforces_kernel_hashes = false;
+    let error = refusal(&situation);
+    assert_eq!(error.outcome(), Outcome::Refused);
+    assert!(error.to_string().contains("does not enforce"), "{error}");
+
+    let mut situation = Situation::new("tdx", "");
+    situation.fixture.pins.firmware[1].secure_boot = SecureBoot::Enrolled;
+    assert!(refusal(&situation).to_string().contains("Secure Boot"));
+
+    let mut situation = Situation::new("snp", "");
+    situation.fixture.pins.firmware.clear();
+    let error = refusal(&situation);
+    assert_eq!(error.outcome(), Outcome::Refused);
+    assert!(error.hint().unwrap().contains("--simulate"));
+    situation.facts.kvm = KvmAccess::Usable { vm_types: 1 };
+    situation.fixture.simulate();
+    let plan = situation.plan().unwrap();
+    assert!(plan.to_string().contains("SIMULATED") && plan.notes[0].contains("would be refused"), "{plan}");
+}
+
+#[test]
+fn a_host_without_the_tee() {
+    for tee in ["snp", "tdx"] {
+        let mut situation = Situation::new(tee, "");
+        situation.facts.kvm = KvmAccess::Usable { vm_types: 1 };
+        let error = refusal(&situation);
+        assert_eq!(error.outcome(), Outcome::HostCannot);
+        assert!(error.hint().unwrap().contains("--simulate"), "{error}");
+        situation.facts.kvm = KvmAccess::Unusable { reason: "there is no /dev/kvm".to_owned() };
+        assert_eq!(refusal(&situation).to_string().matches("there is no /dev/kvm").count(), 1);
+        situation.fixture.simulate();
+        assert_eq!(refusal(&situation).outcome(), Outcome::HostCannot);
+    }
+}
+
+#[test]
+fn accelerators() {
+    let unusable = || KvmAccess::Unusable { reason: "there is no /dev/kvm".to_owned() };
+    let mut situation = Situation::new("none", "");
+    situation.facts.kvm = unusable();
+    assert!(situation.plan().unwrap().argv.iter().any(|word| word == "tcg,thread=multi"));
+    let mut situation = Situation::new("none", "accelerator = \"kvm\"");
+    situation.facts.kvm = unusable();
+    assert_eq!(refusal(&situation).outcome(), Outcome::HostCannot);
+    let situation = Situation::new("none", "accelerator = \"tcg\"");
+    assert_eq!(situation.plan().unwrap().notes, Vec::<String>::new());
+}
+
+#[test]
+fn a_qemu_that_cannot() {
+    let mut situation = Situation::new("none", "");
+    situation.features = Features::assumed([10, 0, 8], features().types);
+    assert_eq!(refusal(&situation).to_string(), "QEMU 10.0.8 is too old: 10.1.0 or later is needed");
+    let mut situation = Situation::new("tdx", "");
+    situation.features.types.remove("tdx-guest");
+    let error = refusal(&situation);
+    assert_eq!((error.to_string().as_str(), error.outcome()), ("QEMU 11.1.3 has no tdx-guest", Outcome::HostCannot));
+    let mut situation = Situation::new("none", "");
+    situation.fixture.vm.cpu = Some("Pentium-9".to_owned());
+    assert_eq!(refusal(&situation).outcome(), Outcome::Usage);
+}
+
+#[test]
+fn contradictions() {
+    let mut situation = Situation::new("none", "");
+    situation.fixture.simulate();
+    assert_eq!(refusal(&situation).outcome(), Outcome::Usage);
+    let mut situation = Situation::new("snp", "");
+    situation.fixture.options.dangerously_skip_artifact_verification = true;
+    assert_eq!(refusal(&situation).outcome(), Outcome::Refused);
+    let situation = Situation::new("snp", "");
+    let mut without = artifacts();
+    without.remove("firmware-snp.fd");
+    write_image(&situation.fixture.path("image"), &without, COMMAND_LINE);
+    assert_eq!(refusal(&situation).outcome(), Outcome::InputMismatch);
+    let situation = Situation::new("none", "");
+    without.remove("initrd");
+    write_image(&situation.fixture.path("image"), &without, COMMAND_LINE);
+    assert_eq!(refusal(&situation).to_string(), "image minimal has no artifact \"initrd\"");
+}
+
+fn verified(fixture: &Fixture) -> Result<usize, VerifyError> {
+    let image = fixture.image();
+    verify(&image.directory, &image.manifest).map(|open| open.len())
+}
+
+#[test]
+fn an_image_that_is_not_what_its_manifest_says() {
+    let fixture = Fixture::new("none", "");
+    assert_eq!(verified(&fixture).unwrap(), 6);
+
+    let rootfs = fixture.path("image/rootfs");
+    let mut bytes = fs::read(&rootfs).unwrap();
+    bytes[777_777] ^= 1;
+    fs::write(&rootfs, &bytes).unwrap();
+    let error = verified(&fixture).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::InputMismatch);
+    // sha256sum of a MiB of 0x07 is what the manifest has.
+    let expected = "expected SHA-256 51b12eb838732b786b4d45c660a974ddf3860ae09084fd293fa6e5df46581a6c";
+    let text = error.to_string();
+    assert!(text.contains("/image/rootfs") && text.contains(expected) && text.contains("found "), "{text}");
+
+    fs::write(&rootfs, &bytes[1..]).unwrap();
+    assert!(verified(&fixture).unwrap_err().to_string().contains("expected 1048576 bytes, found 1048575"));
+    fs::remove_file(&rootfs).unwrap();
+    assert!(matches!(verified(&fixture), Err(VerifyError::Unreadable { .. })));
+    nix::unistd::mkfifo(&rootfs, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(verified(&fixture), Err(VerifyError::NotAFile { .. })));
+
+    let fixture = Fixture::new("none", "");
+    write_image(&fixture.path("image"), &artifacts(), "another command line");
+    assert!(matches!(verified(&fixture), Err(VerifyError::CommandLine { .. })));
+}
+
+#[test]
+fn a_manifest_that_is_missing_or_corrupt() {
+    let fixture = Fixture::new("none", "");
+    let path = fixture.path("image/manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() / 2]).unwrap();
+    let error = Image::open(&fixture.path("image")).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::InputMismatch);
+    assert!(error.to_string().contains("corrupt"), "{error}");
+    fs::remove_file(&path).unwrap();
+    let error = Image::open(&fixture.path("image")).unwrap_err();
+    assert!(error.to_string().contains("manifest.json") && error.hint().unwrap().contains("bullion build"));
+}

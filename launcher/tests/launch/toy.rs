@@ -1,0 +1,219 @@
+//! Whole lives of a VM whose QEMU is a shell script: what it does on QMP, console and agent port is the test's to say.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use launcher::host::HostFacts;
+use launcher::state::{Phase, list, logs};
+use launcher::{Ending, LaunchError, QemuProgram};
+use serde_json::json;
+use spec::{Diagnostic, Outcome, Sha256Digest, Tee};
+
+use crate::fixture::{Fixture, ROOT_HASH};
+use crate::golden::features;
+
+/// Answers the questions that are asked before a launch, and then follows `script`. The script can `say` on QMP, and
+/// `$ACCEL` is the accelerator it was given.
+pub(crate) fn program(fixture: &Fixture, script: &str) -> QemuProgram {
+    let types: Vec<_> = features().types.iter().map(|name| json!({"name": name})).collect();
+    let text = format!(
+        r#"#!/bin/sh
+say() {{ echo "$1" >&3; }}
+say '{{"QMP": {{"version": {{"qemu": {{"micro": 3, "minor": 1, "major": 11}}, "package": ""}}, "capabilities": []}}}}'
+say '{{"return": {{}}, "id": 1}}'
+case " $* " in
+*"-machine none"*)
+  say '{{"return": {types}, "id": 2}}'
+  say '{{"return": [], "id": 3}}'
+  say '{{"return": [{{"option": "sandbox", "parameters": []}}], "id": 4}}'
+  exit 0;;
+*tcg*) ACCEL=tcg;;
+*) ACCEL=kvm;;
+esac
+ready() {{ echo '{ready}' >&5; }}
+shutdown() {{ say '{{"event": "SHUTDOWN", "data": {{"guest": true, "reason": "'$1'"}}}}'; exit 0; }}
+{script}
+"#,
+        types = serde_json::to_string(&types).unwrap(),
+        ready = ready(fixture),
+    );
+    let path = fixture.path("toy-qemu");
+    // Written under another name first: a script that is still open for writing cannot be run.
+    fs::write(fixture.path("toy-qemu.new"), text).unwrap();
+    fs::set_permissions(fixture.path("toy-qemu.new"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(fixture.path("toy-qemu.new"), &path).unwrap();
+    QemuProgram::at(&path).unwrap()
+}
+
+/// What a guest says that is the one that was meant.
+fn ready(fixture: &Fixture) -> String {
+    json!({"event": "ready", "identity": {
+        "guest_version": "0.1.0", "kernel_release": "7.3.4", "root_hash": Sha256Digest(ROOT_HASH), "tee": Tee::None,
+        "hostname": "minimal", "uptime_ms": 2700,
+        "configuration": {"binding": "unattested", "digest": fixture.vm.guest.host_data().unwrap()}
+    }})
+    .to_string()
+}
+
+fn tcg() -> Fixture {
+    Fixture::new("none", "accelerator = \"tcg\"\nready_timeout_s = 20")
+}
+
+fn ending(fixture: &Fixture, script: &str) -> Ending {
+    fixture.launch(&program(fixture, script)).0.unwrap().ending
+}
+
+#[test]
+fn a_guest_that_becomes_ready_and_powers_off() {
+    let fixture = tcg();
+    let script = "
+        echo booting >&4
+        ready
+        read request <&5
+        echo '{\"id\":1,\"result\":{\"tee\":\"none\",\"registers\":{\"MEASUREMENT\":\"00\"}}}' >&5
+        sleep 0.1; printf 'bye' >&4; shutdown guest-shutdown";
+    let (report, told) = fixture.launch(&program(&fixture, script));
+    let report = report.unwrap();
+    assert_eq!(report.ending, Ending::GuestPoweredOff);
+    assert_eq!(report.last_words, ["booting", "bye"]);
+    assert_eq!(report.identity.unwrap().hostname, "minimal");
+    assert_eq!(report.measurements.unwrap().registers["MEASUREMENT"], "00");
+    assert!(report.ready_ms.is_some());
+    let order: Vec<_> = told.iter().map(|line| line.split([' ', '(', '{']).next().unwrap()).collect();
+    assert_eq!(order, ["Started", "Ready", "Measured"], "{told:?}");
+
+    // Nothing is left but what is kept.
+    let directories = fixture.directories();
+    assert_eq!(fs::read_dir(&directories.run).unwrap().count(), 0);
+    assert_eq!(list(&directories, false).unwrap(), []);
+    let last = &list(&directories, true).unwrap()[0];
+    let record = last.record.as_ref().unwrap();
+    assert!(!last.running && record.phase == Phase::Exited);
+    let exit = record.exit.as_ref().unwrap();
+    assert_eq!((exit.code, exit.summary.as_str()), (0, "the guest powered off"));
+    let mut console = Vec::new();
+    logs(&directories, "vm", true, &mut console).unwrap();
+    assert_eq!(console, b"booting\nbye");
+    assert!(logs(&directories, "../vm", false, &mut console).is_err());
+}
+
+#[test]
+fn guests_that_fail() {
+    let fixture = tcg();
+    let failed = |stage: &str, reason: &str| Ending::GuestFailed { stage: stage.to_owned(), reason: reason.to_owned() };
+    let by_agent = "echo '{\"event\":\"failed\",\"stage\":\"verity\",\"reason\":\"no\"}' >&5; shutdown guest-shutdown";
+    assert_eq!(ending(&fixture, by_agent), failed("verity", "no"));
+    let by_console = "echo 'bullion-guest: FAILED root-device: none' >&4; shutdown guest-shutdown";
+    assert_eq!(ending(&fixture, by_console), failed("root-device", "none"));
+    let panic = "echo '[ 2.1] Kernel panic - not syncing: dm-verity device has I/O error' >&4; shutdown guest-reset";
+    let ending_of_panic = ending(&fixture, panic);
+    assert_eq!(ending_of_panic, Ending::GuestPanicked { panic: "dm-verity device has I/O error".to_owned() });
+    assert_eq!(ending_of_panic.outcome(), Some(Outcome::GuestFailed));
+    assert_eq!(ending(&fixture, "ready; shutdown guest-reset"), Ending::GuestReset);
+    let silent = "shutdown guest-shutdown";
+    assert_eq!(ending(&fixture, silent), failed("boot", "the guest powered off before it was ready"));
+    let exit = list(&fixture.directories(), true).unwrap().remove(0).record.unwrap().exit.unwrap();
+    assert_eq!(exit.code, 7);
+}
+
+#[test]
+fn a_guest_that_is_another_one() {
+    let mut fixture = tcg();
+    let program = program(&fixture, "ready; exec sleep 100");
+    fixture.vm.guest.hostname = Some("other".to_owned());
+    let report = fixture.launch(&program).0.unwrap();
+    assert!(
+        matches!(report.ending, Ending::GuestFailed { ref stage, .. } if stage == "identity"),
+        "{:?}",
+        report.ending
+    );
+}
+
+#[test]
+fn a_guest_that_is_late() {
+    let fixture = Fixture::new("none", "accelerator = \"tcg\"\nready_timeout_s = 1");
+    // The first line is the handshake, the second the question about the status, the third the order to quit.
+    let script = "read a <&3; read b <&3; case $b in *query-status*) ;; *) exit 9;; esac; read c <&3; case $c in *quit*) exit 0;; esac; exit 9";
+    assert_eq!(ending(&fixture, script), Ending::NotReadyInTime { seconds: 1 });
+    assert_eq!(ending(&fixture, "exec sleep 100"), Ending::NotReadyInTime { seconds: 1 });
+}
+
+#[test]
+fn a_qemu_that_dies() {
+    let fixture = tcg();
+    let script = "echo 'qemu: cannot set up guest memory' >&2; exit 1";
+    let Ending::QemuDied { status, stderr } = ending(&fixture, script) else { panic!() };
+    assert_eq!(
+        (status.as_str(), &stderr[..]),
+        ("exit status: 1", &["qemu: cannot set up guest memory".to_owned()][..])
+    );
+    let kept = fs::read_to_string(fixture.path("state/vm/qemu.log")).unwrap();
+    assert_eq!(kept, "qemu: cannot set up guest memory\n");
+    let (report, _) = fixture.launch(&QemuProgram::at("/bin/true".as_ref()).unwrap());
+    let error = report.unwrap_err();
+    assert!(matches!(error, LaunchError::Features(_)) && error.outcome() == Outcome::HostCannot, "{error}");
+    assert_eq!(fs::read_dir(fixture.directories().run).unwrap().count(), 0, "nothing is left of a launch that failed");
+}
+
+#[test]
+fn kvm_that_stops_the_guest_makes_way_for_tcg() {
+    if HostFacts::probe().supports(Tee::None).is_err() {
+        eprintln!("skipped: there is no usable /dev/kvm");
+        return;
+    }
+    let fixture = Fixture::new("none", "ready_timeout_s = 20");
+    let script = "
+        if [ $ACCEL = tcg ]; then ready; shutdown guest-shutdown; fi
+        read a <&3; read b <&3; say '{\"return\": {\"status\": \"running\"}, \"id\": 2}'
+        say '{\"event\": \"STOP\"}'; read c <&3
+        say '{\"return\": {\"status\": \"internal-error\"}, \"id\": 3}'; exec sleep 100";
+    let toy = program(&fixture, script);
+    let (report, told) = fixture.launch(&toy);
+    assert_eq!(report.unwrap().ending, Ending::GuestPoweredOff);
+    assert!(told[1].contains("cannot run this kernel"), "{told:?}");
+    // The next launch knows.
+    let (_, told) = fixture.launch(&toy);
+    assert!(told[0].contains("has stopped this kernel before") && told[1].contains("Tcg"), "{told:?}");
+
+    let fixture = Fixture::new("none", "accelerator = \"kvm\"");
+    let report = fixture.launch(&program(&fixture, script)).0.unwrap();
+    assert_eq!((report.ending.outcome(), report.ending), (Some(Outcome::HostCannot), Ending::KvmCannotRun));
+}
+
+#[test]
+fn peers_that_send_garbage() {
+    let fixture = tcg();
+    let script = "
+        head -c 300000 /dev/zero | tr '\\0' 'x' >&5; echo >&5
+        head -c 3000000 /dev/urandom >&3; echo >&3
+        head -c 300000 /dev/urandom >&4; echo >&4
+        head -c 300000 /dev/urandom >&2
+        ready; shutdown guest-shutdown";
+    let (report, told) = fixture.launch(&program(&fixture, script));
+    assert_eq!(report.unwrap().ending, Ending::GuestPoweredOff, "{}", told.len());
+    assert!(told.iter().all(|line| !line.contains('\u{1b}') && line.len() < 5000));
+}
+
+#[test]
+fn an_image_that_does_not_match_is_not_started() {
+    let fixture = tcg();
+    fs::write(fixture.path("image/initrd"), "INITRD").unwrap();
+    let error = fixture.launch(&program(&fixture, "touch $0.started")).0.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::InputMismatch);
+    assert!(!fixture.path("toy-qemu.started").exists());
+    let mut fixture = fixture;
+    fixture.options.dangerously_skip_artifact_verification = true;
+    let _ = fixture.launch(&program(&fixture, "cat /proc/self/fd/8 >&4; shutdown guest-shutdown")).0.unwrap();
+    assert_eq!(fs::read(fixture.path("state/vm/console.log")).unwrap(), b"INITRD");
+}
+
+#[test]
+fn qemu_is_given_the_files_that_were_hashed() {
+    let fixture = tcg();
+    // The kernel is replaced between the check and the use: what QEMU opens is still what was checked.
+    let script = "echo evil > $(dirname $0)/image/new; mv $(dirname $0)/image/new $(dirname $0)/image/vmlinuz
+        cat /proc/self/fd/7 >&4; head -c 8 /proc/self/fd/6 >&4; echo x > /proc/self/fd/6 2>/dev/null && echo WRITABLE >&4
+        shutdown guest-shutdown";
+    let _ = ending(&fixture, script);
+    assert_eq!(fs::read(fixture.path("state/vm/console.log")).unwrap(), b"kernelBULLIONC");
+}
