@@ -76,5 +76,12 @@ fn lock(recipe: &Recipe, debs: &Path, store: &store::Store) -> Result<Lock, Box<
     package.sort_by(|a, b| a.name.cmp(&b.name));
     let release = Vec::new();
     let recipe_sha256 = recipe.lock_digest();
-    Ok(Lock { schema: 1, recipe: recipe.name.clone(), recipe_sha256, standing: Standing::Unpublished, release, package })
+    Ok(Lock {
+        schema: 1,
+        recipe: recipe.name.clone(),
+        recipe_sha256,
+        standing: Standing::Unpublished,
+        release,
+        package,
+    })
 }

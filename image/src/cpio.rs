@@ -40,21 +40,8 @@ fn write_entry(out: &mut impl Write, inode: u32, entry: &Entry<'_>) -> io::Resul
     let (major, minor) = entry.device;
     let name_length = entry.path.len() + 1;
     let links = 1;
-    let fields = [
-        inode,
-        entry.mode,
-        0,
-        0,
-        links,
-        0,
-        length(entry.content.len())?,
-        0,
-        0,
-        major,
-        minor,
-        length(name_length)?,
-        0,
-    ];
+    let fields =
+        [inode, entry.mode, 0, 0, links, 0, length(entry.content.len())?, 0, 0, major, minor, length(name_length)?, 0];
     out.write_all(MAGIC)?;
     for field in fields {
         write!(out, "{field:08x}")?;

@@ -29,7 +29,8 @@ pub fn archive(guest: &[u8], kernel: &Kernel) -> io::Result<Vec<u8>> {
     entries.push(entry("etc/bullion/modules", FILE | 0o644, list.as_bytes()));
     entries.push(entry("init", FILE | 0o755, guest));
     entries.extend(modules.iter().map(|(path, elf)| entry(path, FILE | 0o644, elf)));
-    let mut out = Vec::with_capacity(guest.len() + modules.iter().map(|(_, elf)| elf.len() + 256).sum::<usize>() + 4096);
+    let mut out =
+        Vec::with_capacity(guest.len() + modules.iter().map(|(_, elf)| elf.len() + 256).sum::<usize>() + 4096);
     write_newc(&mut out, entries)?;
     Ok(out)
 }

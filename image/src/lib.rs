@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod build;
+pub mod compare;
 mod content;
 pub mod cpio;
 pub mod deb;
@@ -15,11 +16,14 @@ pub mod erofs;
 pub mod initrd;
 pub mod kernel;
 pub mod tree;
+pub mod unpack;
 pub mod verify;
 pub mod verity;
 
 pub use build::{BuildError, BuildRequest, Guest, Staged, build};
+pub use compare::{Difference, compare_images};
 pub use content::Content;
+pub use unpack::{UnpackError, UnpackedTree, open_tree, unpack_tree};
 pub use verify::{VerifyError, verify_image};
 
 /// The version of the writers in this crate: EROFS, dm-verity, cpio, zstd. It changes whenever the same inputs would give

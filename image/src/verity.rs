@@ -86,7 +86,8 @@ impl Tree {
     /// The superblock in a block of its own.
     fn superblock(&self, uuid: &[u8; 16]) -> io::Result<Vec<u8>> {
         let salt_length = u16::try_from(self.salt.len()).ok().filter(|length| usize::from(*length) <= MAX_SALT);
-        let salt_length = salt_length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the salt is too long"))?;
+        let salt_length =
+            salt_length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the salt is too long"))?;
         let mut out = Vec::with_capacity(BLOCK);
         out.extend(b"verity\0\0");
         out.extend(1u32.to_le_bytes()); // version

@@ -23,7 +23,9 @@ pub enum BuildError {
         recipe: String,
     },
     /// The lock was made for another recipe, or for an earlier state of this one.
-    #[error("the lock does not belong to the recipe \"{recipe}\": it was made for {found}, the recipe now is {expected}")]
+    #[error(
+        "the lock does not belong to the recipe \"{recipe}\": it was made for {found}, the recipe now is {expected}"
+    )]
     OtherRecipe {
         /// The recipe.
         recipe: String,

@@ -19,9 +19,9 @@ pub(super) fn compress(archive: &[u8], store: &Store) -> io::Result<Vec<u8>> {
     }
     let compressed = initrd::compress(archive)?;
     // A cache that cannot be written makes the next build slower and nothing else.
-    let _ = store.insert_bytes(&compressed).and_then(|sha256| {
-        store::write_atomically(&note, format!("{sha256} {}\n", compressed.len()).as_bytes())
-    });
+    let _ = store
+        .insert_bytes(&compressed)
+        .and_then(|sha256| store::write_atomically(&note, format!("{sha256} {}\n", compressed.len()).as_bytes()));
     Ok(compressed)
 }
 

@@ -5,8 +5,8 @@
 
 mod boot;
 mod error;
-mod inputs;
 mod initrd_cache;
+mod inputs;
 mod output;
 mod root;
 mod staging;
@@ -21,7 +21,9 @@ use spec::recipe::{ImageRecipe, Kind, Recipe};
 use store::Store;
 
 pub use error::BuildError;
+pub(crate) use inputs::read as read_locked;
 use output::Output;
+pub(crate) use root::FIRST as FIRST_PACKAGE;
 use staging::Staging;
 
 /// The name of the copy of the lock in an image directory.

@@ -36,7 +36,8 @@ pub(super) fn make(
         let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
         plan.write_to(&mut writer).and_then(|()| writer.flush()).map_err(BuildError::io("writing", &path))?;
         drop(writer);
-        let hashes = verity::Tree::of_file(file.file(), plan.blocks(), &salt).map_err(BuildError::io("reading", &path))?;
+        let hashes =
+            verity::Tree::of_file(file.file(), plan.blocks(), &salt).map_err(BuildError::io("reading", &path))?;
         hashes.write_to(&mut file, &uuid).map_err(BuildError::io("writing", &path))?;
         hashes
     };

@@ -66,7 +66,8 @@ impl Staging {
         check_output(&self.output, self.replace)?;
         let exchanged = self.output.symlink_metadata().is_ok();
         // The old image gets the staging directory's name for a moment: locked, so that no other build takes it over.
-        let old = exchanged.then(|| File::open(&self.output)).transpose().map_err(BuildError::io("opening", &self.output))?;
+        let old =
+            exchanged.then(|| File::open(&self.output)).transpose().map_err(BuildError::io("opening", &self.output))?;
         if old.as_ref().is_some_and(|old| old.try_lock().is_err()) {
             return Err(BuildError::OutputBusy(self.output.clone()));
         }

@@ -27,9 +27,11 @@ pub(super) fn decode(member: Member<'_>) -> Result<Vec<u8>, DebError> {
         Some("gz") => decode_gzip(bytes, limit),
         _ => Ok(Some(bytes.to_vec())),
     };
-    decoded
-        .map_err(|source| DebError::Codec { member: name.to_owned(), source })?
-        .ok_or_else(|| DebError::Bomb { member: name.to_owned(), packed: bytes.len(), limit })
+    decoded.map_err(|source| DebError::Codec { member: name.to_owned(), source })?.ok_or_else(|| DebError::Bomb {
+        member: name.to_owned(),
+        packed: bytes.len(),
+        limit,
+    })
 }
 
 /// Decodes xz streams; `Ok(None)` where they hold more than `limit` bytes.

@@ -45,7 +45,9 @@ fn entry_of<R: Read>(
     let header = entry.header();
     let kind = match header.entry_type() {
         EntryType::Directory => EntryKind::Directory,
-        EntryType::Regular | EntryType::Continuous => EntryKind::File(content(data, entry).ok_or_else(|| refuse("is larger than the archive"))?),
+        EntryType::Regular | EntryType::Continuous => {
+            EntryKind::File(content(data, entry).ok_or_else(|| refuse("is larger than the archive"))?)
+        }
         EntryType::Symlink => {
             let target = link_target(entry).ok_or_else(|| refuse("is a link without a target in UTF-8"))?;
             clean_target(&path, &target).ok_or_else(|| refuse("is a link that leads outside the tree"))?;

@@ -11,8 +11,8 @@ mod error;
 mod path;
 
 pub use codec::{MAX_RATIO, MAX_UNPACKED};
-pub use error::DebError;
 pub(crate) use codec::{decode_gzip, decode_xz, decode_zstd};
+pub use error::DebError;
 pub(crate) use path::clean_target;
 
 use crate::content::Content;

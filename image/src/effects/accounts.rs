@@ -6,7 +6,8 @@ use crate::tree::Tree;
 
 const EFFECT: &str = "the accounts effect";
 
-const PASSWD: &str = "root:*:0:0:root:/root:/usr/sbin/nologin\nnobody:*:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+const PASSWD: &str =
+    "root:*:0:0:root:/root:/usr/sbin/nologin\nnobody:*:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 const GROUP: &str = "root:*:0:\nnogroup:*:65534:\n";
 
 pub(super) fn apply(tree: &mut Tree) {

@@ -33,8 +33,13 @@ mod tests {
     #[test]
     fn certificates_are_concatenated_in_order_with_a_newline_between() {
         let mut tree = Tree::default();
-        for (path, content) in [("mozilla/b.crt", "B"), ("mozilla/a.crt", "A\n"), ("mozilla/c.txt", "C"), ("a.crt", "0")] {
-            tree.insert(&format!("{SOURCES}/{path}"), Node::file(content.as_bytes().to_vec(), 0o644, "ca-certificates"));
+        for (path, content) in
+            [("mozilla/b.crt", "B"), ("mozilla/a.crt", "A\n"), ("mozilla/c.txt", "C"), ("a.crt", "0")]
+        {
+            tree.insert(
+                &format!("{SOURCES}/{path}"),
+                Node::file(content.as_bytes().to_vec(), 0o644, "ca-certificates"),
+            );
         }
         apply(&mut tree);
         assert_eq!(tree.file("etc/ssl/certs/ca-certificates.crt"), Some(b"0\nA\nB\n".as_slice()));

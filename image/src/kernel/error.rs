@@ -80,10 +80,13 @@ impl Diagnostic for KernelError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoModule { near, .. } if !near.is_empty() => {
-                Some(format!("did you mean {}?", near.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")))
+            Self::NoModule { near, .. } if !near.is_empty() => Some(format!(
+                "did you mean {}?",
+                near.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+            )),
+            Self::NoKernel { .. } => {
+                Some("name a package such as linux-image-cloud-amd64 as kernel.package".to_owned())
             }
-            Self::NoKernel { .. } => Some("name a package such as linux-image-cloud-amd64 as kernel.package".to_owned()),
             _ => None,
         }
     }

@@ -99,7 +99,9 @@ fn vmlinuz(packages: &[&Package]) -> Result<(String, Content), KernelError> {
     match <[_; 1]>::try_from(found) {
         Ok([one]) => Ok(one),
         Err(found) if found.is_empty() => Err(KernelError::NoKernel { packages: names() }),
-        Err(found) => Err(KernelError::SeveralKernels { versions: found.into_iter().map(|(version, _)| version).collect() }),
+        Err(found) => {
+            Err(KernelError::SeveralKernels { versions: found.into_iter().map(|(version, _)| version).collect() })
+        }
     }
 }
 

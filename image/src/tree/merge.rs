@@ -47,6 +47,16 @@ pub enum MergeError {
         /// Who brings that.
         ancestor_origin: String,
     },
+    /// A hard link to a file that the tree does not have.
+    #[error("/{path} of {origin} is a hard link to /{target}, which is not there")]
+    HardLink {
+        /// The path.
+        path: String,
+        /// The package.
+        origin: String,
+        /// The other name.
+        target: String,
+    },
     /// A package turns one of the links of a merged `/usr` into something else.
     #[error("/{path} of {origin} should be a link to usr/{path}")]
     UsrMerge {
@@ -99,36 +109,27 @@ impl<C: Clone + Eq> Tree<C> {
         content: &impl Fn(usize, &Content) -> C,
     ) -> Result<(String, Node<C>), MergeError> {
         let path = merged_path(entry, origin)?;
+        let origin = Arc::clone(origin);
         let kind = match &entry.kind {
             EntryKind::Directory => Kind::Directory,
             EntryKind::File(bytes) => {
                 Kind::File { content: content(index, bytes), inode: Some(format!("{origin}:{path}").into()) }
             }
             EntryKind::Symlink(target) => Kind::Symlink(target.clone()),
-            // `deb` has seen to it that the target is a file of this package, so it was merged or was there already.
-            EntryKind::HardLink(target) => match self.nodes.get(&below_usr(target)) {
-                Some(Node { kind: kind @ Kind::File { .. }, .. }) => kind.clone(),
-                _ => {
-                    return Err(MergeError::NotBelowDirectory {
-                        path,
-                        origin: origin.to_string(),
-                        ancestor: target.clone(),
-                        ancestor_origin: origin.to_string(),
-                    });
-                }
-            },
+            // One inode has one mode and one owner, whatever the archive says about its other names.
+            EntryKind::HardLink(target) => {
+                return match self.nodes.get(&below_usr(target)) {
+                    Some(node) => Ok((path, Node { origin, ..node.clone() })),
+                    None => Err(MergeError::HardLink { path, origin: origin.to_string(), target: target.clone() }),
+                };
+            }
         };
-        Ok((path, Node { kind, mode: entry.mode, uid: entry.uid, gid: entry.gid, origin: Arc::clone(origin) }))
+        Ok((path, Node { kind, mode: entry.mode, uid: entry.uid, gid: entry.gid, origin }))
     }
 
     /// Completes the tree: parents that nobody brought (0755, root), and the links of a merged `/usr`. Fails where a
     /// path leads through something that is not a directory.
     pub fn finish(&mut self) -> Result<(), MergeError> {
-        for alias in USR_MERGED {
-            if self.nodes.get(&format!("usr/{alias}")).is_some_and(Node::is_directory) && !self.nodes.contains_key(alias) {
-                self.nodes.insert(alias.to_owned(), Node::symlink(&format!("usr/{alias}"), "the builder"));
-            }
-        }
         let mut missing = Vec::new();
         for (path, node) in &self.nodes {
             let mut below = path.as_str();
@@ -149,6 +150,13 @@ impl<C: Clone + Eq> Tree<C> {
             }
         }
         self.nodes.extend(missing.into_iter().map(|path| (path, Node::directory(0o755, "the builder"))));
+        for alias in USR_MERGED {
+            if self.nodes.get(&format!("usr/{alias}")).is_some_and(Node::is_directory)
+                && !self.nodes.contains_key(alias)
+            {
+                self.nodes.insert(alias.to_owned(), Node::symlink(&format!("usr/{alias}"), "the builder"));
+            }
+        }
         Ok(())
     }
 }
@@ -180,7 +188,7 @@ fn merged_path(entry: &Entry, origin: &str) -> Result<String, MergeError> {
 }
 
 /// `lib/x` to `usr/lib/x`, and so for all of `USR_MERGED`.
-pub(crate) fn below_usr(path: &str) -> String {
+fn below_usr(path: &str) -> String {
     match path.split_once('/') {
         Some((top, _)) if USR_MERGED.contains(&top) => format!("usr/{path}"),
         _ => path.to_owned(),

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 pub use glob::{Glob, GlobError};
 pub use merge::{MergeError, NewEntry, USR_MERGED};
-pub(crate) use merge::below_usr;
 pub use overlay::OverlayError;
 
 use crate::content::Content;

@@ -79,7 +79,9 @@ impl Diagnostic for OverlayError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Digest { .. } => Some("if the new content is meant, put its SHA-256 into the recipe".to_owned()),
-            Self::ReplacesDirectory { path, .. } => Some(format!("leave the directory out first: drop = [\"{path}/**\"]")),
+            Self::ReplacesDirectory { path, .. } => {
+                Some(format!("leave the directory out first: drop = [\"{path}/**\"]"))
+            }
             _ => None,
         }
     }

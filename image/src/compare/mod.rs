@@ -1,0 +1,123 @@
+//! What two image directories differ in, down to files and attributes: what the reproducibility test prints when it fails.
+
+mod cpio;
+mod nodes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use spec::manifest::artifact;
+use spec::{Diagnostic, Outcome};
+
+use crate::{deb, erofs};
+pub use cpio::CpioReadError;
+use nodes::Facts;
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// The file of the image directory.
+    pub artifact: String,
+    /// The path inside a file system or archive.
+    pub path: Option<String>,
+    /// What is different.
+    pub what: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: /{path}: {}", self.artifact, self.what),
+            None => write!(f, "{}: {}", self.artifact, self.what),
+        }
+    }
+}
+
+/// A directory or file that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("reading {}", path.display())]
+pub struct CompareError {
+    /// Which.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl Diagnostic for CompareError {
+    fn outcome(&self) -> Outcome {
+        Outcome::HostCannot
+    }
+}
+
+/// Every difference between two image directories, sorted. Empty where all files are the same byte for byte.
+pub fn compare_images(a: &Path, b: &Path) -> Result<Vec<Difference>, CompareError> {
+    let (files_a, files_b) = (names(a)?, names(b)?);
+    let mut found = Vec::new();
+    for name in files_a.union(&files_b) {
+        let whole = |what: &str| Difference { artifact: name.clone(), path: None, what: what.to_owned() };
+        if !files_b.contains(name) {
+            found.push(whole("only in the first image"));
+        } else if !files_a.contains(name) {
+            found.push(whole("only in the second image"));
+        } else {
+            let (a, b) = (contents(&a.join(name))?, contents(&b.join(name))?);
+            if a != b {
+                found.extend(compare_files(name, &a, &b));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn compare_files(name: &str, a: &[u8], b: &[u8]) -> Vec<Difference> {
+    let inner = match name {
+        artifact::ROOTFS => nodes::of_rootfs(a).zip(nodes::of_rootfs(b)),
+        artifact::INITRD => nodes::of_initrd(a).zip(nodes::of_initrd(b)),
+        _ => None,
+    };
+    let whole = |what| vec![Difference { artifact: name.to_owned(), path: None, what }];
+    let Some((nodes_a, nodes_b)) = inner else {
+        return whole(bytes_differ(a, b));
+    };
+    let found = compare_nodes(name, &nodes_a, &nodes_b);
+    if found.is_empty() {
+        return whole(format!("the same files, laid out differently: {}", bytes_differ(a, b)));
+    }
+    found
+}
+
+fn compare_nodes(name: &str, a: &BTreeMap<String, Facts>, b: &BTreeMap<String, Facts>) -> Vec<Difference> {
+    let paths: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let mut found = Vec::new();
+    for path in paths {
+        let whats = match (a.get(path), b.get(path)) {
+            (Some(a), Some(b)) => a.differences(b),
+            (Some(_), None) => vec!["only in the first image".to_owned()],
+            _ => vec!["only in the second image".to_owned()],
+        };
+        let difference = |what| Difference { artifact: name.to_owned(), path: Some(path.clone()), what };
+        found.extend(whats.into_iter().map(difference));
+    }
+    found
+}
+
+fn bytes_differ(a: &[u8], b: &[u8]) -> String {
+    if a.len() != b.len() {
+        return format!("{} bytes and {} bytes", a.len(), b.len());
+    }
+    let offset = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or_default();
+    let count = a.iter().zip(b).filter(|(a, b)| a != b).count();
+    format!("{count} bytes differ, the first at {offset}")
+}
+
+fn names(directory: &Path) -> Result<BTreeSet<String>, CompareError> {
+    let error = |source| CompareError { path: directory.to_owned(), source };
+    let entries = std::fs::read_dir(directory).map_err(error)?;
+    entries.map(|entry| Ok(entry.map_err(error)?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, CompareError> {
+    std::fs::read(path).map_err(|source| CompareError { path: path.to_owned(), source })
+}

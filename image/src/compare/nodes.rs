@@ -1,0 +1,77 @@
+//! The files inside an artifact as facts that can be compared and shown.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest as _, Sha256};
+use spec::Sha256Digest;
+
+use super::{cpio, deb, erofs};
+
+/// An initrd unpacks to at most this much.
+const MAX_INITRD: u64 = 1 << 30;
+
+/// What is compared of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    links: u32,
+    device: String,
+    size: usize,
+    sha256: Sha256Digest,
+    time: u32,
+}
+
+impl Facts {
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
+        let fact = |name: &str, a: String, b: String| (a != b).then(|| format!("{name} {a} and {b}"));
+        let pairs = [
+            fact("mode", format!("{:o}", self.mode), format!("{:o}", other.mode)),
+            fact("owner", self.uid.to_string(), other.uid.to_string()),
+            fact("group", self.gid.to_string(), other.gid.to_string()),
+            fact("links", self.links.to_string(), other.links.to_string()),
+            fact("device", self.device.clone(), other.device.clone()),
+            fact("time", self.time.to_string(), other.time.to_string()),
+            fact("size", self.size.to_string(), other.size.to_string()),
+            fact("content", self.sha256.short(), other.sha256.short()),
+        ];
+        pairs.into_iter().flatten().collect()
+    }
+}
+
+/// The files of an EROFS image; `None` where it cannot be read.
+pub(super) fn of_rootfs(image: &[u8]) -> Option<BTreeMap<String, Facts>> {
+    let nodes = erofs::read(image).ok()?;
+    let facts = |node: erofs::ReadNode<'_>| Facts {
+        mode: node.mode.into(),
+        uid: node.uid,
+        gid: node.gid,
+        links: node.links,
+        device: node.device.to_string(),
+        size: node.head.len() + node.tail.len(),
+        sha256: Sha256Digest(Sha256::new_with_prefix(node.head).chain_update(node.tail).finalize().into()),
+        time: 0,
+    };
+    Some(nodes.into_iter().map(|(path, node)| (path, facts(node))).collect())
+}
+
+/// The files of a compressed cpio archive; `None` where it cannot be read.
+pub(super) fn of_initrd(initrd: &[u8]) -> Option<BTreeMap<String, Facts>> {
+    let archive = deb::decode_zstd(initrd, MAX_INITRD).ok()??;
+    let entries = cpio::read(&archive).ok()?;
+    let facts = |entry: cpio::ReadEntry<'_>| {
+        let facts = Facts {
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            links: entry.links,
+            device: format!("{}:{}", entry.device.0, entry.device.1),
+            size: entry.content.len(),
+            sha256: Sha256Digest::of(entry.content),
+            time: entry.time,
+        };
+        (entry.path.to_owned(), facts)
+    };
+    Some(entries.into_iter().map(facts).collect())
+}

@@ -1,0 +1,239 @@
+//! The EROFS writer against `fsck.erofs`, which checks an image and extracts it.
+
+#![allow(clippy::cast_possible_truncation, reason = "test data is made of the low bytes of counters")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use image::erofs::{BLOCK, Image, read};
+use image::tree::{Kind, Node, Tree};
+use proptest::prelude::*;
+use support::{run, tool};
+
+const UUID: [u8; 16] = *b"0123456789abcdef";
+
+fn image(tree: &Tree) -> Vec<u8> {
+    let plan = Image::plan(tree, UUID).unwrap();
+    let mut bytes = Vec::new();
+    plan.write_to(&mut bytes).unwrap();
+    assert_eq!(bytes.len() as u64, plan.blocks() * BLOCK as u64);
+    bytes
+}
+
+/// A tree with every kind of node, sizes on both sides of every boundary, and directories of more than one block.
+fn rich_tree() -> Tree {
+    let mut tree = Tree::default();
+    for (directory, mode) in [("a", 0o755), ("a/b", 0o700), ("dev", 0o755), ("many", 0o755), ("tmp", 0o1777)] {
+        tree.insert(directory, Node::directory(mode, "test"));
+    }
+    for size in [0, 1, 31, 4031, 4032, 4064, 4065, 4095, 4096, 4097, 8192, 12_300, 300_000] {
+        let content: Vec<u8> = (0..size).map(|index: usize| (index * 7 + size) as u8).collect();
+        tree.insert(&format!("a/{size}"), Node::file(content, 0o644, "test"));
+    }
+    for number in 0..700 {
+        tree.insert(
+            &format!("many/{}-{number}", "n".repeat(number % 40)),
+            Node::file(vec![1; number % 9], 0o600, "test"),
+        );
+    }
+    // Names that sort before "." and between "." and "..".
+    for name in ["!", "+", "-x", ".-", "...", "a/b/\u{e9}"] {
+        tree.insert(name, Node::file(name.as_bytes().to_vec(), 0o644, "test"));
+    }
+    tree.insert("link", Node::symlink(&"t/".repeat(1000), "test"));
+    tree.insert("a/up", Node::symlink("../link", "test"));
+    tree.insert("dev/console", Node::char_device(5, 1, 0o600, "test"));
+    tree.insert("dev/big", Node::char_device(300, 70_000, 0o600, "test"));
+    let shared = Node {
+        kind: Kind::File { content: vec![9; 5000].into(), inode: Some("one".into()) },
+        ..Node::file(vec![], 0o4755, "test")
+    };
+    for name in ["a/one", "many/one", "z"] {
+        tree.insert(name, shared.clone());
+    }
+    let owned = Node { uid: 70_000, gid: 42, ..Node::file(vec![3; 4050], 0o640, "test") };
+    tree.insert("owned", owned);
+    tree
+}
+
+#[test]
+fn a_rich_tree_comes_back_from_fsck() {
+    let Some(fsck) = tool("fsck.erofs") else {
+        return;
+    };
+    comes_back(&fsck, &rich_tree());
+}
+
+#[track_caller]
+fn comes_back(fsck: &Path, tree: &Tree) {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, out) = (directory.path().join("image"), directory.path().join("out"));
+    std::fs::write(&file, image(tree)).unwrap();
+    // Without privileges devices and foreign owners cannot be extracted, but all is still checked.
+    let root = nix::unistd::geteuid().is_root();
+    let owner = if root { "--preserve-owner" } else { "--no-preserve-owner" };
+    let check = run(Command::new(fsck).arg(&file));
+    assert!(check.stderr.is_empty(), "{}", String::from_utf8_lossy(&check.stderr));
+    if root {
+        run(Command::new(fsck)
+            .arg(format!("--extract={}", out.display()))
+            .args(["--preserve-perms", owner])
+            .arg(&file));
+    } else {
+        return;
+    }
+    let mut inodes: BTreeMap<String, u64> = BTreeMap::new();
+    for (path, node) in tree.iter() {
+        let real = out.join(path);
+        let found = real.symlink_metadata().unwrap_or_else(|error| panic!("{path}: {error}"));
+        if !matches!(node.kind, Kind::Symlink(_)) {
+            assert_eq!(found.permissions().mode() & 0o7777, u32::from(node.mode), "{path}");
+        }
+        assert_eq!((found.uid(), found.gid()), (node.uid, node.gid), "{path}");
+        assert_eq!(found.mtime(), 0, "{path}");
+        match &node.kind {
+            Kind::Directory => assert!(found.is_dir(), "{path}"),
+            Kind::File { content, inode } => {
+                assert!(std::fs::read(&real).unwrap() == content.bytes(), "{path}");
+                if let Some(inode) = inode {
+                    assert_eq!(*inodes.entry(inode.to_string()).or_insert(found.ino()), found.ino(), "{path}");
+                }
+            }
+            Kind::Symlink(target) => assert_eq!(std::fs::read_link(&real).unwrap(), Path::new(target), "{path}"),
+            Kind::CharDevice { major, minor } => {
+                assert!(found.file_type().is_char_device(), "{path}");
+                assert_eq!(nix::sys::stat::major(found.rdev()), u64::from(*major), "{path}");
+                assert_eq!(nix::sys::stat::minor(found.rdev()), u64::from(*minor), "{path}");
+            }
+        }
+    }
+    assert_eq!(count(&out), tree.len());
+}
+
+fn count(directory: &Path) -> usize {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    1 + entries.map(|path| if path.symlink_metadata().unwrap().is_dir() { count(&path) } else { 1 }).sum::<usize>()
+}
+
+#[test]
+fn the_superblock_is_what_dump_expects() {
+    let Some(dump) = tool("dump.erofs") else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("image");
+    std::fs::write(&file, image(&rich_tree())).unwrap();
+    let said = String::from_utf8(run(Command::new(dump).arg("-s").arg(&file)).stdout).unwrap();
+    for word in ["30313233-3435-3637-3839-616263646566", "Thu Jan  1 00:00:00 1970", "sb_csum"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn the_checksum_is_checked() {
+    let Some(fsck) = tool("fsck.erofs") else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("image");
+    let mut bytes = image(&rich_tree());
+    bytes[1024 + 48] ^= 1; // the UUID
+    std::fs::write(&file, bytes).unwrap();
+    // fsck.erofs 1.8.6 reports it and still exits with 0.
+    let said = String::from_utf8(run(Command::new(fsck).arg(&file)).stderr).unwrap();
+    assert!(said.contains("failed to verify superblock checksum"), "{said}");
+}
+
+#[test]
+fn our_reader_sees_what_was_written() {
+    let tree = rich_tree();
+    let bytes = image(&tree);
+    let nodes = read(&bytes).unwrap();
+    assert_eq!(nodes.len(), tree.len());
+    for (path, node) in tree.iter() {
+        let found = nodes[path];
+        assert_eq!(u32::from(found.mode & 0o7777), u32::from(node.mode), "{path}");
+        if let Kind::File { content, .. } = &node.kind {
+            assert!([found.head, found.tail].concat() == content.bytes(), "{path}");
+        }
+    }
+    assert_eq!(nodes["z"].nid, nodes["a/one"].nid);
+    assert_eq!(nodes["z"].links, 3);
+    assert_eq!(nodes[""].links, 2 + 4);
+}
+
+#[test]
+fn the_bytes_depend_on_the_tree_alone() {
+    assert!(image(&rich_tree()) == image(&rich_tree()));
+}
+
+#[test]
+fn a_node_without_a_directory_is_an_error() {
+    let mut tree = Tree::default();
+    tree.insert("a/b", Node::file(vec![], 0o644, "test"));
+    assert!(Image::plan(&tree, UUID).is_err());
+}
+
+fn arbitrary_tree() -> impl Strategy<Value = Tree> {
+    let name = "[ -.0-9A-Za-z]{1,30}".prop_filter("not a dot", |name| name != "." && name != "..");
+    let size = prop_oneof![0usize..200, 3900usize..4300, 8000usize..8300, 0usize..40_000];
+    let leaf = (0u8..8, size, 0u16..0o10000, any::<u32>());
+    proptest::collection::vec((proptest::collection::vec(name, 1..5), leaf), 0..60).prop_map(|nodes| {
+        let mut tree = Tree::default();
+        for (parts, (kind, size, mode, owner)) in nodes {
+            let mut path = String::new();
+            let mut blocked = false;
+            for part in &parts[..parts.len() - 1] {
+                path = if path.is_empty() { part.clone() } else { format!("{path}/{part}") };
+                match tree.get(&path) {
+                    None => tree.insert(&path, Node::directory(0o755, "test")),
+                    Some(node) => blocked |= !node.is_directory(),
+                }
+            }
+            let last = parts.last().unwrap();
+            let path = if path.is_empty() { last.clone() } else { format!("{path}/{last}") };
+            if blocked || tree.get(&path).is_some() {
+                continue;
+            }
+            let node = match kind {
+                0 => Node::directory(mode, "test"),
+                1 => Node::symlink(&"x".repeat(1 + size % 4000), "test"),
+                _ => {
+                    let content: Vec<u8> = (0..size).map(|index| (index as u32 ^ owner) as u8).collect();
+                    let owner = if kind == 2 { owner >> 1 } else { owner & 0xfff };
+                    Node { uid: owner, gid: owner / 2, ..Node::file(content, mode, "test") }
+                }
+            };
+            tree.insert(&path, node);
+        }
+        tree
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn any_tree_comes_back(tree in arbitrary_tree()) {
+        let bytes = image(&tree);
+        prop_assert_eq!(read(&bytes).unwrap().len(), tree.len());
+        if let Some(fsck) = tool("fsck.erofs") {
+            comes_back(&fsck, &tree);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn damage_never_panics_the_reader(at in 1024usize..20_000, byte in any::<u8>(), cut in 0usize..30_000) {
+        static IMAGE: LazyLock<Vec<u8>> = LazyLock::new(|| image(&rich_tree()));
+        let mut bytes = IMAGE.clone();
+        bytes[at] = byte;
+        let _ = read(&bytes);
+        let _ = read(&bytes[..cut]);
+    }
+}

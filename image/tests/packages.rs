@@ -1,0 +1,150 @@
+//! Reading packages: the good, the bad and the random.
+
+mod support;
+
+use image::deb::{self, DebError, EntryKind};
+use proptest::prelude::*;
+use spec::{Diagnostic as _, Outcome};
+use support::{Deb, ar, deb_of, pack};
+use tar::EntryType;
+
+#[test]
+fn a_package_is_read_whatever_its_compression() {
+    let long = format!("./usr/share/{}/{}", "d".repeat(90), "f".repeat(120));
+    for ending in ["", ".xz", ".zst", ".gz"] {
+        let package = Deb::new("demo")
+            .directory("./usr/")
+            .file(&long, "long")
+            .entry("./usr/su", EntryType::Regular, 0o4755, None, b"suid")
+            .link("./usr/link", "../etc/x")
+            .hard_link("./usr/hard", "./usr/su");
+        let package = deb::read(&package.build_as(ending)).unwrap();
+        assert_eq!((package.name.as_str(), package.version.as_str()), ("demo", "1.0-1"));
+        let paths: Vec<&str> = package.entries.iter().map(|entry| entry.path.as_str()).collect();
+        assert_eq!(paths, ["", "usr", &long[2..], "usr/su", "usr/link", "usr/hard"], "{ending}");
+        assert!(matches!(&package.entries[2].kind, EntryKind::File(content) if content.bytes() == b"long"));
+        assert_eq!(package.entries[3].mode, 0o4755);
+        assert_eq!(package.entries[4].kind, EntryKind::Symlink("../etc/x".to_owned()));
+        assert_eq!(package.entries[5].kind, EntryKind::HardLink("usr/su".to_owned()));
+    }
+}
+
+#[track_caller]
+fn refused(deb: Vec<u8>, word: &str) {
+    let error = deb::read(&deb).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains(word), "{error}");
+    assert_eq!(error.outcome(), Outcome::InputMismatch);
+}
+
+#[test]
+fn paths_that_lead_outside_are_refused() {
+    for (path, word) in [
+        ("./../etc/passwd", "climbs"),
+        ("./a/../../b", "climbs"),
+        ("/etc/passwd", "absolute"),
+        ("./a//b", "empty part"),
+        ("./a/./b", "empty part"),
+        ("./a\nb", "control character"),
+    ] {
+        refused(Deb::new("bad").file(path, "x").build(), word);
+    }
+    refused(Deb::new("bad").file(&format!("./{}", "n".repeat(256)), "x").build(), "too long");
+}
+
+#[test]
+fn links_that_lead_outside_are_refused() {
+    refused(Deb::new("bad").link("./a", "../etc/passwd").build(), "leads outside");
+    refused(Deb::new("bad").link("./a/b", "c/../../../x").build(), "leads outside");
+    refused(Deb::new("bad").link("./a", "/../x").build(), "leads outside");
+    refused(Deb::new("bad").link("./a", "").build(), "without a target");
+    refused(Deb::new("bad").hard_link("./a", "./missing").build(), "hard link");
+    refused(Deb::new("bad").link("./l", "x").hard_link("./a", "./l").build(), "hard link");
+    refused(Deb::new("bad").hard_link("./a", "/etc/passwd").build(), "absolute");
+}
+
+#[test]
+fn devices_fifos_and_unknown_types_are_refused() {
+    refused(Deb::new("bad").entry("./dev/sda", EntryType::Block, 0o600, None, b"").build(), "device node");
+    refused(Deb::new("bad").entry("./dev/mem", EntryType::Char, 0o600, None, b"").build(), "device node");
+    refused(Deb::new("bad").entry("./pipe", EntryType::Fifo, 0o600, None, b"").build(), "FIFO");
+    refused(Deb::new("bad").entry("./odd", EntryType::new(b'Q'), 0o600, None, b"").build(), "unknown type");
+    refused(Deb::new("bad").entry("./", EntryType::Regular, 0o644, None, b"x").build(), "stands for the root");
+}
+
+#[test]
+fn a_member_that_comes_twice_is_refused() {
+    refused(Deb::new("bad").file("./a", "1").file("./a", "2").build(), "comes twice");
+    refused(Deb::new("bad").directory("./a").file("./a/", "2").build(), "comes twice");
+}
+
+#[test]
+fn a_size_that_lies_is_refused() {
+    let deb = Deb::new("bad").file("./a", "x").build_as("");
+    // Cut the data archive inside the content of its last file, and mend the size in the ar header.
+    let whole = deb::read(&deb).unwrap();
+    assert_eq!(whole.entries.len(), 2);
+    let mut tar = tar::Header::new_gnu();
+    tar.as_old_mut().name[..3].copy_from_slice(b"./a");
+    tar.set_size(1 << 40);
+    tar.set_mode(0o644);
+    tar.set_uid(0);
+    tar.set_gid(0);
+    tar.set_mtime(0);
+    tar.set_cksum();
+    refused(
+        deb_of("Package: a\nVersion: 1\nArchitecture: all\n", "data.tar", tar.as_bytes()),
+        "larger than the archive",
+    );
+    for cut in [deb.len() - 1400, 200, 70, 8, 3, 0] {
+        assert!(deb::read(&deb[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_bomb_is_refused_before_it_fills_the_memory() {
+    // 64 MiB of zeros: xz makes about 10 kB of it.
+    let data = pack(&vec![0; 64 << 20], ".xz");
+    let error = deb::read(&deb_of("Package: a\nVersion: 1\nArchitecture: all\n", "data.tar.xz", &data)).unwrap_err();
+    assert!(matches!(error, DebError::Bomb { limit, .. } if limit == 16 << 20), "{error}");
+}
+
+#[test]
+fn what_is_not_a_package_is_refused() {
+    let control = "Package: a\nVersion: 1\nArchitecture: all\n";
+    let good = deb_of(control, "data.tar", &[0; 1024]);
+    assert!(deb::read(&good).is_ok());
+    assert!(matches!(deb::read(&deb_of("Package: a\n", "data.tar", &[])), Err(DebError::Control("Version"))));
+    refused(deb_of(control, "data.tar.lzma", &[]), "data.tar.lzma");
+    refused(deb_of(control, "data.tar.xz", b"not xz"), "cannot decode");
+    refused(ar(&[("debian-binary", b"3.0\n")]), "version");
+    refused(ar(&[("debian-binary", b"2.0\n")]), "the end of the file");
+    refused(ar(&[("control.tar", b"")]), "debian-binary");
+    refused([good.clone(), ar(&[("extra", b"")])[8..].to_vec()].concat(), "follows");
+    let mut trailing = pack(&[0; 1024], ".xz");
+    trailing.extend(b"more");
+    refused(deb_of(control, "data.tar.xz", &trailing), "cannot decode");
+}
+
+proptest! {
+    #[test]
+    fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let _ = deb::read(&bytes);
+        let _ = deb::read(&ar(&[("debian-binary", b"2.0\n"), ("control.tar", &bytes), ("data.tar", &bytes)]));
+        let _ = deb::read(&deb_of("Package: a\nVersion: 1\nArchitecture: all\n", "data.tar", &bytes));
+        let _ = deb::read(&deb_of("Package: a\nVersion: 1\nArchitecture: all\n", "data.tar.xz", &bytes));
+    }
+
+    #[test]
+    fn damage_to_a_package_never_panics(at in 0usize..4000, byte in any::<u8>()) {
+        let mut deb = Deb::new("demo").file("./a", "x").link("./b", "a").hard_link("./c", "./a").build_as("");
+        if let Some(place) = deb.get_mut(at) {
+            *place = byte;
+        }
+        // Whatever is accepted stays inside the tree.
+        if let Ok(package) = deb::read(&deb) {
+            for entry in package.entries {
+                prop_assert!(!entry.path.starts_with('/') && !entry.path.split('/').any(|part| part == ".."));
+            }
+        }
+    }
+}
