@@ -5,9 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use measure::Digest256;
 use measure::firmware::Firmware;
-use measure::snp::{CpuSignature, KernelHashes, LaunchInputs, Vcpu, profile};
+use measure::snp::explain::{Candidate, Expected, Kernel, explain};
+use measure::snp::{CpuSignature, KernelHashes, LaunchInputs, Vcpu, profile, seed};
+use measure::tdx::mrtd::{PageOrder, mrtd};
+use measure::{Digest256, Digest384};
 
 /// The best of `rounds` runs.
 fn best<T>(rounds: u32, mut work: impl FnMut() -> T) -> Duration {
@@ -43,5 +45,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("512 vCPU counts x 6 models      {:>9.3?}", best(20, || inputs.seed().map(|seed| table(&seed))));
     let seed = inputs.seed()?;
     println!("the same, seed known            {:>9.3?}", best(20, || table(&seed)));
+    let layout = firmware.sev_layout()?;
+    let candidate = Candidate { name: "given", digest: seed::firmware_digest(&firmware)?, layout: &layout };
+    let kernel = Kernel { kernel: Digest256::of(b"k"), initrd: Some(Digest256::of(b"i")), command_line: b"console" };
+    let expected = Expected {
+        firmware: &[candidate],
+        kernel: Some(kernel),
+        vcpu,
+        vcpus: 1,
+        profile: &profile::QEMU_KVM,
+        max_vcpus: 512,
+    };
+    println!("explain, nothing found          {:>9.3?}", best(3, || explain(Digest384::ZERO, &expected)));
+    println!("MRTD                            {:>9.3?}", best(10, || mrtd(&firmware, PageOrder::SinglePass)));
     Ok(())
 }

@@ -17,6 +17,7 @@
 extern crate alloc;
 
 pub mod authenticode;
+mod command_line;
 pub mod digest;
 pub mod eventlog;
 pub mod firmware;

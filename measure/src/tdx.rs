@@ -8,6 +8,7 @@
 
 pub mod attributes;
 pub mod event;
+pub mod explain;
 pub mod image;
 pub mod mrtd;
 pub mod platform;

@@ -1,7 +1,6 @@
 //! Why a launch digest is not the expected one. There is only one digest and no log, so the inputs that people get wrong
 //! are varied, alone and together, and what gives the digest that was found is named.
 
-use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,6 +10,7 @@ use super::features::{DEBUG_SWAP, SECURE_TSC, SNP_ACTIVE};
 use super::hashes::KernelHashes;
 use super::profile::{self, Profile};
 use super::seed::{Seed, Vcpu};
+use crate::command_line;
 use crate::digest::{Digest256, Digest384};
 use crate::firmware::SevLayout;
 
@@ -120,7 +120,9 @@ fn seeds(expected: &Expected<'_>) -> Vec<SeedVariant> {
     let mut variants = Vec::new();
     for (index, firmware) in expected.firmware.iter().enumerate() {
         for (hashes, kernel_differences) in kernels(expected.kernel.as_ref()) {
-            for other in [expected.profile, &profile::QEMU_KVM, &profile::QEMU_KVM_NO_FPU_SYNC] {
+            let others = [&profile::QEMU_KVM, &profile::QEMU_KVM_NO_FPU_SYNC].into_iter();
+            let others = others.filter(|other| *other != expected.profile);
+            for other in core::iter::once(expected.profile).chain(others) {
                 let Ok(seed) = Seed::new(firmware.digest, firmware.layout, hashes.as_ref(), other) else { continue };
                 let mut differences = Vec::new();
                 differences.extend((index != 0).then(|| Difference::Firmware(firmware.name.into())));
@@ -138,7 +140,7 @@ fn seeds(expected: &Expected<'_>) -> Vec<SeedVariant> {
 fn kernels(kernel: Option<&Kernel<'_>>) -> Vec<(Option<KernelHashes>, Vec<Difference>)> {
     let Some(kernel) = kernel else { return Vec::from([(None, Vec::new())]) };
     let mut variants = Vec::from([(None, Vec::from([Difference::KernelHashesOff]))]);
-    let lines = command_lines(kernel.command_line);
+    let lines = command_line::variants(kernel.command_line);
     for initrd in [kernel.initrd, None] {
         for (how, line) in &lines {
             let Ok(hashes) = KernelHashes::new(kernel.kernel, initrd, line) else { continue };
@@ -149,28 +151,6 @@ fn kernels(kernel: Option<&Kernel<'_>>) -> Vec<(Option<KernelHashes>, Vec<Differ
         }
     }
     variants
-}
-
-/// The command line as expected, and as slips of hand and script leave it.
-fn command_lines(line: &[u8]) -> Vec<(Option<&'static str>, Cow<'_, [u8]>)> {
-    let with = |before: &[u8], after: &[u8]| Cow::Owned([before, line, after].concat());
-    let variants = [
-        (None, Cow::Borrowed(line)),
-        (Some("without blanks at its ends"), Cow::Borrowed(line.trim_ascii())),
-        (Some("without blanks at its end"), Cow::Borrowed(line.trim_ascii_end())),
-        (Some("with a newline at its end"), with(b"", b"\n")),
-        (Some("with a blank at its end"), with(b"", b" ")),
-        (Some("with a blank at its start"), with(b" ", b"")),
-        (Some("in double quotes"), with(b"\"", b"\"")),
-        (Some("empty"), Cow::Borrowed(&b""[..])),
-    ];
-    let mut lines: Vec<(Option<&'static str>, Cow<'_, [u8]>)> = Vec::new();
-    for variant in variants {
-        if !lines.iter().any(|(_, known)| *known == variant.1) {
-            lines.push(variant);
-        }
-    }
-    lines
 }
 
 /// The vCPU as expected, and the CPU models and features that hosts are known to launch.
