@@ -97,7 +97,14 @@ fn crate_findings(
                     return Some(Finding::new(FILE, format!("{folder}: there is no target {name}")));
                 };
                 match read(path) {
-                    Ok(text) if text.contains(&format!("{folder}::")) => None,
+                    // By its public name, or by the source of a private module.
+                    Ok(text)
+                        if [format!("{folder}::"), format!("/{folder}/src/")]
+                            .iter()
+                            .any(|use_| text.contains(use_)) =>
+                    {
+                        None
+                    }
                     Ok(_) => Some(Finding::new(format!("fuzz/{path}"), format!("does not call {folder}"))),
                     Err(error) => Some(Finding::new(format!("fuzz/{path}"), error)),
                 }
@@ -123,6 +130,7 @@ mod tests {
     #[test]
     fn a_crate_with_a_target_that_calls_it_is_fine() {
         assert_eq!(messages("spec", true, "spec::lock::Lock::parse"), [""; 0]);
+        assert_eq!(messages("spec", true, "#[path = \"../../spec/src/lock.rs\"]"), [""; 0]);
         assert_eq!(messages("store", false, ""), [""; 0]);
     }
 
