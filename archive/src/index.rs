@@ -99,6 +99,9 @@ pub(crate) fn fetch(
     let plain = format!("dists/{suite}/{listed}");
     let by_hash = format!("dists/{suite}/{directory}/by-hash/SHA256/{sha256}");
     let name = format!("{suite}/{listed}");
+    if !store.has(sha256) {
+        progress.start(*size, 1);
+    }
     let get = |path: &str| fetch_one(&Wanted { name: &name, path, size: *size, sha256 }, mirror, store, progress);
     let fetched = match if release.by_hash { get(&by_hash) } else { get(&plain) } {
         // A copy of a mirror often lacks the by-hash directories.
@@ -134,6 +137,8 @@ pub(crate) struct Record<'a> {
     pub size: u64,
     pub sha256: Sha256Digest,
     pub installed_kib: u64,
+    /// `Multi-Arch: allowed`: relations with `:any` may mean this package.
+    pub for_any: bool,
 }
 
 /// Reads an index; packages that run on another architecture are left out.
@@ -154,7 +159,7 @@ pub(crate) fn parse<'a>(text: &'a str, suite: &str, architecture: &str) -> Resul
 fn record(paragraph: Paragraph<'_>) -> (&str, Result<Record<'_>, &'static str>) {
     let (mut name, mut version, mut architecture, mut path) = ("", "", "", "");
     let (mut depends, mut pre_depends, mut provides, mut conflicts, mut breaks) = ("", "", "", "", "");
-    let (mut size, mut sha256, mut installed) = ("", "", "");
+    let (mut size, mut sha256, mut installed, mut multi_arch) = ("", "", "", "");
     for (field, value) in paragraph.fields() {
         // The archive writes field names one way only.
         match field {
@@ -170,6 +175,7 @@ fn record(paragraph: Paragraph<'_>) -> (&str, Result<Record<'_>, &'static str>) 
             "Size" => size = value,
             "SHA256" => sha256 = value,
             "Installed-Size" => installed = value,
+            "Multi-Arch" => multi_arch = value,
             _ => {}
         }
     }
@@ -203,6 +209,7 @@ fn record(paragraph: Paragraph<'_>) -> (&str, Result<Record<'_>, &'static str>) 
             size,
             sha256,
             installed_kib,
+            for_any: multi_arch == "allowed",
         })
     };
     (name, checked())

@@ -95,11 +95,11 @@ pub fn resolve(
     progress: &dyn Progress,
 ) -> Result<Lock, LockError> {
     let keyring = options.keyring.clone().or_else(|| mirror.keyring.clone()).unwrap_or_else(|| DEFAULT_KEYRING.into());
-    let keyring = Keyring::read(&keyring)?;
+    let source = Source { mirror, store, keyring: Keyring::read(&keyring)?, options, progress };
     let mut release = Vec::new();
     let mut texts = Vec::new();
-    for suite in recipe.suites.keys() {
-        let (record, of_suite) = read_suite(recipe, suite, &keyring, mirror, store, options, progress)?;
+    for (suite, wanted) in &recipe.suites {
+        let (record, of_suite) = source.suite(suite, &wanted.components, &recipe.architecture)?;
         release.push(record);
         texts.extend(of_suite.into_iter().map(|text| (suite.as_str(), text)));
     }
@@ -114,24 +114,31 @@ pub fn resolve(
     })
 }
 
-/// The verified release file of a suite, and the text of its indexes.
-fn read_suite(
-    recipe: &Recipe,
-    suite: &str,
-    keyring: &Keyring,
-    mirror: &Mirror,
-    store: &Store,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<(Release, Vec<String>), LockError> {
-    let accept_expired = options.accept_expired.contains(suite);
-    let release = release::fetch(mirror, suite, keyring, options.now, accept_expired)?;
-    let components = recipe.suites.get(suite).map_or(&[][..], |suite| &suite.components);
-    let texts = components
-        .iter()
-        .map(|component| index::fetch(mirror, store, &release, component, &recipe.architecture, progress))
-        .collect::<Result<_, _>>()?;
-    Ok((release.record, texts))
+/// Where suites are read from, and on what terms.
+struct Source<'a> {
+    mirror: &'a Mirror,
+    store: &'a Store,
+    keyring: Keyring,
+    options: &'a Options,
+    progress: &'a dyn Progress,
+}
+
+impl Source<'_> {
+    /// What the lock says about a suite's release file, and the text of its indexes.
+    fn suite(
+        &self,
+        suite: &str,
+        components: &[String],
+        architecture: &str,
+    ) -> Result<(Release, Vec<String>), LockError> {
+        let accept_expired = self.options.accept_expired.contains(suite);
+        let release = release::fetch(self.mirror, suite, &self.keyring, self.options.now, accept_expired)?;
+        let texts = components
+            .iter()
+            .map(|component| index::fetch(self.mirror, self.store, &release, component, architecture, self.progress))
+            .collect::<Result<_, _>>()?;
+        Ok((release.record, texts))
+    }
 }
 
 fn universe<'a>(recipe: &'a Recipe, texts: &'a [(&'a str, String)]) -> Result<Universe<'a>, LockError> {

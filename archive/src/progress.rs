@@ -2,7 +2,7 @@
 
 /// Told about a download; called from several threads.
 pub trait Progress: Sync {
-    /// A download begins: this many bytes in this many files are not in the cache yet.
+    /// A download begins: this many bytes in this many files are not in the cache yet. Adds to what was announced before.
     fn start(&self, total_bytes: u64, files: usize) {
         let _ = (total_bytes, files);
     }

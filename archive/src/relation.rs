@@ -105,7 +105,8 @@ impl Relation<'_> {
         version.map_or(self.version.is_none(), |version| self.accepts(version))
     }
 
-    /// Whether the relation speaks of packages that run on `architecture`.
+    /// Whether the relation speaks of packages that run on `architecture`. With `any`, which packages it means is for
+    /// them to say (`Multi-Arch: allowed`).
     pub(crate) fn is_for(&self, architecture: &str) -> bool {
         self.architecture.is_none_or(|asked| asked == "any" || asked == architecture)
     }

@@ -13,7 +13,7 @@ use resolvo::{Problem, Solver, UnsolvableOrCancelled};
 use spec::recipe::PackageRequest;
 use spec::{Diagnostic, Outcome};
 
-use crate::universe::{Id, Universe};
+use crate::universe::{Id, Match, Universe};
 use provider::Provider;
 
 /// A set of packages that cannot be found.
@@ -107,24 +107,53 @@ pub(crate) fn with_dependencies(
             return Err(ResolveError::Assumed(request.name.clone()));
         }
     }
-    let provider = Provider::new(universe, &assumed);
-    let requirements = requests.iter().map(|request| provider.requested(request)).collect();
+    let mut insisted = Vec::new();
+    let mut unanswered: Vec<Choice> = Vec::new();
+    loop {
+        let chosen = match solve(universe, requests, &insisted, &assumed) {
+            Ok(chosen) => chosen,
+            // What was insisted on does not go: the question is open.
+            Err(_) if !unanswered.is_empty() => return Err(ResolveError::Ambiguous { choices: unanswered }),
+            Err(explanation) => return Err(ResolveError::Unsatisfiable { explanation }),
+        };
+        let roots = requests.iter().filter_map(|request| chosen.get(request.name.as_str()).copied()).collect();
+        let open = match closure::needed(universe, roots, &chosen, &assumed) {
+            Ok(needed) => return Ok(needed),
+            Err(open) => open,
+        };
+        // Where a real package is among the alternatives ("mail-b | mail-server"), that is the answer, if it goes.
+        let real: Vec<Match<'_>> = open.iter().filter_map(|one| one.real.clone()).collect();
+        let fresh: Vec<Match<'_>> = real.into_iter().filter(|one| !insisted.contains(one)).collect();
+        let choices = open.into_iter().map(|one| one.choice).collect();
+        if fresh.is_empty() {
+            return Err(ResolveError::Ambiguous { choices });
+        }
+        insisted.extend(fresh);
+        unanswered = choices;
+    }
+}
+
+/// Asks the solver; one package for each name, or its account of what stands in the way.
+fn solve<'a>(
+    universe: &Universe<'a>,
+    requests: &[PackageRequest],
+    insisted: &[Match<'_>],
+    assumed: &BTreeSet<&str>,
+) -> Result<BTreeMap<&'a str, Id>, String> {
+    let provider = Provider::new(universe, assumed);
+    let requested = requests.iter().map(|request| provider.requested(request));
+    let requirements = requested.chain(insisted.iter().map(|one| provider.insisted(one))).collect();
     let mut solver = Solver::new(provider);
-    let solution = match solver.solve(Problem::new().requirements(requirements)) {
-        Ok(solution) => solution,
+    match solver.solve(Problem::new().requirements(requirements)) {
+        Ok(solution) => {
+            Ok(solution.into_iter().map(provider::id_of).map(|id| (universe.entry(id).record.name, id)).collect())
+        }
         Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
-            let explanation = conflict.display_user_friendly(&solver).to_string().trim_end().to_owned();
-            return Err(ResolveError::Unsatisfiable { explanation });
+            Err(conflict.display_user_friendly(&solver).to_string().trim_end().to_owned())
         }
         // Only a provider that cancels makes this happen, and ours never does.
-        Err(UnsolvableOrCancelled::Cancelled(_)) => {
-            return Err(ResolveError::Unsatisfiable { explanation: "the search was broken off".to_owned() });
-        }
-    };
-    let chosen: BTreeMap<&str, Id> =
-        solution.into_iter().map(provider::id_of).map(|id| (universe.entry(id).record.name, id)).collect();
-    let roots = requests.iter().filter_map(|request| chosen.get(request.name.as_str()).copied()).collect();
-    closure::needed(universe, roots, &chosen, &assumed)
+        Err(UnsolvableOrCancelled::Cancelled(_)) => Err("the search was broken off".to_owned()),
+    }
 }
 
 fn unknown(universe: &Universe<'_>, request: &PackageRequest) -> ResolveError {

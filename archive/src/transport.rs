@@ -84,7 +84,8 @@ pub(crate) struct Body {
     pub reader: Box<dyn Read + Send>,
 }
 
-/// The HTTP client for a mirror. Connections are kept open and shared by its clones.
+/// The HTTP client for a mirror. Connections are kept open and shared by its clones. The usual variables (`http_proxy`,
+/// `no_proxy`, ...) name a proxy, which must allow CONNECT to the mirror's port.
 pub(crate) fn agent(base: &str, patience: Patience) -> ureq::Agent {
     let roots = if base.starts_with("https:") { host_certificates() } else { None };
     let tls = TlsConfig::builder().root_certs(roots.unwrap_or(RootCerts::WebPki)).build();

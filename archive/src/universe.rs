@@ -108,14 +108,15 @@ impl<'a> Universe<'a> {
         if !relation.is_for(self.architecture) {
             return Vec::new();
         }
-        let accepted = |id: &Id| relation.accepts(self.entry(*id).record.version);
+        let meant = |id: &Id| relation.architecture != Some("any") || self.entry(*id).record.for_any;
+        let accepted = |id: &Id| meant(id) && relation.accepts(self.entry(*id).record.version);
         let ids: Vec<Id> = self.named(relation.name).iter().copied().filter(accepted).collect();
         let real = ids.first().map(|id| self.entry(*id).record.name);
         let real = real.map(|name| Match { name, ids, real: true });
         let mut virtuals: BTreeMap<&'a str, Vec<Id>> = BTreeMap::new();
         for (id, version) in self.providers.get(relation.name).map_or(&[][..], Vec::as_slice) {
             let name = self.entry(*id).record.name;
-            if name != relation.name && relation.accepts_provided(*version) {
+            if name != relation.name && meant(id) && relation.accepts_provided(*version) {
                 virtuals.entry(name).or_default().push(*id);
             }
         }

@@ -5,20 +5,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Choice;
 use super::provider::{dependencies, holds_already};
-use super::{Choice, ResolveError};
-use crate::universe::{Id, Universe};
+use crate::universe::{Id, Match, Universe};
+
+/// A relation whose answer was a guess.
+pub(super) struct Open<'a> {
+    pub choice: Choice,
+    /// The first real package among the alternatives, which the solver did not take.
+    pub real: Option<Match<'a>>,
+    /// What the solver took.
+    guesses: Vec<Id>,
+}
 
 /// The packages that the roots need, out of those that were chosen (one for each name).
-pub(super) fn needed(
-    universe: &Universe<'_>,
+pub(super) fn needed<'a>(
+    universe: &Universe<'a>,
     roots: Vec<Id>,
     chosen: &BTreeMap<&str, Id>,
     assumed: &BTreeSet<&str>,
-) -> Result<Vec<Id>, ResolveError> {
+) -> Result<Vec<Id>, Vec<Open<'a>>> {
     let mut needed: BTreeSet<Id> = roots.iter().copied().collect();
     let mut open = roots;
-    let mut choices = Vec::new();
+    let mut guessed = Vec::new();
     while let Some(id) = open.pop() {
         let record = &universe.entry(id).record;
         // What cannot be parsed was never chosen.
@@ -27,8 +36,7 @@ pub(super) fn needed(
                 continue;
             }
             let matches: Vec<_> = alternatives.iter().flat_map(|relation| universe.matches_of(relation)).collect();
-            let picked =
-                |found: &&crate::universe::Match<'_>| chosen.get(found.name).is_some_and(|id| found.ids.contains(id));
+            let picked = |found: &&Match<'a>| chosen.get(found.name).is_some_and(|id| found.ids.contains(id));
             let providers: BTreeSet<&str> =
                 matches.iter().filter(|found| !found.real).map(|found| found.name).collect();
             let real = matches.iter().filter(|found| found.real).find(picked);
@@ -41,21 +49,22 @@ pub(super) fn needed(
                 }
                 None => {
                     let relation = alternatives.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
-                    let good: Vec<Id> =
+                    let guesses =
                         matches.iter().filter(picked).filter_map(|found| chosen.get(found.name).copied()).collect();
                     let providers = providers.iter().map(|name| (*name).to_owned()).collect();
-                    choices.push((good, Choice { needed_by: record.name.to_owned(), relation, providers }));
+                    let choice = Choice { needed_by: record.name.to_owned(), relation, providers };
+                    let real = matches.iter().find(|found| found.real).cloned();
+                    guessed.push(Open { choice, real, guesses });
                 }
             }
         }
     }
     // Only now is it known what is needed anyway.
-    choices.retain(|(good, _)| !good.iter().any(|id| needed.contains(id)));
-    if choices.is_empty() {
+    guessed.retain(|one| !one.guesses.iter().any(|id| needed.contains(id)));
+    if guessed.is_empty() {
         return Ok(needed.into_iter().collect());
     }
-    let mut choices: Vec<Choice> = choices.into_iter().map(|(_, choice)| choice).collect();
-    choices.sort_by(|a, b| (&a.relation, &a.needed_by).cmp(&(&b.relation, &b.needed_by)));
-    choices.dedup_by(|a, b| a.relation == b.relation);
-    Err(ResolveError::Ambiguous { choices })
+    guessed.sort_by(|a, b| (&a.choice.relation, &a.choice.needed_by).cmp(&(&b.choice.relation, &b.choice.needed_by)));
+    guessed.dedup_by(|a, b| a.choice.relation == b.choice.relation);
+    Err(guessed)
 }

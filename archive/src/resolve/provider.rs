@@ -17,7 +17,7 @@ use spec::recipe::PackageRequest;
 
 use crate::index::Record;
 use crate::relation::{Alternatives, RelationError, parse};
-use crate::universe::{Id, Universe};
+use crate::universe::{Id, Match, Universe};
 
 /// The solver's view of a universe.
 pub(super) struct Provider<'u, 'a> {
@@ -87,6 +87,12 @@ impl<'u, 'a> Provider<'u, 'a> {
             (None, None) => "*".to_owned(),
         };
         let set = self.known.borrow_mut().set(&request.name, allowed, text);
+        ConditionalRequirement { condition: None, requirement: set.into() }
+    }
+
+    /// The requirement of a package that was found to be the only good answer to a relation.
+    pub(super) fn insisted(&self, wanted: &Match<'_>) -> ConditionalRequirement {
+        let set = self.known.borrow_mut().set(wanted.name, wanted.ids.clone(), "*".to_owned());
         ConditionalRequirement { condition: None, requirement: set.into() }
     }
 
