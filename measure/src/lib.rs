@@ -22,6 +22,7 @@ pub mod digest;
 pub mod eventlog;
 pub mod firmware;
 mod guid;
+pub mod linux;
 mod read;
 pub mod shape;
 pub mod snp;

@@ -13,6 +13,7 @@ pub mod image;
 pub mod mrtd;
 pub mod platform;
 pub mod profile;
+pub mod runtime;
 pub mod td_hob;
 
 pub use event::{Input, PredictedEvent, Rtmr, registers};

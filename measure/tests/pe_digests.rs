@@ -127,5 +127,7 @@ fn signed_kernels_say_their_own_digest() {
         let kernel = std::fs::read(&path).unwrap();
         let digest = sha256(&kernel).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(kernel.windows(32).any(|window| window == digest.0), "{}: {digest}", path.display());
+        let version = measure::linux::version(&kernel).unwrap();
+        assert!(path.to_string_lossy().contains(version), "{}: {version}", path.display());
     }
 }

@@ -7,7 +7,7 @@ use measure::eventlog::{EventLog, EventType};
 use measure::firmware::{Firmware, TdxLayout};
 use measure::tdx::image::{Image, StubInputs, load_options};
 use measure::tdx::platform::{AcpiDigests, Platform, PlatformError};
-use measure::tdx::{PredictedEvent, Profile, profile, registers, td_hob};
+use measure::tdx::{PredictedEvent, Profile, profile, registers, runtime, td_hob};
 use measure::uefi::SecureBootVariables;
 use serde_json::Value;
 
@@ -104,6 +104,23 @@ fn dstack_guest_with_64_gib() {
     events.extend(image.events());
     let expected = ["rtmr0", "rtmr1", "rtmr2"].map(|key| hex(&case[key]));
     assert_eq!(registers(&events)[..3], expected);
+}
+
+/// RTMR3 of the same guest: events of its own software.
+#[test]
+fn run_time_events() {
+    let Some(case) = shelf::json("dstack/near-mpc/tcb_info.json") else { return };
+    let mut rtmr3 = Digest384::ZERO;
+    let mut checked = 0;
+    for event in case["event_log"].as_array().unwrap().iter().filter(|event| event["imr"] == 3) {
+        let event_type = u32::try_from(event["event_type"].as_u64().unwrap()).unwrap();
+        let payload = hex::decode(event["event_payload"].as_str().unwrap()).unwrap();
+        let digest = runtime::event_digest(event_type, event["event"].as_str().unwrap(), &payload);
+        assert_eq!(digest, hex(&event["digest"]), "{event}");
+        rtmr3 = rtmr3.extended(&digest);
+        checked += 1;
+    }
+    assert_eq!((checked, rtmr3), (9, hex(&case["rtmr3"])));
 }
 
 /// Not the register, but every event, type and order: six production guests from 4 to 256 GiB, one with 8 GPUs.

@@ -3,6 +3,8 @@
 //! Known are the versions whose logs were seen. edk2-stable202505 and later also measure fw_cfg files and SMBIOS tables, and
 //! have other boot entries: their RTMR0 is not predicted yet, and asking for it is an error.
 
+use crate::eventlog::SeparatorRule;
+
 /// One range of edk2 releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
@@ -60,6 +62,18 @@ impl Profile {
         let release: Option<u32> = digits.and_then(|digits| digits.parse().ok());
         let known = |release| ALL.into_iter().find(|profile| (profile.first..=profile.last).contains(&release));
         release.and_then(known).ok_or_else(|| UnknownProfile(edk2.into()))
+    }
+}
+
+impl Profile {
+    /// How many separators a log of such firmware may have.
+    pub fn separator_rule(&self) -> SeparatorRule {
+        if self.second_separator_in_rtmr0 { SeparatorRule::TwiceInRtmr0 } else { SeparatorRule::OncePerRegister }
+    }
+
+    /// Whether such firmware prefers the unchanged kernel that QEMU 10.0 and later offer.
+    pub fn takes_raw_kernel(&self) -> bool {
+        self.last >= 202_502
     }
 }
 
