@@ -180,11 +180,13 @@ fn two_builds_of_one_output_at_once_are_refused_and_a_dead_one_is_cleared() {
 #[test]
 fn a_build_that_is_not_committed_leaves_nothing() {
     let world = image_world();
-    let staged = build(&request(&world, &world.path("out")), &world.store).unwrap();
-    assert!(staged.artifact_path(artifact::ROOTFS).is_file());
-    drop(staged);
-    assert_eq!(leftovers(&world), 0);
-    assert!(!world.path("out").exists());
+    for output in [world.path("out"), world.path("new/out")] {
+        let staged = build(&request(&world, &output), &world.store).unwrap();
+        assert!(staged.artifact_path(artifact::ROOTFS).is_file());
+        drop(staged);
+        assert_eq!(leftovers(&world), 0);
+        assert!(!output.exists() && !world.path("new").exists());
+    }
 }
 
 #[test]

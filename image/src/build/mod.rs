@@ -45,7 +45,7 @@ pub struct BuildRequest<'a> {
     pub lock_text: &'a str,
     /// The guest binary.
     pub guest: Guest<'a>,
-    /// The image directory to make. Its parent directory must exist.
+    /// The image directory to make. Its parent directory is made too where it is not there.
     pub output: &'a Path,
     /// How many threads work.
     pub jobs: usize,

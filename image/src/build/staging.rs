@@ -23,6 +23,8 @@ pub(super) struct Staging {
     replace: bool,
     lock: File,
     replaced: Option<File>,
+    /// The directory that holds the output was made for it.
+    made_parent: bool,
     committed: bool,
 }
 
@@ -33,12 +35,14 @@ impl Staging {
             return Err(BuildError::OutputName(output));
         };
         check_output(&output, replace)?;
+        let made_parent = !parent.exists();
+        fs::create_dir_all(parent).map_err(BuildError::io("creating", parent))?;
         let mut staging_name = std::ffi::OsString::from(".");
         staging_name.push(name);
         staging_name.push(SUFFIX);
         let directory = parent.join(staging_name);
         let lock = lock(&directory, &output)?;
-        let staging = Self { directory, output, replace, lock, replaced: None, committed: false };
+        let staging = Self { directory, output, replace, lock, replaced: None, made_parent, committed: false };
         staging.clear()?;
         let mode = Permissions::from_mode(0o755);
         fs::set_permissions(&staging.directory, mode).map_err(BuildError::io("preparing", &staging.directory))?;
@@ -105,6 +109,10 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.committed {
             let _ = fs::remove_dir_all(&self.directory);
+            if let Some(parent) = self.output.parent().filter(|_| self.made_parent) {
+                // Not if something else is in it by now.
+                let _ = fs::remove_dir(parent);
+            }
         }
     }
 }
