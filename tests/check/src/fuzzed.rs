@@ -53,6 +53,11 @@ impl Targets {
         let built = manifest.bin.into_iter().map(|bin| (bin.name, bin.path)).collect();
         Ok(Self { built, ..manifest.package.metadata.bullion })
     }
+
+    /// The targets that are built.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        self.built.keys().cloned().collect()
+    }
 }
 
 pub(crate) fn check(root: &Path, metadata: &Metadata, targets: &Targets) -> Result<Outcome, String> {

@@ -12,6 +12,7 @@ mod fuzzed;
 mod licences;
 mod metadata;
 mod network;
+mod prose;
 mod report;
 mod sources;
 mod table;
@@ -55,6 +56,7 @@ fn run() -> Result<Report, String> {
     report.add("panics denied where foreign bytes are read", sources::check_panic_lints(&root, &metadata)?);
     report.add("tracked files", tracked::check(&root, &files, &allow)?);
     report.add("fuzz targets", fuzzed::check(&root, &metadata, &fuzz)?);
+    report.add("what documents point at", prose::check(&root, &files, &fuzz.names())?);
     Ok(report)
 }
 
