@@ -25,6 +25,7 @@ mod guid;
 pub mod linux;
 mod read;
 pub mod shape;
+pub mod smbios;
 pub mod snp;
 pub mod tdx;
 pub mod uefi;
