@@ -8,12 +8,16 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[rustfmt::skip]
 #[path = "../../archive/src/control.rs"]
 mod control;
+#[rustfmt::skip]
 #[path = "../../archive/src/date.rs"]
 mod date;
+#[rustfmt::skip]
 #[path = "../../archive/src/relation.rs"]
 mod relation;
+#[rustfmt::skip]
 #[path = "../../archive/src/version.rs"]
 mod version;
 

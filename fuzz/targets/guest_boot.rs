@@ -5,10 +5,13 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[rustfmt::skip]
 #[path = "../../guest/src/command_line.rs"]
 mod command_line;
+#[rustfmt::skip]
 #[path = "../../guest/src/lines.rs"]
 mod lines;
+#[rustfmt::skip]
 #[path = "../../guest/src/module_list.rs"]
 mod module_list;
 

@@ -4,6 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code, reason = "the module is private in its crate and taken from launcher/src as it is")]
+#[rustfmt::skip]
 #[path = "../../launcher/src/lines.rs"]
 mod lines;
 

@@ -4,6 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code, reason = "the module is private in its crate and taken from image/src/kernel as it is")]
+#[rustfmt::skip]
 #[path = "../../image/src/kernel/modinfo.rs"]
 mod modinfo;
 
