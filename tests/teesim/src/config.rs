@@ -26,9 +26,11 @@ pub(crate) struct Config {
 /// The configuration.
 pub(crate) fn config() -> &'static Config {
     static CONFIG: OnceLock<Config> = OnceLock::new();
+    // QEMU changes its directory when it becomes a daemon.
+    let path = |name| std::env::var_os(name).and_then(|path| std::path::absolute(path).ok());
     CONFIG.get_or_init(|| Config {
-        report: std::env::var_os("TEESIM_REPORT").map(PathBuf::from),
-        pages: std::env::var_os("TEESIM_PAGES").map(PathBuf::from),
+        report: path("TEESIM_REPORT"),
+        pages: path("TEESIM_PAGES"),
         keep_running: std::env::var_os("TEESIM_KEEP_RUNNING").is_some_and(|value| value == "1"),
         smt_disabled: std::env::var_os("TEESIM_SMT").is_some_and(|value| value == "0"),
     })

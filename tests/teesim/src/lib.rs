@@ -7,6 +7,16 @@
 //!
 //! The arithmetic in `snp::digest` and `tdx::mrtd` is nobody else's: this library judges the crates that predict digests and
 //! shares no code with them.
+//!
+//! What is not like the real thing, beyond the guest never running:
+//! - `cbitpos` must be what the host's own CPUID instruction says (leaf 0x8000001F, EBX[5:0]; 0 on most hosts without SEV),
+//!   because QEMU executes it itself. It reaches only the CPUID page, which is not measured.
+//! - The CPUID page is accepted whatever it says, and every CPUID bit of a TD may be configured (`tdx::capabilities`).
+//! - There is no RMP, no Secure EPT and no key: conversions of memory always succeed, and a page is discarded when it becomes
+//!   shared. VCEK, GOSVW and migration are noted or absent.
+//! - A TD may have more vCPUs than the host has CPUs; TDX would refuse that.
+//! - After the launch, vCPU registers can still be read; a TEE would refuse that.
+//! - SEV and SEV-ES guests, KVM_SEV_SNP_ENABLE_REQ_CERTS beyond being accepted, IGVM with other initial states than KVM's.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 

@@ -110,6 +110,7 @@ impl IdBlock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// virtee/sev at 9cf2adb, tests/id-block.rs: a block and the authentication that belongs to it.
     fn vector() -> Option<IdBlock> {
@@ -133,6 +134,21 @@ mod tests {
         // The ID_KEY_DIGEST and AUTHOR_KEY_DIGEST that the same test of virtee/sev expects.
         assert!(hex::encode(block.id_key().digest()).starts_with("59fb2c686dfa4fef49f38339"));
         assert!(hex::encode(block.author_key().unwrap().digest()).starts_with("eed81169fb0cb5e0ec34794f"));
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), ID_BLOCK_SIZE + ID_AUTH_SIZE), author: bool) {
+            let (block, auth) = bytes.split_first_chunk::<ID_BLOCK_SIZE>().unwrap();
+            let mut auth: [u8; ID_AUTH_SIZE] = auth.try_into().unwrap();
+            // As far as the signature, which random bytes do not have.
+            auth[0..4].copy_from_slice(&[1, 0, 0, 0]);
+            auth[0x240..0x244].copy_from_slice(&[2, 0, 0, 0]);
+            let mut block = *block;
+            block[0x50..0x54].copy_from_slice(&[1, 0, 0, 0]);
+            let block = IdBlock::new(block, auth, author);
+            prop_assert_eq!(status(&block, &block.launch_digest(), block.policy()), Some(status::BAD_SIGNATURE));
+        }
     }
 
     #[test]
