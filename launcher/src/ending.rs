@@ -49,7 +49,7 @@ pub enum Ending {
         /// The last lines it printed.
         stderr: Vec<String>,
     },
-    /// The simulated launch is complete.
+    /// The simulated launch is complete, or was refused.
     Simulated {
         /// What the simulator saw.
         report: SimulationReport,
@@ -71,7 +71,8 @@ impl Ending {
     /// The failure this is; `None` where it ended as it should.
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
-            Self::Stopped { .. } | Self::GuestPoweredOff | Self::Simulated { .. } => None,
+            Self::Simulated { report } => report.failed().map(|_| Outcome::Refused),
+            Self::Stopped { .. } | Self::GuestPoweredOff => None,
             Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset | Self::NotReadyInTime { .. } => {
                 Some(Outcome::GuestFailed)
             }
@@ -119,7 +120,10 @@ impl fmt::Display for Ending {
                 write!(f, "QEMU ended by itself ({status})")?;
                 stderr.iter().try_for_each(|line| write!(f, "\n  {line}"))
             }
-            Self::Simulated { .. } => write!(f, "SIMULATED: the launch is complete"),
+            Self::Simulated { report } => match report.failed() {
+                None => write!(f, "SIMULATED: the launch is complete"),
+                Some(reason) => write!(f, "SIMULATED: the launch was refused: {reason}"),
+            },
         }
     }
 }

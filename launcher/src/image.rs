@@ -62,6 +62,8 @@ impl Diagnostic for ImageError {
 impl Image {
     /// Reads the manifest in `directory`.
     pub fn open(directory: &Path) -> Result<Self, ImageError> {
+        // Absolute, because others who read the VM's record have another working directory.
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
         let path = directory.join(manifest::FILE_NAME);
         let unreadable = |source| ImageError::Unreadable { path: path.clone(), source };
         let mut bytes = Vec::new();
@@ -71,6 +73,6 @@ impl Image {
             return Err(ImageError::TooLarge { path });
         }
         let manifest = Manifest::parse(&path.to_string_lossy(), &bytes).map_err(ImageError::Corrupt)?;
-        Ok(Self { directory: directory.to_owned(), manifest, manifest_sha256: Sha256Digest::of(&bytes) })
+        Ok(Self { directory, manifest, manifest_sha256: Sha256Digest::of(&bytes) })
     }
 }

@@ -23,6 +23,9 @@ const QUIT_GRACE: Duration = Duration::from_secs(2);
 /// How long the guest may take to answer a question.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How many lines that mean nothing are passed on. More of them tell nothing more, and a guest can send them for ever.
+const FOREIGN_LINES: u32 = 8;
+
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -105,6 +108,7 @@ pub(crate) struct Life {
     /// When the next step of a stop is due.
     next_step: Option<Instant>,
     ready_deadline: Option<Instant>,
+    foreign_lines: u32,
 }
 
 impl Life {
@@ -120,6 +124,7 @@ impl Life {
             stage: Stage::None,
             next_step: None,
             ready_deadline,
+            foreign_lines: 0,
         }
     }
 
@@ -155,7 +160,7 @@ impl Life {
                 vec![Action::Note(format!("QEMU refused {command}: {}", one_line(&error)))]
             }
             Message::Event { name, data } => self.on_event(now, &name, &data),
-            Message::Unreadable(line) => vec![Action::Note(format!("QEMU said over QMP: {}", one_line(&line)))],
+            Message::Unreadable(line) => self.on_foreign_line("QEMU said over QMP", &line),
             Message::Greeting { .. } | Message::Reply { .. } => vec![],
         }
     }
@@ -203,19 +208,36 @@ impl Life {
                 self.fail(now, Cause::Failed { stage, reason })
             }
             Incoming::Answer { method: Method::Measurements, result } => {
-                match result.and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string())) {
-                    Ok(measurements) => vec![Action::Measured(measurements)],
-                    Err(error) => vec![Action::Note(format!("the guest did not tell its measurements: {error}"))],
+                match result
+                    .and_then(|value| serde_json::from_value::<Measurements>(value).map_err(|error| error.to_string()))
+                {
+                    Ok(Measurements { tee, registers }) => {
+                        let registers = registers.iter().map(|(name, value)| (one_line(name), one_line(value)));
+                        vec![Action::Measured(Measurements { tee, registers: registers.collect() })]
+                    }
+                    Err(error) => {
+                        vec![Action::Note(format!("the guest did not tell its measurements: {}", one_line(&error)))]
+                    }
                 }
             }
             // The guest will not power off: there is nothing to wait for.
             Incoming::Answer { method: Method::PowerOff, result: Err(error) } if self.stage == Stage::Asked => {
-                let mut actions = vec![Action::Note(format!("the guest did not agree to power off: {error}"))];
+                let mut actions =
+                    vec![Action::Note(format!("the guest did not agree to power off: {}", one_line(&error)))];
                 actions.extend(self.quit(now));
                 actions
             }
             Incoming::Answer { .. } => vec![],
-            Incoming::Unreadable(line) => vec![Action::Note(format!("the guest's agent said: {}", one_line(&line)))],
+            Incoming::Unreadable(line) => self.on_foreign_line("the guest's agent said", &line),
+        }
+    }
+
+    fn on_foreign_line(&mut self, who: &str, line: &str) -> Vec<Action> {
+        self.foreign_lines = self.foreign_lines.saturating_add(1);
+        match self.foreign_lines {
+            ..=FOREIGN_LINES => vec![Action::Note(format!("{who}: {}", one_line(line)))],
+            count if count == FOREIGN_LINES + 1 => vec![Action::Note(format!("{who} more that is not shown"))],
+            _ => vec![],
         }
     }
 
@@ -225,6 +247,13 @@ impl Life {
         }
         self.ready = true;
         self.ready_deadline = None;
+        // The guest chose these words, and people will see them.
+        let identity = Identity {
+            guest_version: one_line(&identity.guest_version),
+            kernel_release: one_line(&identity.kernel_release),
+            hostname: one_line(&identity.hostname),
+            ..identity
+        };
         vec![Action::Phase(Phase::Ready), Action::Ready(Box::new(identity)), Action::Ask(Method::Measurements)]
     }
 
@@ -287,9 +316,10 @@ impl Life {
         vec![Action::Kill]
     }
 
-    /// Whether KVM stopped a guest that another accelerator may run.
+    /// Whether KVM stopped a guest that another accelerator may run, and that is still wanted.
     pub(crate) fn kvm_cannot_run(&self) -> bool {
-        self.terms.under_kvm && !self.ready && matches!(self.cause, Some(Cause::InternalError))
+        let stopped_by_kvm = matches!(self.cause, Some(Cause::InternalError));
+        self.terms.under_kvm && !self.ready && stopped_by_kvm && self.stopped_by.is_none()
     }
 
     /// How it ended, now that QEMU is gone. A simulation that went through is told apart by the caller, who has its report.
@@ -299,6 +329,8 @@ impl Life {
             |stage: &str, reason: &str| Ending::GuestFailed { stage: stage.to_owned(), reason: reason.to_owned() };
         match &self.cause {
             Some(Cause::InternalError) if self.kvm_cannot_run() => return Ending::KvmCannotRun,
+            // It was wanted no longer.
+            Some(Cause::InternalError) if !self.ready && self.stopped_by.is_some() => {}
             Some(Cause::InternalError) => return failed("run", "QEMU stopped the guest: internal error"),
             Some(Cause::Failed { stage, reason }) => return failed(stage, reason),
             Some(Cause::Panicked(panic)) => return Ending::GuestPanicked { panic: panic.clone() },

@@ -54,6 +54,15 @@ pub enum Accelerator {
     Tcg,
 }
 
+impl std::fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
 /// What is particular to one TEE. Everything else is the same for all guests.
 trait TeeArguments {
     /// Properties added to `-cpu MODEL`.
@@ -168,7 +177,8 @@ impl CommandLine<'_> {
             let channel = Properties::of("socket").with("id", id).with("fd", &number.to_string());
             arguments.option("-chardev", channel);
         }
-        arguments.option("-mon", Properties::with_first("chardev", "qmp").with("mode", "control"));
+        // `-mon` is deprecated since QEMU 11.1, and what takes its place is not there before.
+        arguments.value("-qmp", "chardev:qmp");
         arguments.value("-serial", "chardev:console");
         let bus = Properties::of("virtio-serial-pci").with("id", "ports").with("bus", "pcie.0").with("addr", "0x4");
         arguments.option("-device", tee_arguments(self.shape).virtio(bus.with("max_ports", "2")));

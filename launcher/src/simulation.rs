@@ -28,6 +28,11 @@ impl SimulationReport {
         Ok(Self { path: path.to_owned(), values: serde_json::from_slice(&bytes)? })
     }
 
+    /// Why the simulated secure processor or TDX module refused the launch, if it did.
+    pub fn failed(&self) -> Option<&str> {
+        self.values.get("failed")?.as_str()
+    }
+
     /// The launch digest (SEV-SNP) or MRTD (TDX) in hex.
     pub fn digest(&self) -> Option<&str> {
         ["launch_digest", "mrtd"].iter().find_map(|key| self.values.get(*key)?.as_str())

@@ -108,7 +108,7 @@ impl Supervision<'_> {
     pub(crate) fn run(mut self) -> io::Result<Outcome> {
         let mut console_open = true;
         let status = loop {
-            let (ready, idle) = self.wait(console_open)?;
+            let (ready, drained) = self.wait(console_open)?;
             for source in ready {
                 self.listen(source, &mut console_open)?;
             }
@@ -116,8 +116,7 @@ impl Supervision<'_> {
             let expired = self.agent.as_mut().map(|agent| agent.expire(now)).unwrap_or_default();
             expired.into_iter().for_each(|answer| self.act(now, Input::Agent(answer)));
             self.act(now, Input::Tick);
-            // What QEMU wrote before it ended is still read: only a round with nothing to read is the last one.
-            if let Some(status) = self.child.ended()?.filter(|_| idle) {
+            if let Some(status) = self.child.ended()?.filter(|_| drained) {
                 break status;
             }
         };
@@ -130,7 +129,8 @@ impl Supervision<'_> {
         })
     }
 
-    /// Waits until a source has something, or a deadline has come. Also says whether no stream had anything.
+    /// Waits until a source has something, or a deadline has come. Also says whether all that QEMU wrote has been read:
+    /// it had ended before this looked, and no stream had anything.
     fn wait(&mut self, console_open: bool) -> io::Result<(Vec<Source>, bool)> {
         let ended = self.child.ended()?.is_some();
         let timeout = if ended { PollTimeout::ZERO } else { self.timeout() };
@@ -145,7 +145,7 @@ impl Supervision<'_> {
             fds.iter().zip(&sources).filter(|(fd, _)| ready(fd)).map(|(_, (source, ..))| *source).collect();
         let streams = [Source::Qmp, Source::Agent, Source::Console, Source::Stderr];
         let idle = !ready.iter().any(|source| streams.contains(source));
-        Ok((ready, idle))
+        Ok((ready, ended && idle))
     }
 
     fn timeout(&self) -> PollTimeout {

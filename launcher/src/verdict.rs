@@ -43,6 +43,9 @@ impl Verdicts {
 
     /// Remembers a verdict. Verdicts of earlier boots are removed: they can never be asked for again.
     pub fn remember(&self, facts: &HostFacts, guest_kernel: &Sha256Digest, verdict: Verdict) -> io::Result<()> {
+        if self.find(facts, guest_kernel) == Some(verdict) {
+            return Ok(());
+        }
         fs::create_dir_all(&self.directory)?;
         let path = self.path(facts, guest_kernel);
         for entry in fs::read_dir(&self.directory)?.flatten() {

@@ -102,11 +102,11 @@ impl Trial<'_> {
     }
 }
 
-/// A QEMU that left by itself after the whole launch, and left a report, has done what was asked.
+/// A QEMU that left by itself, and left a report of the whole launch or of its refusal, has done what was asked.
 fn simulated(mut outcome: Outcome, report: &Path) -> Outcome {
-    if outcome.exited_well
-        && matches!(outcome.ending, Ending::QemuDied { .. })
+    if matches!(outcome.ending, Ending::QemuDied { .. })
         && let Ok(report) = SimulationReport::read(report)
+        && (outcome.exited_well || report.failed().is_some())
     {
         outcome.ending = Ending::Simulated { report };
     }

@@ -170,6 +170,32 @@ fn kvm_that_stops_the_guest() {
 }
 
 #[test]
+fn a_guest_that_is_no_longer_wanted_is_not_tried_again() {
+    let mut case = Case::new();
+    case.give(Input::Stop("SIGINT"));
+    case.status("internal-error");
+    assert!(!case.life.kvm_cannot_run());
+    assert_eq!(case.ending(), Ending::Stopped { by: "SIGINT", how: StopHow::Killed });
+}
+
+#[test]
+fn what_a_guest_says_can_be_shown() {
+    let mut case = Case::new();
+    let identity = Identity { hostname: "a\u{1b}]0;b\u{7}".to_owned(), ..identity() };
+    let actions = case.give(Input::Agent(Incoming::Event(Event::Ready { identity })));
+    assert!(matches!(&actions[1], Action::Ready(identity) if identity.hostname == "a]0;b"), "{actions:?}");
+    let registers = json!({"tee": "none", "registers": {"A\u{1b}": "\u{1b}[2J"}});
+    let answer = Incoming::Answer { method: Method::Measurements, result: Ok(registers) };
+    let actions = case.give(Input::Agent(answer));
+    assert!(
+        matches!(&actions[0], Action::Measured(measurements) if measurements.registers["A"] == "[2J"),
+        "{actions:?}"
+    );
+    let flood: usize = (0..1000).map(|_| case.give(Input::Agent(Incoming::Unreadable("x".repeat(1000)))).len()).sum();
+    assert_eq!(flood, 9);
+}
+
+#[test]
 fn a_stop_before_the_handshake_is_found_by_asking() {
     let mut case = Case::new();
     let actions = case.give(Input::Qmp(Message::Reply { command: "qmp_capabilities", result: Ok(json!({})) }));

@@ -6,7 +6,6 @@ use measure::shape::TeeShape;
 use spec::digest::encode_hex;
 
 use super::{Plan, Role};
-use crate::qemu::Accelerator;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,12 +52,8 @@ impl Plan {
         if let Some((sha256, name)) = &self.firmware {
             line(f, "firmware", format_args!("{} {sha256}", name.as_deref().unwrap_or("NOT PINNED")))?;
         }
-        let accelerator = match (self.accelerator, self.may_fall_back) {
-            (Accelerator::Kvm, true) => "kvm, else tcg",
-            (Accelerator::Kvm, false) => "kvm",
-            (Accelerator::Tcg, _) => "tcg",
-        };
-        line(f, "accelerator", accelerator)?;
+        let fallback = if self.may_fall_back { ", else tcg" } else { "" };
+        line(f, "accelerator", format_args!("{}{fallback}", self.accelerator))?;
         line(f, "artifacts", if self.verify_artifacts { "verified before the start" } else { "NOT VERIFIED" })?;
         let (ready, stop) = (self.ready_timeout.as_secs(), self.stop_timeout.as_secs());
         line(f, "deadlines", format_args!("ready {ready} s, stop {stop} s"))

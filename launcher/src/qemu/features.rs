@@ -121,7 +121,7 @@ fn ask(program: &QemuProgram) -> Result<Features, FeatureError> {
     arguments.value("-display", "none");
     let channel = Properties::of("socket").with("id", "qmp").with("fd", &descriptor::QMP.to_string());
     arguments.option("-chardev", channel);
-    arguments.option("-mon", Properties::with_first("chardev", "qmp").with("mode", "control"));
+    arguments.value("-qmp", "chardev:qmp");
 
     let (mut qmp, theirs) = Qmp::pair().map_err(run)?;
     qmp.execute("qmp_capabilities", None);

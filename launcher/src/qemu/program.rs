@@ -88,7 +88,8 @@ impl QemuProgram {
         Ok(Self { command: vec![text(binary.clone())?], data: Vec::new(), env, binary, by_loader: false })
     }
 
-    /// The same QEMU with a library loaded before all others.
+    /// The same QEMU with a library loaded before all others. Where QEMU was named by the user it must be the program
+    /// itself: the library reaches a wrapper script, but not what that starts.
     pub(crate) fn with_preload(mut self, library: &str) -> Self {
         if self.by_loader {
             self.command.splice(1..1, ["--preload".to_owned(), library.to_owned()]);

@@ -1,20 +1,29 @@
 //! The real QEMU and a real kernel, where they are: `qemu-system-x86_64` in `BULLION_TOOLS`, a bzImage that
-//! `BULLION_TEST_KERNEL` names.
+//! `BULLION_TEST_KERNEL` names, and for TEEs the simulator (`BULLION_TEESIM`), firmware from Debian's packages (a directory,
+//! `BULLION_TEST_FIRMWARE`, with `OVMF.amdsev.fd` and `OVMF.inteltdx.ms.fd`), and a tree with QEMU that is run by its own
+//! loader (`BULLION_TEST_QEMU_TREE`).
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use launcher::plan::Simulation;
 use launcher::qemu::Features;
-use launcher::{Ending, QemuProgram};
+use launcher::{Ending, HostFacts, QemuProgram};
+use spec::Tee;
 
-use crate::fixture::{Fixture, artifacts, write_image};
+use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
 
-fn tool() -> Option<QemuProgram> {
+fn tools() -> Option<PathBuf> {
     let cache = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Some(Path::new(&std::env::var_os("HOME")?).join(".cache"));
     let tools = std::env::var_os("BULLION_TOOLS").map(PathBuf::from);
-    let tools = tools.or_else(|| Some(cache().or_else(home)?.join("bullion/tools/bin")))?;
+    tools.or_else(|| Some(cache().or_else(home)?.join("bullion/tools/bin")))
+}
+
+fn tool() -> Option<QemuProgram> {
+    let tools = tools()?;
     let found = QemuProgram::at(&tools.join("qemu-system-x86_64")).ok();
     if found.is_none() {
         eprintln!("skipped: there is no qemu-system-x86_64 in {}", tools.display());
@@ -85,4 +94,67 @@ fn a_kernel_that_kvm_cannot_run_is_run_by_tcg() {
     eprintln!("{told:#?}");
     // Whatever this host's KVM can do, the kernel comes to its end under one accelerator or the other.
     assert!(matches!(report.unwrap().ending, Ending::GuestPanicked { .. }));
+}
+
+/// What a simulated launch of `tee` reports.
+fn simulated(
+    tee: &str,
+    firmware: [&'static str; 2],
+    kernel: Vec<u8>,
+) -> Option<(Fixture, launcher::simulation::SimulationReport)> {
+    let variable = |key: &str| std::env::var_os(key).map(PathBuf::from);
+    let needed = ["BULLION_TEST_QEMU_TREE", "BULLION_TEESIM", "BULLION_TEST_FIRMWARE"].map(variable);
+    let [Some(tree), Some(preload), Some(directory)] = needed else {
+        eprintln!("skipped: BULLION_TEST_QEMU_TREE, BULLION_TEESIM or BULLION_TEST_FIRMWARE is not set");
+        return None;
+    };
+    let qemu = QemuProgram::from_tree(&tree).unwrap();
+    let facts = HostFacts::probe();
+    if let Err(reason) = facts.supports(Tee::None) {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    let mut fixture = Fixture::new(tee, "ready_timeout_s = 60");
+    let mut files = artifacts();
+    let [name, file] = firmware;
+    files.insert(name, fs::read(directory.join(file)).unwrap());
+    files.insert("vmlinuz", kernel);
+    write_image(&fixture.path("image"), &files, COMMAND_LINE);
+    fixture.options.simulate = Some(Simulation { preload, keep_running: false });
+    let (report, told) = fixture.launch(&qemu);
+    eprintln!("{told:#?}");
+    match report.unwrap().ending {
+        Ending::Simulated { report } => Some((fixture, report)),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn the_snp_launch_measures_what_sev_snp_measure_computes() {
+    let Some(kernel) = kernel() else { return };
+    let Some((fixture, report)) = simulated("snp", ["firmware-snp.fd", "OVMF.amdsev.fd"], kernel) else { return };
+    assert_eq!(report.failed(), None);
+    let host_data = fixture.vm.guest.host_data().unwrap().to_string();
+    assert_eq!(report.values["host_data"], host_data.as_str());
+    assert_eq!((&report.values["policy"], &report.values["vcpus"]), (&"0x30000".into(), &2.into()));
+    let Some(tool) = tools().map(|tools| tools.join("sev-snp-measure")).filter(|tool| tool.exists()) else {
+        eprintln!("skipped: there is no sev-snp-measure");
+        return;
+    };
+    let image = |name: &str| fixture.path("image").join(name);
+    let mut oracle = Command::new(tool);
+    oracle.args(["--mode", "snp", "--vcpus", "2", "--vcpu-type", "EPYC-v4", "--append", COMMAND_LINE]);
+    oracle.arg("--ovmf").arg(image("firmware-snp.fd")).arg("--kernel").arg(image("vmlinuz"));
+    let output = oracle.arg("--initrd").arg(image("initrd")).output().unwrap();
+    assert_eq!(report.digest(), Some(String::from_utf8(output.stdout).unwrap().trim()));
+}
+
+#[test]
+fn the_tdx_launch_goes_through() {
+    let Some(kernel) = kernel() else { return };
+    let Some((fixture, report)) = simulated("tdx", ["firmware-tdx.fd", "OVMF.inteltdx.ms.fd"], kernel) else { return };
+    let mrconfigid = fixture.vm.guest.mrconfigid().unwrap().to_string();
+    assert_eq!(report.values["mrconfigid"], mrconfigid.as_str());
+    assert_eq!(report.values["attributes"], "0x10000000");
+    assert_eq!(report.digest().map(str::len), Some(96));
 }
