@@ -10,14 +10,14 @@ mod shelf;
 use std::path::Path;
 use std::process::Command;
 
+use ::sev::measurement::snp::{SnpMeasurementArgs, snp_calc_launch_digest};
+use ::sev::measurement::vcpu_types::CpuType;
+use ::sev::measurement::vmsa::{GuestFeatures, VMMType};
 use measure::Digest256;
 use measure::firmware::Firmware;
-use measure::snp::{CpuSignature, KernelHashes, LaunchInputs, Vcpu, profile};
+use measure::snp::{CpuSignature, KernelHashes, LaunchInputs, Vcpu, profile, sev};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use sev::measurement::snp::{SnpMeasurementArgs, snp_calc_launch_digest};
-use sev::measurement::vcpu_types::CpuType;
-use sev::measurement::vmsa::{GuestFeatures, VMMType};
 
 const MODELS: [(&str, CpuType); 6] = [
     ("EPYC-v4", CpuType::EpycV4),
@@ -101,16 +101,26 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
+fn kernel_hashes(case: &Case) -> Option<KernelHashes> {
+    let (kernel, initrd, line) = case.kernel.as_ref()?;
+    let initrd = initrd.as_deref().map(Digest256::of);
+    Some(KernelHashes::new(Digest256::of(kernel), initrd, line.as_bytes()).unwrap())
+}
+
+fn vcpu(case: &Case) -> Vcpu {
+    let signature = measure::snp::cpu::signature(MODELS[case.model].0, None).unwrap();
+    Vcpu { signature, sev_features: case.sev_features }
+}
+
 fn ours(case: &Case, image: &[u8]) -> String {
     let firmware = Firmware::parse(image).unwrap();
-    let kernel_hashes = case.kernel.as_ref().map(|(kernel, initrd, line)| {
-        let initrd = initrd.as_deref().map(Digest256::of);
-        KernelHashes::new(Digest256::of(kernel), initrd, line.as_bytes()).unwrap()
-    });
-    let signature = measure::snp::cpu::signature(MODELS[case.model].0, None).unwrap();
-    let vcpu = Vcpu { signature, sev_features: case.sev_features };
-    let inputs =
-        LaunchInputs { firmware: &firmware, kernel_hashes, vcpu, vcpus: case.vcpus, profile: profile::QEMU_KVM };
+    let inputs = LaunchInputs {
+        firmware: &firmware,
+        kernel_hashes: kernel_hashes(case),
+        vcpu: vcpu(case),
+        vcpus: case.vcpus,
+        profile: profile::QEMU_KVM,
+    };
     let digest = inputs.digest().unwrap();
     assert_eq!(inputs.steps().unwrap().last().unwrap().digest, digest);
     digest.to_string()
@@ -141,10 +151,10 @@ fn crate_sev(case: &Case, folder: &Path) -> String {
     digest.unwrap().get_hex_ld()
 }
 
-fn command(program: &Path, case: &Case, folder: &Path) -> String {
+fn command(program: &Path, mode: &str, case: &Case, folder: &Path) -> String {
     let mut command = Command::new(program);
-    command.args(["--mode", "snp", "--vmm-type", "QEMU", "--vcpus", &case.vcpus.to_string()]);
-    command.args(["--vcpu-sig", &measure::snp::cpu::signature(MODELS[case.model].0, None).unwrap().to_string()]);
+    command.args(["--mode", mode, "--vmm-type", "QEMU", "--vcpus", &case.vcpus.to_string()]);
+    command.args(["--vcpu-sig", &vcpu(case).signature.to_string()]);
     command.arg("--guest-features").arg(format!("{:#x}", case.sev_features));
     command.arg("--ovmf").arg(folder.join("firmware"));
     if let Some((_, initrd, line)) = &case.kernel {
@@ -179,7 +189,23 @@ fn agrees_with_crate_sev() {
 #[test]
 fn agrees_with_sev_snp_measure() {
     let Some(program) = shelf::tool("sev-snp-measure") else { return };
-    run(60, |case, image, folder| assert_eq!(ours(case, image), command(&program, case, folder)));
+    run(60, |case, image, folder| assert_eq!(ours(case, image), command(&program, "snp", case, folder)));
+}
+
+/// The digests of SEV and SEV-ES guests, for which crate `sev` needs OpenSSL. The command has the FPU state that KVM gives
+/// to guests of the newer VM type, and no SEV_FEATURES.
+#[test]
+fn agrees_with_sev_snp_measure_on_sev_and_sev_es() {
+    let Some(program) = shelf::tool("sev-snp-measure") else { return };
+    run(12, |case, image, folder| {
+        let firmware = Firmware::parse(image).unwrap();
+        let hashes = kernel_hashes(case);
+        let vcpu = vcpu(case);
+        let es = sev::es_launch_digest(&firmware, hashes.as_ref(), &vcpu, case.vcpus, &profile::QEMU_KVM).unwrap();
+        assert_eq!(es.to_string(), command(&program, "seves", case, folder));
+        let plain = sev::launch_digest(&firmware, hashes.as_ref()).unwrap();
+        assert_eq!(plain.to_string(), command(&program, "sev", case, folder));
+    });
 }
 
 /// What crate `sev` cannot express and the command can: blanks at the ends of the command line, any signature, EC2.
