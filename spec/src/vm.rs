@@ -148,7 +148,8 @@ impl Vm {
     }
 }
 
-fn is_hostname(name: &str) -> bool {
+/// Whether `name` can be a host name: 1 to 63 letters, digits and hyphens, no hyphen at either end.
+pub fn is_hostname(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && !name.starts_with('-')
         && !name.ends_with('-')

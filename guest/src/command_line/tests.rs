@@ -1,0 +1,61 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn line(root: &str, salt: &str, blocks: &str) -> String {
+    format!("console=ttyS0 quiet panic=-1 bullion.root={root} bullion.salt={salt} bullion.blocks={blocks}\n")
+}
+
+#[test]
+fn the_kernels_own_words_are_passed_over() {
+    let root = "ab".repeat(32);
+    let parameters = parse(&line(&root, "00ff", "37")).unwrap();
+    assert_eq!(
+        parameters,
+        RootParameters { root_hash: Sha256Digest([0xab; 32]), salt: vec![0, 0xff], data_blocks: 37 }
+    );
+}
+
+#[test]
+fn a_word_must_be_there_once() {
+    let root = "ab".repeat(32);
+    let good = line(&root, "00", "1");
+    for name in [ROOT, SALT, BLOCKS] {
+        let without: Vec<_> = good.split_ascii_whitespace().filter(|word| !word.starts_with(name)).collect();
+        assert_eq!(parse(&without.join(" ")), Err(CommandLineError::Missing(name)));
+        let twice = format!("{} {good}", good.split_ascii_whitespace().find(|word| word.starts_with(name)).unwrap());
+        assert_eq!(parse(&twice), Err(CommandLineError::Duplicate(name)));
+    }
+    assert_eq!(parse(""), Err(CommandLineError::Missing(ROOT)));
+}
+
+#[test]
+fn one_value_has_one_spelling() {
+    let root = "ab".repeat(32);
+    for bad in ["", "0", "01", "+1", "-1", "1 ", "0x1", "1099511627777", "99999999999999999999"] {
+        assert!(parse(&line(&root, "00", bad)).is_err() || bad == "1 ", "{bad}");
+    }
+    for bad in ["", "0", "0g", "AB", "-", &"00".repeat(257)] {
+        assert!(matches!(parse(&line(&root, bad, "1")), Err(CommandLineError::Malformed { name: SALT, .. })), "{bad}");
+    }
+    for bad in ["", &root[2..], &root.to_uppercase(), &format!("{root}00")] {
+        assert!(matches!(parse(&line(bad, "00", "1")), Err(CommandLineError::Malformed { name: ROOT, .. })), "{bad}");
+    }
+    assert!(parse(&line(&root, "00", "1099511627776")).is_ok());
+}
+
+#[test]
+fn unknown_words_of_ours_are_refused() {
+    let good = line(&"ab".repeat(32), "00", "1");
+    for word in ["bullion.debug", "bullion.debug=1", "bullion.root", "bullion."] {
+        assert_eq!(parse(&format!("{word} {good}")), Err(CommandLineError::Unknown(word.to_owned())));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_never_panics(text in ".{0,300}", words in proptest::collection::vec("bullion\\.(root|salt|blocks)=[0-9a-f]{0,70}", 0..5)) {
+        let _ = parse(&text);
+        let _ = parse(&words.join(" "));
+    }
+}

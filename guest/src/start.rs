@@ -1,0 +1,106 @@
+//! The boot, step by step: from the measured initrd to the verified root file system.
+//!
+//! Every check comes before the step that relies on it, and the switch to the root file system comes last: nothing on any
+//! disk is used before the whole guest is known to be what it says it is.
+
+use spec::Tee;
+use spec::agent::{Configuration, Identity, Measurements, ROOT_DISK_SERIAL};
+use spec::guest_config::GuestConfig;
+use spec::vm::is_hostname;
+
+use crate::agent::Guest;
+use crate::command_line::{self, RootParameters};
+use crate::failure::{Failure, OrFail as _, Stage};
+use crate::{configuration, device_mapper, disks, modules, mounts, process, switch_root, tee, uptime, verity};
+
+/// The host name of a guest that was given none.
+const DEFAULT_HOSTNAME: &str = "bullion";
+
+/// A guest that has started.
+#[derive(Debug)]
+pub(crate) struct Started {
+    root: RootParameters,
+    tee: Tee,
+    hostname: String,
+    configuration: Configuration,
+    kernel_release: String,
+}
+
+/// Starts the guest.
+pub(crate) fn start() -> Result<Started, Failure> {
+    process::harden()?;
+    mounts::mount_kernel_filesystems()?;
+    let text = std::fs::read_to_string("/proc/cmdline").or_fail_doing(Stage::CommandLine, "/proc/cmdline")?;
+    let root = command_line::parse(&text).or_fail(Stage::CommandLine)?;
+    let tee = tee::detect();
+    modules::load_all(tee)?;
+    let device = open_root(&root)?;
+    let (hostname, configuration) = configure(tee)?;
+    switch_root::switch_root(&device)?;
+    let kernel = nix::sys::utsname::uname().or_fail_doing(Stage::Start, "uname")?;
+    let kernel_release = kernel.release().to_string_lossy().into_owned();
+    Ok(Started { root, tee, hostname, configuration, kernel_release })
+}
+
+/// Finds the root disk, checks the top of its tree and opens it. Returns the node of the verified device.
+fn open_root(root: &RootParameters) -> Result<String, Failure> {
+    let disk = disks::wait_for(ROOT_DISK_SERIAL).or_fail(Stage::RootDevice)?;
+    verity::check_top(&disk.node(), disk.bytes, root).or_fail(Stage::Verity)?;
+    let (sectors, parameters) = verity::table(&disk.node(), root);
+    device_mapper::open_verity(sectors, &parameters)
+}
+
+/// Reads the configuration, compares it with the guest's own report and applies it.
+fn configure(tee: Tee) -> Result<(String, Configuration), Failure> {
+    let config = configuration::read()?;
+    let report = tee::own_report(tee).or_fail(Stage::Report)?;
+    let bound = configuration::bind(config.as_ref(), &report).or_fail(Stage::Configuration)?;
+    let hostname = hostname(config.as_ref())?;
+    nix::unistd::sethostname(&hostname).or_fail_doing(Stage::Configuration, "setting the host name")?;
+    Ok((hostname, bound))
+}
+
+fn hostname(config: Option<&GuestConfig>) -> Result<String, Failure> {
+    match config.and_then(|config| config.hostname.as_deref()) {
+        None => Ok(DEFAULT_HOSTNAME.to_owned()),
+        Some(name) if is_hostname(name) => Ok(name.to_owned()),
+        Some(name) => Err(Failure::new(Stage::Configuration, format_args!("\"{name}\" is not a host name"))),
+    }
+}
+
+impl Guest for Started {
+    fn identity(&self) -> Identity {
+        Identity {
+            guest_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_release: self.kernel_release.clone(),
+            root_hash: self.root.root_hash,
+            tee: self.tee,
+            hostname: self.hostname.clone(),
+            configuration: self.configuration.clone(),
+            uptime_ms: self.uptime_ms(),
+        }
+    }
+
+    fn measurements(&self) -> Result<Measurements, String> {
+        tee::own_report(self.tee).map(|report| report.measurements()).map_err(|error| error.to_string())
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        uptime::uptime_ms()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_is_checked_here_too() {
+        let named = |name: &str| GuestConfig { hostname: Some(name.to_owned()), ..GuestConfig::default() };
+        assert_eq!(hostname(None).unwrap(), "bullion");
+        assert_eq!(hostname(Some(&named("web-1"))).unwrap(), "web-1");
+        for bad in ["", "a b", "-a", "a\nb", &"a".repeat(64)] {
+            assert_eq!(hostname(Some(&named(bad))).unwrap_err().stage, Stage::Configuration, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The rest of the guest's life: answers the host, reaps children, waits.
+
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use crate::agent::{self, Guest as _};
+use crate::channel::{Channel, Progress};
+use crate::console;
+use crate::failure::{Failure, OrFail as _, Stage};
+use crate::port::Port;
+use crate::power::PowerOffRequested;
+use crate::process::child_signals;
+use crate::start::Started;
+
+/// Marks of the two sources of events.
+const CHILDREN: u64 = 0;
+const PORT: u64 = 1;
+
+/// A port that is not there is looked for often at first, when its driver may still be at work, and then seldom.
+const EAGER: Duration = Duration::from_secs(1);
+const EAGER_INTERVAL_MS: u16 = 5;
+const IDLE_INTERVAL_MS: u16 = 1000;
+
+/// Says that the guest is ready and serves until the host asks for power-off.
+pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).or_fail_doing(Stage::Supervise, "epoll_create1")?;
+    let signals = SignalFd::with_flags(&child_signals(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .or_fail_doing(Stage::Supervise, "signalfd")?;
+    epoll
+        .add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, CHILDREN))
+        .or_fail_doing(Stage::Supervise, "watching for children")?;
+    let mut channel = Channel::new(agent::ready(&guest));
+    console::ready(&guest.identity());
+    let since = Instant::now();
+    let mut port = None;
+    loop {
+        if port.is_none() {
+            port = open_port(&epoll)?;
+        }
+        if let Some(open) = &mut port {
+            match channel.advance(open, &guest) {
+                Ok(Progress::Waiting) => {}
+                Ok(Progress::PowerOff(reply)) => {
+                    port.into_iter().for_each(|port| port.finish(&reply));
+                    return Ok(PowerOffRequested);
+                }
+                // The port was taken away. Closing it takes it out of the epoll set.
+                Err(_) => {
+                    port = None;
+                    channel.host_left();
+                }
+            }
+        }
+        let timeout = match port {
+            Some(_) => EpollTimeout::NONE,
+            None if since.elapsed() < EAGER => EAGER_INTERVAL_MS.into(),
+            None => IDLE_INTERVAL_MS.into(),
+        };
+        if wait(&epoll, timeout)? {
+            channel.host_left();
+        }
+        reap(&signals)?;
+    }
+}
+
+/// Opens the port and watches it for changes. Only changes: the driver reports a host that is not connected as a hang-up
+/// for as long as it lasts, and a level-triggered wait would spin.
+fn open_port(epoll: &Epoll) -> Result<Option<Port>, Failure> {
+    let Some(port) = Port::open() else { return Ok(None) };
+    let changes = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+    epoll.add(&port, EpollEvent::new(changes, PORT)).or_fail_doing(Stage::Supervise, "watching the port")?;
+    Ok(Some(port))
+}
+
+/// Waits for an event; true when the host has left the port.
+fn wait(epoll: &Epoll, timeout: EpollTimeout) -> Result<bool, Failure> {
+    let mut events = [EpollEvent::empty(); 2];
+    let count = match epoll.wait(&mut events, timeout) {
+        Err(Errno::EINTR) => 0,
+        other => other.or_fail_doing(Stage::Supervise, "epoll_wait")?,
+    };
+    Ok(events.iter().take(count).any(|event| event.data() == PORT && event.events().contains(EpollFlags::EPOLLHUP)))
+}
+
+/// Collects every child that has ended, own or orphaned.
+fn reap(signals: &SignalFd) -> Result<(), Failure> {
+    while signals.read_signal().or_fail_doing(Stage::Supervise, "reading a signal")?.is_some() {}
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            break;
+        }
+    }
+    Ok(())
+}
