@@ -1,9 +1,11 @@
 # Shared by scripts/demo and scripts/test: building the programs, and getting the locked inputs. Sourced, not run.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-BULLION=$ROOT/target/release/bullion
+# The demo runs what a user would install; the tests run the profile that they are compiled with anyway.
+PROFILE=${PROFILE:-release}
+BULLION=$ROOT/target/$PROFILE/bullion
 export BULLION_GUEST=$ROOT/target/guest/bullion-guest
-export BULLION_TEESIM=$ROOT/target/release/libteesim.so
+export BULLION_TEESIM=$ROOT/target/$PROFILE/libteesim.so
 CACHE=${BULLION_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bullion}
 
 say() { printf '%s\n' "$*" >&2; }
@@ -15,7 +17,9 @@ cargo_locked() {
 }
 
 build_programs() {
-  cargo_locked build --release --quiet -p bullion -p bullion-teesim
+  local words=(--quiet -p bullion -p bullion-teesim)
+  [ "$PROFILE" = release ] && words+=(--release)
+  cargo_locked build "${words[@]}"
   "$ROOT/scripts/build-guest" >/dev/null
 }
 

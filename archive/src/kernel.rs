@@ -1,8 +1,8 @@
 //! The packages that hold a kernel and its modules.
 //!
 //! Debian's `linux-image-cloud-amd64` is a metapackage. Up to 6.18 it leads to one package with everything; from 6.19 on
-//! `linux-image-VERSION` is a metapackage too, and `linux-binary-VERSION` and `linux-modules-VERSION` hold the files. What
-//! else these depend on (an initramfs generator, kmod) is for hosts that build their own initrd.
+//! `linux-image-VERSION` is a metapackage too, and `linux-binary-VERSION` and `linux-modules-VERSION` hold the files, and
+//! `linux-base-VERSION` the list of what is built in. What else these depend on (an initramfs generator, kmod) is for hosts that build their own initrd.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::resolve::{self, ResolveError};
 use crate::universe::{Id, Universe};
 
 /// Names of packages that are part of a kernel.
-const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
+const PARTS: [&str; 4] = ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"];
 /// A package that leads to others and unpacks to less than this is a metapackage: nothing in it is of use.
 const METAPACKAGE_KIB: u64 = 1024;
 

@@ -31,7 +31,9 @@ impl Failure {
     /// A file that cannot be read or written.
     pub(crate) fn file(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         let outcome = match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory | std::io::ErrorKind::NotADirectory => Outcome::Usage,
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory | std::io::ErrorKind::NotADirectory => {
+                Outcome::Usage
+            }
             _ => Outcome::HostCannot,
         };
         Self::new(outcome, format!("{doing} {}: {error}", path.display()))

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use spec::lock::Lock;
-use spec::manifest::{FILE_NAME, Manifest};
 use spec::recipe::{MAX_CHAIN, Recipe, RecipeFile, flatten};
 use spec::vm::Vm;
 use spec::{Outcome, SyntaxError};
@@ -66,8 +65,11 @@ pub(crate) fn lock_path(recipe: &Path) -> PathBuf {
 pub(crate) fn lock(path: &Path, recipe_path: &Path, recipe: &Recipe) -> Result<LoadedLock, Failure> {
     let relock = || format!("run: bullion lock {}", recipe_path.display());
     if !path.exists() {
-        return Err(Failure::new(Outcome::Usage, format!("{} is not locked: there is no {}", recipe_path.display(), path.display()))
-            .with_hint(relock()));
+        return Err(Failure::new(
+            Outcome::Usage,
+            format!("{} is not locked: there is no {}", recipe_path.display(), path.display()),
+        )
+        .with_hint(relock()));
     }
     let text = read_text(path)?;
     let lock = Lock::parse(&path.display().to_string(), &text)?;
@@ -101,24 +103,14 @@ pub(crate) fn vm(path: &Path) -> Result<(Vm, PathBuf), Failure> {
     Ok((vm, image))
 }
 
-/// Reads the manifest of an image directory.
-pub(crate) fn manifest(image: &Path) -> Result<Manifest, Failure> {
-    let path = image.join(FILE_NAME);
-    let bytes = std::fs::read(&path).map_err(|error| {
-        Failure::file("reading", &path, &error).with_hint(format!("{} is not an image directory, or its build did not finish; build it with: bullion build RECIPE -o {}", image.display(), image.display()))
-    })?;
-    // A manifest that does not parse is an input that is not what it should be, not a slip of the user.
-    Manifest::parse(&path.display().to_string(), &bytes).map_err(|error| {
-        Failure { outcome: Outcome::InputMismatch, ..Failure::from(error) }
-            .with_hint("the manifest is damaged or of another version: build the image again")
-    })
-}
-
 /// Opens the cache.
 pub(crate) fn open_store(arguments: &Arguments) -> Result<Store, Failure> {
     let directory = arguments.cache_dir.clone().or_else(Store::default_dir).ok_or_else(|| {
-        Failure::new(Outcome::HostCannot, "there is no cache directory: neither BULLION_CACHE, XDG_CACHE_HOME nor HOME is set")
-            .with_hint("name one with --cache-dir DIR")
+        Failure::new(
+            Outcome::HostCannot,
+            "there is no cache directory: neither BULLION_CACHE, XDG_CACHE_HOME nor HOME is set",
+        )
+        .with_hint("name one with --cache-dir DIR")
     })?;
     Ok(Store::open(&directory)?)
 }

@@ -4,7 +4,9 @@ mod args;
 mod failure;
 mod inputs;
 mod printer;
+mod tree;
 mod verbs;
+mod weigh;
 
 use std::process::ExitCode;
 

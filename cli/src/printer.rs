@@ -22,7 +22,8 @@ pub(crate) struct Printer {
 
 impl Printer {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
-        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour =
+            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { json, quiet, colour, bar: RefCell::new(None) }
     }
 
@@ -34,7 +35,7 @@ impl Printer {
     /// One line of data for people. Says nothing under `--json`, where `value` carries the data.
     pub(crate) fn line(&self, text: impl Display) {
         if !self.json {
-            out(&format!("{text}\n"));
+            out(format!("{text}\n").as_bytes());
         }
     }
 
@@ -42,15 +43,15 @@ impl Printer {
     pub(crate) fn value(&self, value: &impl Serialize) {
         if self.json {
             match serde_json::to_string_pretty(value) {
-                Ok(text) => out(&format!("{text}\n")),
+                Ok(text) => out(format!("{text}\n").as_bytes()),
                 Err(error) => self.warning(format_args!("cannot write JSON: {error}")),
             }
         }
     }
 
-    /// Raw text to stdout, whatever the mode.
-    pub(crate) fn raw(&self, text: &str) {
-        out(text);
+    /// Raw bytes to stdout, whatever the mode.
+    pub(crate) fn raw(&self, bytes: &[u8]) {
+        out(bytes);
     }
 
     /// What is going on; silenced by `--quiet`.
@@ -67,7 +68,19 @@ impl Printer {
 
     /// The end of a verb that failed.
     pub(crate) fn failure(&self, failure: &Failure) {
-        let (first, causes) = failure.messages.split_first().map_or(("unknown failure", &[][..]), |(first, rest)| (first, rest));
+        self.text_failure(failure);
+        self.value(&serde_json::json!({ "error": {
+            "outcome": format!("{:?}", failure.outcome),
+            "exit_code": failure.outcome.code(),
+            "messages": failure.messages,
+            "hint": failure.hint,
+        }}));
+    }
+
+    /// A failure as text only, for a verb that has JSON of its own to print.
+    pub(crate) fn text_failure(&self, failure: &Failure) {
+        let (first, causes) =
+            failure.messages.split_first().map_or(("unknown failure", &[][..]), |(first, rest)| (first, rest));
         self.above_bar(&format!("{} {first}", self.paint("31;1", "error:")));
         for cause in causes {
             self.above_bar(&format!("  {cause}"));
@@ -75,12 +88,6 @@ impl Printer {
         if let Some(hint) = &failure.hint {
             self.above_bar(&format!("{} {hint}", self.paint("36;1", "hint:")));
         }
-        self.value(&serde_json::json!({ "error": {
-            "outcome": format!("{:?}", failure.outcome),
-            "exit_code": failure.outcome.code(),
-            "messages": failure.messages,
-            "hint": failure.hint,
-        }}));
     }
 
     /// Starts a progress bar over `bytes`; drawn on a terminal only.
@@ -98,6 +105,13 @@ impl Printer {
     pub(crate) fn advance_bar(&self, bytes: u64) {
         if let Some(bar) = &*self.bar.borrow() {
             bar.inc(bytes);
+        }
+    }
+
+    /// Moves the bar back: what had arrived was thrown away.
+    pub(crate) fn rewind_bar(&self, bytes: u64) {
+        if let Some(bar) = &*self.bar.borrow() {
+            bar.set_position(bar.position().saturating_sub(bytes));
         }
     }
 
@@ -121,15 +135,19 @@ impl Printer {
 }
 
 /// Writes to stdout; a reader that went away (`bullion ps | head`) ends the program quietly, as it does for other tools.
-fn out(text: &str) {
+fn out(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+    if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
         std::process::exit(0);
     }
 }
 
-/// A size for people: `13.0 MB`.
-pub(crate) fn megabytes(bytes: u64) -> String {
-    let tenths = (bytes + 50_000) / 100_000;
-    format!("{}.{} MB", tenths / 10, tenths % 10)
+/// A size for people: `151 B`, `14.0 kB`, `13.0 MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let tenths = |unit: u64| (bytes + unit / 20) / (unit / 10);
+    match bytes {
+        0..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{}.{} kB", tenths(1000) / 10, tenths(1000) % 10),
+        _ => format!("{}.{} MB", tenths(1_000_000) / 10, tenths(1_000_000) % 10),
+    }
 }

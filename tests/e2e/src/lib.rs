@@ -1,1 +1,172 @@
-//! placeholder
+//! Running the program `bullion` as a user would, for the end-to-end tests.
+//!
+//! `scripts/test` builds the program, fetches the locked inputs and names everything in the environment; where it did not,
+//! the tests say "skipped" and why.
+#![allow(clippy::print_stderr, clippy::unwrap_used, clippy::panic, reason = "test support: failing loudly is its job")]
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// What the environment of a test offers.
+#[derive(Debug, Clone)]
+pub struct Bench {
+    /// The program under test.
+    pub bullion: PathBuf,
+    /// The recipe of the minimal image, with its lock beside it.
+    pub recipe: PathBuf,
+    /// The recipe of the QEMU tree, with its lock beside it.
+    pub vmm: PathBuf,
+    /// Whether the inputs come from a lock that was made on the spot.
+    pub unpublished: bool,
+}
+
+/// What a run of the program gave.
+#[derive(Debug)]
+pub struct Run {
+    /// The exit code; -1 if a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Run {
+    /// The JSON on standard output.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
+    }
+
+    /// Asserts the exit code, and that standard error holds each of `texts`.
+    #[track_caller]
+    pub fn expect(self, code: i32, texts: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        for text in texts {
+            assert!(self.stderr.contains(text), "\"{text}\" is not in standard error: {self:#?}");
+        }
+        self
+    }
+}
+
+/// Says that a test was skipped, and why.
+pub fn skipped(reason: &str) {
+    eprintln!("skipped: {reason}");
+}
+
+/// What the environment offers; `None` (and a word why) where `scripts/test` did not prepare it.
+pub fn bench() -> Option<Bench> {
+    let path = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.exists());
+    let found = (|| {
+        Some(Bench {
+            bullion: path("BULLION_BIN")?,
+            recipe: path("BULLION_TEST_RECIPE")?,
+            vmm: path("BULLION_TEST_VMM")?,
+            unpublished: std::env::var("BULLION_TEST_UNPUBLISHED").is_ok_and(|value| value == "yes"),
+        })
+    })();
+    if found.is_none() {
+        skipped("end-to-end test: BULLION_BIN, BULLION_TEST_RECIPE and BULLION_TEST_VMM are set by scripts/test only");
+    }
+    found
+}
+
+/// A judge from the locked tool tree, such as `fsck.erofs`; `None` (and a word why) where it is not there.
+pub fn judge(name: &str) -> Option<Command> {
+    let directory = std::env::var_os("BULLION_TOOLS").map(PathBuf::from).unwrap_or_default();
+    let path = directory.join(name);
+    if path.exists() {
+        return Some(Command::new(path));
+    }
+    skipped(&format!("{name} is not in BULLION_TOOLS"));
+    None
+}
+
+impl Bench {
+    /// The program with `arguments`, not started.
+    pub fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = Command::new(&self.bullion);
+        command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn run(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
+        run(&mut self.command(arguments))
+    }
+
+    /// Builds the minimal image into `output`.
+    #[track_caller]
+    pub fn build(&self, output: &Path) {
+        self.run([OsStr::new("build"), self.recipe.as_os_str(), OsStr::new("-o"), output.as_os_str()]).expect(0, &[]);
+    }
+
+    /// The minimal image, built once for all tests of one test program. Never change it: take `copy_image`.
+    pub fn image(&self) -> &'static Path {
+        static IMAGE: OnceLock<tempfile::TempDir> = OnceLock::new();
+        let directory = IMAGE.get_or_init(|| {
+            let directory = tempfile::tempdir().unwrap();
+            self.build(&directory.path().join("minimal"));
+            directory
+        });
+        static PATH: OnceLock<PathBuf> = OnceLock::new();
+        PATH.get_or_init(|| directory.path().join("minimal"))
+    }
+
+    /// A copy of the minimal image that a test may spoil.
+    pub fn copy_image(&self, to: &Path) -> PathBuf {
+        let target = to.join("image");
+        std::fs::create_dir(&target).unwrap();
+        for entry in std::fs::read_dir(self.image()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+        }
+        target
+    }
+
+    /// The words that make `launch` use the QEMU tree under test.
+    pub fn vmm_words(&self) -> Vec<String> {
+        if self.unpublished { vec!["--vmm".to_owned(), self.vmm.display().to_string()] } else { Vec::new() }
+    }
+
+    /// Writes a VM description into `directory` and gives its path.
+    pub fn vm(&self, directory: &Path, name: &str, tee: &str, vcpus: u32, image: &Path) -> PathBuf {
+        let path = directory.join(format!("{name}.vm.toml"));
+        let text = format!(
+            "schema = 1\nname = \"{name}\"\nimage = \"{}\"\ntee = \"{tee}\"\nvcpus = {vcpus}\nmemory = \"512MiB\"\n[guest]\nhostname = \"{name}\"\n",
+            image.display()
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Launches a VM description with further words.
+    pub fn launch(&self, vm: &Path, words: &[&str]) -> Run {
+        let mut arguments = vec!["launch".to_owned(), vm.display().to_string()];
+        arguments.extend(self.vmm_words());
+        arguments.extend(words.iter().map(|word| (*word).to_owned()));
+        self.run(arguments)
+    }
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub fn run(command: &mut Command) -> Run {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// The names in a directory, sorted: to see that nothing was left behind.
+pub fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

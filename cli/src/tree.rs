@@ -1,0 +1,32 @@
+//! Trees of tools in the cache, and how their programs are run: by the tree's own loader, so that the host's C library
+//! does not matter.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use image::UnpackedTree;
+use spec::Sha256Digest;
+use spec::recipe::Recipe;
+use store::Store;
+
+use crate::failure::Failure;
+use crate::inputs::LoadedLock;
+
+/// The loader inside a tree (x86-64 ABI, PT_INTERP of Debian's programs).
+pub(crate) const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
+
+/// The tree of a lock, unpacked into the cache first where it is not there.
+pub(crate) fn unpacked(recipe: &Recipe, lock: &LoadedLock, store: &Store) -> Result<UnpackedTree, Failure> {
+    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(image::unpack_tree(recipe, &lock.lock, &Sha256Digest::of(lock.text.as_bytes()), store, jobs)?)
+}
+
+/// Where the loader looks for libraries.
+pub(crate) fn library_path(root: &Path) -> OsString {
+    let mut path = root.join("usr/lib/x86_64-linux-gnu").into_os_string();
+    for more in ["usr/lib/x86_64-linux-gnu/systemd", "usr/lib"] {
+        path.push(":");
+        path.push(root.join(more));
+    }
+    path
+}

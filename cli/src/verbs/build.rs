@@ -1,0 +1,76 @@
+//! `bullion build`: locked inputs to an image directory, then the expected measurements into its manifest.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use image::{BuildRequest, Guest};
+use spec::Outcome;
+use spec::lock::Standing;
+use spec::manifest::{FILE_NAME, Manifest};
+
+use crate::args::{Arguments, Build};
+use crate::failure::Failure;
+use crate::inputs;
+use crate::printer::{Printer, size};
+use crate::weigh;
+
+pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Result<u8, Failure> {
+    let begun = Instant::now();
+    let loaded = inputs::recipe(&verb.recipe)?;
+    let lock_path = verb.lock.clone().unwrap_or_else(|| inputs::lock_path(&verb.recipe));
+    let lock = inputs::lock(&lock_path, &verb.recipe, &loaded.recipe)?;
+    let guest = read_guest(verb.guest.as_deref())?;
+    let store = inputs::open_store(arguments)?;
+    let request = BuildRequest {
+        recipe: &loaded.recipe,
+        recipe_dir: &loaded.directory,
+        lock: &lock.lock,
+        lock_text: &lock.text,
+        guest: Guest { bytes: &guest, origin: "host" },
+        output: &verb.output,
+        jobs: verb.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
+        replace: verb.replace,
+    };
+    let mut staged = image::build(&request, &store)?;
+    if !verb.no_references {
+        let references = weigh::references(staged.directory(), &staged.manifest)?;
+        staged.manifest.references = references;
+    }
+    let manifest = staged.commit()?;
+    report(&verb.output, &manifest, printer);
+    printer.note(format_args!("built in {:.2} s", begun.elapsed().as_secs_f64()));
+    if manifest.standing == Standing::Unpublished {
+        printer.warning("UNPUBLISHED: this image comes from a lock that was made on the spot; it is not golden");
+    }
+    printer.value(&manifest);
+    Ok(0)
+}
+
+fn report(output: &Path, manifest: &Manifest, printer: &Printer) {
+    printer.line(format_args!("{} (class dev: the guest binary has no locked origin)", output.display()));
+    for (name, artifact) in &manifest.artifacts {
+        printer.line(format_args!("  {name:<16} {:>9}  sha256 {}", size(artifact.size), artifact.sha256));
+    }
+    printer.line(format_args!("  verity root hash  {}", manifest.verity.root_hash));
+    printer.line(format_args!("  {} locked packages, kernel {}", manifest.inputs.len(), manifest.kernel_version));
+    printer.line(format_args!(
+        "  {FILE_NAME} has {} expected SNP launch digests and {} MRTD",
+        manifest.references.snp.len(),
+        manifest.references.tdx.len()
+    ));
+}
+
+/// Finds and reads the guest binary.
+fn read_guest(given: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let beside = || Some(std::env::current_exe().ok()?.parent()?.join("bullion-guest"));
+    let variable = std::env::var_os("BULLION_GUEST").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = given
+        .map(Path::to_path_buf)
+        .or(variable)
+        .or_else(|| beside().filter(|path| path.is_file()))
+        .unwrap_or_else(|| PathBuf::from("target/guest/bullion-guest"));
+    std::fs::read(&path).map_err(|error| {
+        Failure::new(Outcome::HostCannot, format!("reading the guest binary {}: {error}", path.display()))
+            .with_hint("build it with scripts/build-guest, or name one with --guest FILE")
+    })
+}

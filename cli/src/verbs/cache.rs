@@ -1,0 +1,92 @@
+//! `bullion cache`: what the cache of locked inputs holds, whether it is sound, and removing what is not needed.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use spec::Outcome;
+use store::{Entry, Keep, Kind};
+
+use crate::args::{Arguments, Cache, CacheAction};
+use crate::failure::Failure;
+use crate::inputs;
+use crate::printer::{Printer, size};
+
+#[derive(Serialize)]
+struct Row {
+    kind: &'static str,
+    path: String,
+    bytes: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments, verb: &Cache, printer: &Printer) -> Result<u8, Failure> {
+    let store = inputs::open_store(arguments)?;
+    match &verb.action {
+        CacheAction::List => list(&store, printer),
+        CacheAction::Verify => verify(&store, printer),
+        CacheAction::Prune { keep } => prune(&store, keep, printer),
+    }
+}
+
+fn rows(entries: &[Entry]) -> Vec<Row> {
+    let row =
+        |entry: &Entry| Row { kind: kind_word(entry.kind), path: entry.path.display().to_string(), bytes: entry.bytes };
+    entries.iter().map(row).collect()
+}
+
+fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Blob => "blob",
+        Kind::Tree => "tree",
+        Kind::Partial => "partial",
+        Kind::Other => "other",
+    }
+}
+
+fn list(store: &store::Store, printer: &Printer) -> Result<u8, Failure> {
+    let entries = store.entries()?;
+    let rows = rows(&entries);
+    for row in &rows {
+        printer.line(format_args!("{:<8} {:>10}  {}", row.kind, size(row.bytes), row.path));
+    }
+    let total: u64 = rows.iter().map(|row| row.bytes).sum();
+    printer.line(format_args!("{} entries, {} in {}", rows.len(), size(total), store.root().display()));
+    printer.value(&serde_json::json!({ "directory": store.root(), "entries": rows, "bytes": total }));
+    Ok(0)
+}
+
+fn verify(store: &store::Store, printer: &Printer) -> Result<u8, Failure> {
+    let mut damaged = Vec::new();
+    let mut checked = 0;
+    for entry in store.entries()?.iter().filter(|entry| entry.kind == Kind::Blob) {
+        let Some(sha256) = &entry.sha256 else { continue };
+        checked += 1;
+        if let Err(error) = store.verify(sha256, entry.bytes) {
+            printer.warning(&error);
+            damaged.push(entry.path.display().to_string());
+        }
+    }
+    printer.line(format_args!("{checked} blobs checked, {} damaged", damaged.len()));
+    printer.value(&serde_json::json!({ "checked": checked, "damaged": damaged }));
+    if damaged.is_empty() {
+        return Ok(0);
+    }
+    Err(Failure::new(Outcome::InputMismatch, format!("{} cached files do not hash to their names", damaged.len()))
+        .with_hint("remove them and fetch again: bullion cache prune, then bullion fetch RECIPE"))
+}
+
+fn prune(store: &store::Store, keep: &[std::path::PathBuf], printer: &Printer) -> Result<u8, Failure> {
+    let mut wanted = BTreeSet::new();
+    for path in keep {
+        let loaded = inputs::recipe(path)?;
+        let lock = inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?;
+        wanted.insert(spec::Sha256Digest::of(lock.text.as_bytes()));
+        wanted.extend(lock.lock.package.iter().map(|package| package.sha256));
+    }
+    let pruned = store.prune(if keep.is_empty() { Keep::Nothing } else { Keep::Only(&wanted) })?;
+    for entry in &pruned.in_use {
+        printer.warning(format_args!("{} is in use and was kept", entry.path.display()));
+    }
+    printer.line(format_args!("{} entries removed, {} freed", pruned.removed.len(), size(pruned.bytes())));
+    printer.value(&serde_json::json!({ "removed": rows(&pruned.removed), "in_use": rows(&pruned.in_use), "bytes": pruned.bytes() }));
+    Ok(0)
+}

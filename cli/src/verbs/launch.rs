@@ -1,0 +1,288 @@
+//! `bullion launch`: plans a launch, carries it out, shows the console, and says how it ended.
+
+use std::path::{Path, PathBuf};
+
+use launcher::plan::Simulation;
+use launcher::screen::Screen;
+use launcher::{Directories, Ending, Image, Options, Progress, QemuProgram, Report, Request};
+use serde::Serialize;
+use serde_json::{Value, json};
+use spec::agent::{Identity, Measurements};
+use spec::manifest::{Manifest, artifact};
+use spec::vm::Vm;
+use spec::{Outcome, Tee};
+
+use crate::args::{Arguments, Launch};
+use crate::failure::Failure;
+use crate::inputs;
+use crate::printer::Printer;
+use crate::tree;
+use crate::weigh::{self, SnpWanted};
+
+pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Result<u8, Failure> {
+    let (vm, named) = inputs::vm(&verb.vm)?;
+    let image = Image::open(verb.image.as_deref().unwrap_or(&named))?;
+    let store = inputs::open_store(arguments)?;
+    // The tree is held for as long as QEMU runs, so that no `cache prune` takes it away.
+    let (_hold, program) = qemu(verb, &store)?;
+    let options = options(verb)?;
+    let pins = inputs::pins()?;
+    let directories = Directories::from_environment();
+    let request = Request {
+        vm: &vm,
+        image: &image,
+        pins: &pins,
+        program: &program,
+        options: &options,
+        cache: store.root(),
+        directories: &directories,
+    };
+    let expected = expected(&vm, &image)?;
+    if verb.plan {
+        return show_plan(&request, expected.as_ref(), printer);
+    }
+    let screen = if printer.json() { None } else { Screen::new(&std::io::stdout()).ok() };
+    let report = launcher::launch(&request, screen, &mut |progress| tell(progress, printer))?;
+    finish(&vm, report, expected, verb, printer)
+}
+
+/// The QEMU to run, and what keeps it in the cache meanwhile.
+fn qemu(verb: &Launch, store: &store::Store) -> Result<(Option<image::UnpackedTree>, QemuProgram), Failure> {
+    if let Some(path) = &verb.qemu {
+        return Ok((None, QemuProgram::at(path)?));
+    }
+    let (recipe, lock) = match &verb.vmm {
+        Some(path) => {
+            let loaded = inputs::recipe(path)?;
+            let lock = inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?;
+            (loaded.recipe, lock)
+        }
+        None => inputs::pinned_vmm()?,
+    };
+    let tree = tree::unpacked(&recipe, &lock, store).map_err(|failure| match failure.outcome {
+        Outcome::InputMismatch => {
+            failure.with_hint("fetch the pinned QEMU with: bullion fetch --vmm, or name another with --qemu PATH")
+        }
+        _ => failure,
+    })?;
+    let program = QemuProgram::from_tree(&tree.root())?;
+    Ok((Some(tree), program))
+}
+
+fn options(verb: &Launch) -> Result<Options, Failure> {
+    let simulate = if verb.simulate { Some(Simulation { preload: simulator()?, keep_running: false }) } else { None };
+    Ok(Options { simulate, dangerously_skip_artifact_verification: verb.dangerously_skip_artifact_verification })
+}
+
+/// Finds the simulator: `$BULLION_TEESIM`, else beside this program.
+fn simulator() -> Result<PathBuf, Failure> {
+    let variable = std::env::var_os("BULLION_TEESIM").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let beside = || Some(std::env::current_exe().ok()?.parent()?.join("libteesim.so"));
+    let path = variable.or_else(beside).filter(|path| path.is_file()).and_then(|path| path.canonicalize().ok());
+    path.ok_or_else(|| {
+        Failure::new(
+            Outcome::HostCannot,
+            "the simulator libteesim.so is neither at $BULLION_TEESIM nor beside this program",
+        )
+        .with_hint("build it with: cargo build --release -p bullion-teesim")
+    })
+}
+
+/// What the TEE should measure: name and value.
+struct Expected {
+    key: &'static str,
+    value: String,
+}
+
+fn expected(vm: &Vm, image: &Image) -> Result<Option<Expected>, Failure> {
+    let has_firmware = |name: &str| image.manifest.artifacts.contains_key(name);
+    match vm.tee {
+        Tee::Snp if has_firmware(artifact::FIRMWARE_SNP) => {
+            let value = snp_digest(vm, &image.directory, &image.manifest)?;
+            Ok(value.map(|value| Expected { key: "launch_digest", value }))
+        }
+        Tee::Tdx if has_firmware(artifact::FIRMWARE_TDX) => {
+            let value = weigh::tdx(&image.directory, &image.manifest)?.mrtd.to_string();
+            Ok(Some(Expected { key: "mrtd", value }))
+        }
+        // The plan refuses a TEE without firmware, with its own message.
+        Tee::None | Tee::Snp | Tee::Tdx => Ok(None),
+    }
+}
+
+/// The launch digest; none where it depends on the host (`cpu = "host"`).
+fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest) -> Result<Option<String>, Failure> {
+    let cpu = vm.cpu_model();
+    if matches!(cpu, "host" | "max") {
+        return Ok(None);
+    }
+    let wanted = SnpWanted {
+        vcpus: &[vm.vcpus],
+        cpus: &[cpu.to_owned()],
+        signature: None,
+        sev_features: measure::shape::SnpShape::SNP_ACTIVE,
+    };
+    Ok(weigh::snp(directory, manifest, &wanted)?.first().map(|reference| reference.launch_digest.to_string()))
+}
+
+fn show_plan(request: &Request<'_>, expected: Option<&Expected>, printer: &Printer) -> Result<u8, Failure> {
+    let mut plan = launcher::launch::plan_only(request)?;
+    plan.expected_measurements =
+        expected.iter().map(|expected| (expected.key.to_owned(), expected.value.clone())).collect();
+    printer.line(&plan);
+    printer.value(&json!({
+        "name": plan.name,
+        "tee": plan.tee,
+        "accelerator": plan.accelerator.to_string(),
+        "argv": plan.argv,
+        "env": plan.env,
+        "expected": expected_json(expected),
+        "notes": plan.notes,
+    }));
+    Ok(0)
+}
+
+fn expected_json(expected: Option<&Expected>) -> Value {
+    expected.map_or(Value::Null, |expected| json!({ expected.key: expected.value }))
+}
+
+fn tell(progress: Progress<'_>, printer: &Printer) {
+    match progress {
+        Progress::Started { pid, accelerator, after } => {
+            printer.note(format_args!("QEMU started ({accelerator}, process {pid}) after {} ms", after.as_millis()));
+        }
+        Progress::Ready { identity, after } => printer.note(format_args!(
+            "the guest is ready after {:.1} s: root {} verified, tee {}, configuration {}",
+            after.as_secs_f64(),
+            identity.root_hash.short(),
+            identity.tee,
+            binding(identity)
+        )),
+        Progress::Measured(measurements) => {
+            for (name, value) in &measurements.registers {
+                printer.note(format_args!("the guest reads {name} {value}"));
+            }
+        }
+        Progress::Stopping => printer.note("stopping the guest"),
+        Progress::Note(text) => printer.note(text),
+    }
+}
+
+fn binding(identity: &Identity) -> String {
+    serde_json::to_value(identity.configuration.binding)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    name: &'a str,
+    tee: Tee,
+    accelerator: String,
+    ending: String,
+    exit_code: u8,
+    ready_ms: Option<u64>,
+    identity: Option<&'a Identity>,
+    measurements: Option<&'a Measurements>,
+    simulated: bool,
+    expected: Value,
+    measured: Value,
+    console_log: &'a Path,
+    last_words: &'a [String],
+}
+
+fn finish(
+    vm: &Vm,
+    report: Report,
+    expected: Option<Expected>,
+    verb: &Launch,
+    printer: &Printer,
+) -> Result<u8, Failure> {
+    let verdict = match &report.ending {
+        Ending::Simulated { report } => simulated(vm, report, expected.as_ref(), printer),
+        ending => match ending.outcome() {
+            None => {
+                printer.note(ending);
+                Ok(())
+            }
+            Some(outcome) => {
+                let mut failure = Failure::new(outcome, ending.to_string());
+                failure.messages.extend(report.last_words.iter().map(|line| format!("console: {line}")));
+                failure.hint = ending.hint();
+                Err(failure)
+            }
+        },
+    };
+    let measured = match &report.ending {
+        Ending::Simulated { report } => Value::Object(report.values.clone()),
+        _ => Value::Null,
+    };
+    if let Err(failure) = &verdict {
+        if !printer.json() {
+            printer.note(format_args!("the console log is {}", report.console_log.display()));
+            return Err(Failure {
+                outcome: failure.outcome,
+                messages: failure.messages.clone(),
+                hint: failure.hint.clone(),
+            });
+        }
+        printer.text_failure(failure);
+    }
+    let exit_code = verdict.err().map_or(0, |failure| failure.outcome.code());
+    printer.value(&Answer {
+        name: &vm.name,
+        tee: vm.tee,
+        accelerator: report.accelerator.to_string(),
+        ending: report.ending.to_string(),
+        exit_code,
+        ready_ms: report.ready_ms,
+        identity: report.identity.as_ref(),
+        measurements: report.measurements.as_ref(),
+        simulated: verb.simulate,
+        expected: expected_json(expected.as_ref()),
+        measured,
+        console_log: &report.console_log,
+        last_words: &report.last_words,
+    });
+    Ok(exit_code)
+}
+
+/// Holds what the simulator measured against the prediction.
+fn simulated(
+    vm: &Vm,
+    report: &launcher::simulation::SimulationReport,
+    expected: Option<&Expected>,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    if let Some(reason) = report.values.get("failed").and_then(Value::as_str) {
+        return Err(Failure::new(Outcome::Refused, format!("SIMULATED: the launch of {} failed: {reason}", vm.name)));
+    }
+    let Some(found) = report.digest() else {
+        return Err(Failure::new(
+            Outcome::Internal,
+            format!("the simulator's report {} has no digest", report.path.display()),
+        ));
+    };
+    let Some(expected) = expected else {
+        printer.line(format_args!(
+            "SIMULATED: measured {found}; the prediction depends on the host's CPU, so there is none to compare"
+        ));
+        return Ok(());
+    };
+    if found != expected.value {
+        let key = expected.key;
+        return Err(Failure::new(
+            Outcome::Refused,
+            format!("SIMULATED: {key} is {found}, expected {}", expected.value),
+        )
+        .with_hint(format!("the pages that QEMU submitted are listed in {}", report.path.display())));
+    }
+    printer.note(format_args!(
+        "SIMULATED: no TEE measured this; QEMU's whole {} launch ran against the simulator",
+        vm.tee
+    ));
+    printer.line(format_args!("SIMULATED: {} of the pages that QEMU submitted equals the prediction", expected.key));
+    printer.line(format_args!("  {found}"));
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! `bullion lock`: resolve a recipe, pin every input by SHA-256, and download them.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use archive::{Mirror, lock};
+use spec::lock::Standing;
+
+use super::fetch::{Bar, fetch_lock};
+use crate::args::{Arguments, Lock};
+use crate::failure::Failure;
+use crate::inputs::{self, LoadedRecipe};
+use crate::printer::{Printer, size};
+
+pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Result<u8, Failure> {
+    let loaded = inputs::recipe(&verb.recipe)?;
+    let path = verb.output.clone().unwrap_or_else(|| inputs::lock_path(&verb.recipe));
+    let old = if path.exists() {
+        Some(spec::lock::Lock::parse(&path.display().to_string(), &inputs::read_text(&path)?)?)
+    } else {
+        None
+    };
+    let fits = old.as_ref().is_some_and(|old| old.recipe_sha256 == loaded.recipe.lock_digest());
+    let store = inputs::open_store(arguments)?;
+    let mirror = Mirror::find(verb.network.mirror.as_deref())?;
+    let lock = match old.clone() {
+        Some(old) if fits && !verb.update && !verb.diff => {
+            printer.note(format_args!("{} fits its recipe and is kept (--update resolves again)", path.display()));
+            old
+        }
+        _ => {
+            let lock = resolve(verb, &loaded, &mirror, &store, printer)?;
+            let before =
+                old.unwrap_or_else(|| spec::lock::Lock { package: Vec::new(), release: Vec::new(), ..lock.clone() });
+            let diff = archive::diff(&before, &lock);
+            printer.line(&diff);
+            if verb.diff {
+                printer.value(&lock);
+                return Ok(0);
+            }
+            write(&path, &lock)?;
+            lock
+        }
+    };
+    if !verb.no_fetch {
+        fetch_lock(&lock, &mirror, &store, printer)?;
+    }
+    let bytes: u64 = lock.package.iter().map(|package| package.size).sum();
+    printer.line(format_args!("{}: {} packages, {}", path.display(), lock.package.len(), size(bytes)));
+    if lock.standing == Standing::Unpublished {
+        printer.warning("this lock is UNPUBLISHED: what is built from it is never called golden");
+    }
+    printer.value(&lock);
+    Ok(0)
+}
+
+fn resolve(
+    verb: &Lock,
+    loaded: &LoadedRecipe,
+    mirror: &Mirror,
+    store: &store::Store,
+    printer: &Printer,
+) -> Result<spec::lock::Lock, Failure> {
+    let options = lock::Options {
+        now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
+        keyring: verb.keyring.clone(),
+        accept_expired: verb.accept_expired.iter().cloned().collect(),
+        standing: if verb.unpublished { Standing::Unpublished } else { Standing::Published },
+    };
+    let bar = Bar::default();
+    let lock = bar.draw(printer, |progress| lock::resolve(&loaded.recipe, mirror, store, &options, progress))?;
+    for release in lock.release.iter().filter(|release| release.expired) {
+        printer.warning(format_args!(
+            "the release file of {} of {} is past its Valid-Until; accepted, and recorded in the lock",
+            release.suite, release.date
+        ));
+    }
+    Ok(lock)
+}
+
+fn write(path: &Path, lock: &spec::lock::Lock) -> Result<(), Failure> {
+    let text = lock
+        .to_text()
+        .map_err(|error| Failure::new(spec::Outcome::Internal, format!("writing {}: {error}", path.display())))?;
+    Ok(store::write_atomically(path, text.as_bytes())?)
+}

@@ -1,0 +1,82 @@
+//! `bullion measure`: what a TEE will measure when an image is launched.
+
+use launcher::Image;
+use serde::Serialize;
+use spec::manifest::{Manifest, SnpReference, TdxReference, artifact};
+use spec::{Outcome, Tee};
+
+use crate::args::Measure;
+use crate::failure::Failure;
+use crate::inputs;
+use crate::printer::Printer;
+use crate::weigh::{self, SnpWanted};
+
+#[derive(Default, Serialize)]
+struct Answer {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    snp: Vec<SnpReference>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tdx: Vec<TdxReference>,
+}
+
+pub(crate) fn run(verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
+    let (directory, vm) = if verb.subject.is_dir() {
+        (verb.subject.clone(), None)
+    } else {
+        let (vm, image) = inputs::vm(&verb.subject)?;
+        (image, Some(vm))
+    };
+    let manifest = Image::open(&directory)?.manifest;
+    image::verify_image(&directory, &manifest)?;
+    let tee = verb.tee.map(Tee::from).or(vm.as_ref().map(|vm| vm.tee));
+    if tee == Some(Tee::None) {
+        return Err(Failure::new(Outcome::Usage, "a guest without a TEE measures nothing")
+            .with_hint("name one with --tee snp or --tee tdx"));
+    }
+    let wants = |this, firmware| tee == Some(this) || (tee.is_none() && manifest.artifacts.contains_key(firmware));
+    let mut answer = Answer::default();
+    if wants(Tee::Snp, artifact::FIRMWARE_SNP) {
+        answer.snp = snp(verb, vm.as_ref(), &directory, &manifest)?;
+    }
+    if wants(Tee::Tdx, artifact::FIRMWARE_TDX) {
+        answer.tdx = vec![weigh::tdx(&directory, &manifest)?];
+    }
+    show(&answer, printer);
+    printer.value(&answer);
+    Ok(0)
+}
+
+fn snp(
+    verb: &Measure,
+    vm: Option<&spec::vm::Vm>,
+    directory: &std::path::Path,
+    manifest: &Manifest,
+) -> Result<Vec<SnpReference>, Failure> {
+    let recipe =
+        manifest.recipe.image.as_ref().map(|image| image.references.vcpus.clone()).filter(|counts| !counts.is_empty());
+    let vcpus = match (verb.vcpus.is_empty(), vm) {
+        (false, _) => verb.vcpus.clone(),
+        (true, Some(vm)) => vec![vm.vcpus],
+        (true, None) => recipe.unwrap_or_else(|| vec![1]),
+    };
+    if let Some(wrong) = vcpus.iter().find(|vcpus| !(1..=spec::vm::MAX_VCPUS).contains(*vcpus)) {
+        return Err(Failure::new(Outcome::Usage, format!("{wrong} vCPUs: use 1 to {}", spec::vm::MAX_VCPUS)));
+    }
+    let default_cpu = vm.filter(|vm| vm.tee == Tee::Snp).map_or("EPYC-v4", |vm| vm.cpu_model());
+    let cpus = if verb.cpu.is_empty() { vec![default_cpu.to_owned()] } else { verb.cpu.clone() };
+    let wanted =
+        SnpWanted { vcpus: &vcpus, cpus: &cpus, signature: verb.cpu_signature, sev_features: verb.sev_features };
+    weigh::snp(directory, manifest, &wanted)
+}
+
+fn show(answer: &Answer, printer: &Printer) {
+    for snp in &answer.snp {
+        printer.line(format_args!(
+            "snp  {:>3} vCPUs  {:<10} ({:#x})  sev_features {:#x}  launch digest {}",
+            snp.vcpus, snp.cpu, snp.cpu_signature, snp.sev_features, snp.launch_digest
+        ));
+    }
+    for tdx in &answer.tdx {
+        printer.line(format_args!("tdx  MRTD {}  (firmware {})", tdx.mrtd, tdx.firmware_sha256.short()));
+    }
+}

@@ -1,0 +1,32 @@
+//! One file a verb. A verb returns the exit code, or the failure to print.
+
+mod build;
+mod cache;
+mod exec;
+mod fetch;
+mod launch;
+mod lock;
+mod logs;
+mod measure;
+mod ps;
+mod stop;
+
+use crate::args::{Arguments, Verb};
+use crate::failure::Failure;
+use crate::printer::Printer;
+
+/// Runs the verb that was asked for.
+pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failure> {
+    match &arguments.verb {
+        Verb::Lock(verb) => lock::run(arguments, verb, printer),
+        Verb::Fetch(verb) => fetch::run(arguments, verb, printer),
+        Verb::Build(verb) => build::run(arguments, verb, printer),
+        Verb::Measure(verb) => measure::run(verb, printer),
+        Verb::Launch(verb) => launch::run(arguments, verb, printer),
+        Verb::Ps => ps::run(printer),
+        Verb::Logs(verb) => logs::run(verb, printer),
+        Verb::Stop(verb) => stop::run(verb, printer),
+        Verb::Cache(verb) => cache::run(arguments, verb, printer),
+        Verb::Exec(verb) => exec::run(arguments, verb),
+    }
+}

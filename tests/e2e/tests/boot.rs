@@ -1,0 +1,179 @@
+//! The image boots, proves what it booted, and is supervised from start to end.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use e2e::{Run, bench, run};
+use serde_json::Value;
+
+#[test]
+fn the_guest_says_which_root_it_verified_and_which_configuration_it_was_given() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-identity", "none", 2, bench.image());
+    let answer = bench.launch(&vm, &["--until-ready", "--json"]).expect(0, &[]).json();
+    let manifest: Value = serde_json::from_slice(&std::fs::read(bench.image().join("manifest.json")).unwrap()).unwrap();
+    let identity = &answer["identity"];
+    assert_eq!(identity["root_hash"], manifest["verity"]["root_hash"]);
+    assert_eq!(identity["kernel_release"], manifest["kernel_version"]);
+    assert_eq!(identity["hostname"], "t-identity");
+    assert_eq!(identity["tee"], "none");
+    // Without a TEE nothing binds the configuration, and the guest says so.
+    assert_eq!(identity["configuration"]["binding"], "unattested");
+    let config = spec::guest_config::GuestConfig { hostname: Some("t-identity".to_owned()), ..Default::default() };
+    assert_eq!(identity["configuration"]["digest"], config.host_data().unwrap().to_string());
+}
+
+/// Waits until `ps` shows a VM in a phase.
+fn wait_for_phase(bench: &e2e::Bench, name: &str, phase: &str) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let listed = bench.run(["ps", "--json"]).expect(0, &[]).json();
+        let found =
+            listed["vms"].as_array().unwrap().iter().find(|vm| vm["name"] == name && vm["phase"] == phase).cloned();
+        if let Some(vm) = found {
+            return vm;
+        }
+        assert!(Instant::now() < deadline, "{name} was never {phase}: {listed}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_vm_is_listed_logged_refused_a_twin_and_stopped() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-life", "none", 1, bench.image());
+    let mut words = vec!["launch".to_owned(), vm.display().to_string()];
+    words.extend(bench.vmm_words());
+    let mut supervisor = bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let listed = wait_for_phase(&bench, "t-life", "ready");
+    let qemu = i32::try_from(listed["qemu_pid"].as_i64().unwrap()).unwrap();
+
+    bench.launch(&vm, &[]).expect(3, &["t-life", "hint:"]);
+
+    bench.run(["stop", "t-life"]).expect(0, &[]);
+    let status = supervisor.wait().unwrap();
+    assert_eq!(status.code(), Some(0), "a guest that was asked to stop and did has not failed");
+    assert!(!alive(qemu), "QEMU outlived its supervisor");
+
+    let log = bench.run(["logs", "t-life"]).expect(0, &[]);
+    assert!(log.stdout.contains("bullion-guest: READY "), "{}", log.stdout);
+    bench.run(["stop", "t-life"]).expect(2, &["t-life"]);
+    let listed = bench.run(["ps", "--json"]).expect(0, &[]).json();
+    let running = listed["vms"].as_array().unwrap().iter().any(|vm| vm["name"] == "t-life" && vm["phase"] != "exited");
+    assert!(!running, "{listed}");
+}
+
+#[test]
+fn qemu_does_not_outlive_a_killed_supervisor_and_the_name_is_free_again() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-killed", "none", 1, bench.image());
+    let mut words = vec!["launch".to_owned(), vm.display().to_string()];
+    words.extend(bench.vmm_words());
+    let mut supervisor = bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let listed = wait_for_phase(&bench, "t-killed", "ready");
+    let qemu = i32::try_from(listed["qemu_pid"].as_i64().unwrap()).unwrap();
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while alive(qemu) {
+        assert!(Instant::now() < deadline, "QEMU {qemu} outlived its supervisor");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let listed = bench.run(["ps", "--json"]).expect(0, &[]).json();
+    let left = listed["vms"].as_array().unwrap().iter().any(|vm| vm["name"] == "t-killed" && vm["phase"] == "ready");
+    assert!(!left, "a killed VM is still listed as running: {listed}");
+    bench.launch(&vm, &["--until-ready"]).expect(0, &[]);
+}
+
+#[test]
+fn the_console_is_streamed_while_the_guest_runs() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-console", "none", 1, bench.image());
+    let mut words = vec!["launch".to_owned(), vm.display().to_string(), "--until-ready".to_owned()];
+    words.extend(bench.vmm_words());
+    let mut supervisor = bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines: Vec<String> = BufReader::new(supervisor.stdout.take().unwrap()).lines().map_while(Result::ok).collect();
+    assert_eq!(supervisor.wait().unwrap().code(), Some(0));
+    assert!(lines.iter().any(|line| line.contains("bullion-guest: READY ")), "{lines:?}");
+}
+
+fn alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+/// One artifact is changed, on disk only: the host must refuse to start.
+fn host_refuses(artifact: &str, change: impl Fn(&mut Vec<u8>)) -> Option<Run> {
+    let bench = bench()?;
+    let scratch = tempfile::tempdir().unwrap();
+    let image = bench.copy_image(scratch.path());
+    let path = image.join(artifact);
+    let mut bytes = std::fs::read(&path).unwrap();
+    change(&mut bytes);
+    std::fs::write(&path, bytes).unwrap();
+    let vm = bench.vm(scratch.path(), "t-tampered", "none", 1, &image);
+    Some(bench.launch(&vm, &[]).expect(4, &[artifact, "expected", "found"]))
+}
+
+#[test]
+fn a_changed_artifact_is_refused_before_anything_starts() {
+    for artifact in ["vmlinuz", "initrd", "rootfs", "cmdline"] {
+        if host_refuses(artifact, |bytes| bytes[20] ^= 1).is_none() {
+            return;
+        }
+        host_refuses(artifact, |bytes| bytes.truncate(bytes.len() - 1));
+    }
+}
+
+/// The host does not check; the guest must refuse.
+fn guest_refuses(spoil: impl Fn(&std::path::Path), texts: &[&str]) {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = bench.copy_image(scratch.path());
+    spoil(&image);
+    let vm = bench.vm(scratch.path(), "t-refused", "none", 1, &image);
+    bench.launch(&vm, &["--dangerously-skip-artifact-verification"]).expect(7, texts);
+}
+
+fn change(path: &std::path::Path, change: impl Fn(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn the_guest_refuses_a_flipped_bit_in_the_root_file_system() {
+    guest_refuses(|image| change(&image.join("rootfs"), |bytes| bytes[1024 + 40] ^= 1), &["verity"]);
+}
+
+#[test]
+fn the_guest_refuses_a_wrong_root_hash() {
+    let wrong = |bytes: &mut Vec<u8>| {
+        let at = bytes.windows(13).position(|word| word == b" bullion.root").unwrap() + 14;
+        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+    };
+    guest_refuses(|image| change(&image.join("cmdline"), wrong), &["verity", "expected"]);
+}
+
+#[test]
+fn the_guest_refuses_a_truncated_root_file_system() {
+    guest_refuses(|image| change(&image.join("rootfs"), |bytes| bytes.truncate(bytes.len() / 2)), &["bullion-guest"]);
+}
+
+#[test]
+fn plans_are_printed_and_start_nothing() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-plan", "snp", 2, bench.image());
+    let plan = bench.launch(&vm, &["--plan", "--simulate"]).expect(0, &[]);
+    for text in ["sev-snp-guest", "kernel-hashes=on", "EPYC-v4"] {
+        assert!(plan.stdout.contains(text), "{text}: {}", plan.stdout);
+    }
+    let _ = run(&mut bench.command(["ps"]));
+}
