@@ -1,8 +1,9 @@
 //! The packages that hold a kernel and its modules.
 //!
 //! Debian's `linux-image-cloud-amd64` is a metapackage. Up to 6.18 it leads to one package with everything; from 6.19 on
-//! `linux-image-VERSION` is a metapackage too, and `linux-binary-VERSION` and `linux-modules-VERSION` hold the files, and
-//! `linux-base-VERSION` the list of what is built in. What else these depend on (an initramfs generator, kmod) is for hosts that build their own initrd.
+//! `linux-image-VERSION` is a metapackage too: `linux-binary-VERSION` and `linux-modules-VERSION` hold the files, and
+//! `linux-base-VERSION` the list of what is built in. What else these depend on (an initramfs generator, kmod) is for
+//! hosts that build their own initrd.
 
 use std::collections::BTreeSet;
 

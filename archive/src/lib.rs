@@ -17,6 +17,7 @@ mod progress;
 mod relation;
 mod release;
 mod resolve;
+mod resolver;
 mod transport;
 mod universe;
 mod version;

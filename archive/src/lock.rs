@@ -96,10 +96,18 @@ pub fn resolve(
 ) -> Result<Lock, LockError> {
     let keyring = options.keyring.clone().or_else(|| mirror.keyring.clone()).unwrap_or_else(|| DEFAULT_KEYRING.into());
     let source = Source { mirror, store, keyring: Keyring::read(&keyring)?, options, progress };
+    // Most of the time goes into waiting for the mirror and unpacking the indexes: all suites at once.
+    let read: Vec<Result<_, LockError>> = std::thread::scope(|scope| {
+        let suites = recipe.suites.iter();
+        let readers: Vec<_> = suites
+            .map(|(suite, wanted)| scope.spawn(|| source.suite(suite, &wanted.components, &recipe.architecture)))
+            .collect();
+        readers.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
     let mut release = Vec::new();
     let mut texts = Vec::new();
-    for (suite, wanted) in &recipe.suites {
-        let (record, of_suite) = source.suite(suite, &wanted.components, &recipe.architecture)?;
+    for (suite, read) in recipe.suites.keys().zip(read) {
+        let (record, of_suite) = read?;
         release.push(record);
         texts.extend(of_suite.into_iter().map(|text| (suite.as_str(), text)));
     }

@@ -10,8 +10,10 @@ use std::time::Duration;
 use spec::{Diagnostic, Outcome};
 use ureq::http::StatusCode;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
 
 use crate::mirror::{Mirror, Patience};
+use crate::resolver::RememberingResolver;
 
 /// What Bullion calls itself.
 const USER_AGENT: &str = "bullion/0.1";
@@ -90,7 +92,7 @@ pub(crate) fn agent(base: &str, patience: Patience) -> ureq::Agent {
     let roots = if base.starts_with("https:") { host_certificates() } else { None };
     let tls = TlsConfig::builder().root_certs(roots.unwrap_or(RootCerts::WebPki)).build();
     let connect = patience.silence.min(Duration::from_secs(15));
-    ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .user_agent(USER_AGENT)
         .http_status_as_error(false)
         .tls_config(tls)
@@ -99,8 +101,8 @@ pub(crate) fn agent(base: &str, patience: Patience) -> ureq::Agent {
         .timeout_recv_response(Some(patience.silence))
         .timeout_per_read(Some(patience.silence))
         .max_idle_connections_per_host(8)
-        .build()
-        .new_agent()
+        .build();
+    ureq::Agent::with_parts(config, DefaultConnector::default(), RememberingResolver::default())
 }
 
 fn host_certificates() -> Option<RootCerts> {

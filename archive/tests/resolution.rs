@@ -192,7 +192,7 @@ fn kernels() -> Archive {
         deb(
             "linux-image-two",
             "7.3",
-            &format!("Depends: linux-base-7, linux-image-7.3 (= 7.3), linux-modules-two\n{small}"),
+            &format!("Depends: linux-base-two (= 7.3), linux-image-7.3 (= 7.3), linux-modules-two\n{small}"),
         ),
         deb("linux-modules-two", "7.3", &format!("Depends: linux-modules-7.3 (= 7.3)\n{small}")),
         deb(
@@ -200,6 +200,8 @@ fn kernels() -> Archive {
             "7.3",
             &format!("Depends: dracut | initramfs-tools, linux-binary-7.3 (= 7.3), linux-modules-7.3 (= 7.3)\n{small}"),
         ),
+        deb("linux-base-two", "7.3", &format!("Depends: linux-base-7.3 (= 7.3)\n{small}")),
+        deb("linux-base-7.3", "7.3", "Installed-Size: 900\n"),
         deb("linux-binary-7.3", "7.3", &format!("Depends: linux-base-7.3\n{big}")),
         deb("linux-modules-7.3", "7.3", &format!("Depends: kmod\n{big}")),
         deb("linux-image-torn", "1", "Depends: linux-image-6.12 (= 6.13)\n"),
@@ -215,7 +217,10 @@ fn kernels_old_and_new_are_found_through_their_metapackages() {
     };
     assert_eq!(of(&image("linux-image-one", ""), Use::Kernel), ["linux-image-6.12 6.12"]);
     assert_eq!(of(&image("linux-image-6.12=6.11", ""), Use::Kernel), ["linux-image-6.12 6.11"]);
-    assert_eq!(of(&image("linux-image-two", ""), Use::Kernel), ["linux-binary-7.3 7.3", "linux-modules-7.3 7.3"]);
+    assert_eq!(
+        of(&image("linux-image-two", ""), Use::Kernel),
+        ["linux-base-7.3 7.3", "linux-binary-7.3 7.3", "linux-modules-7.3 7.3"]
+    );
     let firmware = image("linux-image-one", "[firmware.snp]\npackage = \"ovmf-amdsev\"\npath = \"/x\"\n");
     assert_eq!(of(&firmware, Use::Firmware), ["ovmf-amdsev 1"]);
     assert_eq!(of(&firmware, Use::Tree), ["libc 2"]);
