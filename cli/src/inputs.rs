@@ -100,6 +100,8 @@ pub(crate) fn pins() -> Result<spec::pins::Pins, Failure> {
 pub(crate) fn vm(path: &Path) -> Result<(Vm, PathBuf), Failure> {
     let vm = Vm::parse(&path.display().to_string(), &read_text(path)?)?;
     let image = path.parent().unwrap_or(Path::new("")).join(&vm.image);
+    // As a path people recognise, without "..", where the directory is there.
+    let image = image.canonicalize().unwrap_or(image);
     Ok((vm, image))
 }
 

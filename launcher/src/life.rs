@@ -69,9 +69,14 @@ pub(crate) struct Terms {
     pub(crate) under_kvm: bool,
     /// Whether a guest is to become ready at all: in a simulation none runs.
     pub(crate) guest_runs: bool,
+    /// Whether the guest is stopped as soon as it is ready and has told what it measures.
+    pub(crate) until_ready: bool,
     pub(crate) ready_timeout: Duration,
     pub(crate) stop_timeout: Duration,
 }
+
+/// Who stops a guest that was launched only to become ready.
+const UNTIL_READY: &str = "--until-ready";
 
 /// How a guest's end came about, as far as it is known before QEMU is gone.
 #[derive(Clone, Debug)]
@@ -208,17 +213,22 @@ impl Life {
                 self.fail(now, Cause::Failed { stage, reason })
             }
             Incoming::Answer { method: Method::Measurements, result } => {
-                match result
-                    .and_then(|value| serde_json::from_value::<Measurements>(value).map_err(|error| error.to_string()))
-                {
+                let measured = result
+                    .and_then(|value| serde_json::from_value::<Measurements>(value).map_err(|error| error.to_string()));
+                let told = match measured {
                     Ok(Measurements { tee, registers }) => {
                         let registers = registers.iter().map(|(name, value)| (one_line(name), one_line(value)));
-                        vec![Action::Measured(Measurements { tee, registers: registers.collect() })]
+                        Action::Measured(Measurements { tee, registers: registers.collect() })
                     }
                     Err(error) => {
-                        vec![Action::Note(format!("the guest did not tell its measurements: {}", one_line(&error)))]
+                        Action::Note(format!("the guest did not tell its measurements: {}", one_line(&error)))
                     }
+                };
+                let mut actions = vec![told];
+                if self.terms.until_ready {
+                    actions.extend(self.stop(now, UNTIL_READY));
                 }
+                actions
             }
             // The guest will not power off: there is nothing to wait for.
             Incoming::Answer { method: Method::PowerOff, result: Err(error) } if self.stage == Stage::Asked => {

@@ -36,6 +36,8 @@ pub struct Options {
     pub simulate: Option<Simulation>,
     /// Start a guest without a TEE even though its files may not be those of the manifest.
     pub dangerously_skip_artifact_verification: bool,
+    /// Stop the guest as soon as it is ready: to see that it boots.
+    pub until_ready: bool,
 }
 
 /// The simulator.

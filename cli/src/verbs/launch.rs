@@ -71,7 +71,11 @@ fn qemu(verb: &Launch, store: &store::Store) -> Result<(Option<image::UnpackedTr
 
 fn options(verb: &Launch) -> Result<Options, Failure> {
     let simulate = if verb.simulate { Some(Simulation { preload: simulator()?, keep_running: false }) } else { None };
-    Ok(Options { simulate, dangerously_skip_artifact_verification: verb.dangerously_skip_artifact_verification })
+    Ok(Options {
+        simulate,
+        dangerously_skip_artifact_verification: verb.dangerously_skip_artifact_verification,
+        until_ready: verb.until_ready,
+    })
 }
 
 /// Finds the simulator: `$BULLION_TEESIM`, else beside this program.

@@ -64,6 +64,7 @@ impl Trial<'_> {
         let terms = Terms {
             expected: plan.expected.clone(),
             guest_runs: plan.simulation.as_ref().is_none_or(|simulation| !simulation.keep_running),
+            until_ready: self.request.options.until_ready,
             under_kvm: plan.accelerator == Accelerator::Kvm,
             ready_timeout: plan.ready_timeout,
             stop_timeout: plan.stop_timeout,

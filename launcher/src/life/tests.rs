@@ -39,6 +39,7 @@ impl Case {
             expected: expected(),
             under_kvm: true,
             guest_runs: true,
+            until_ready: false,
             ready_timeout: Duration::from_secs(120),
             stop_timeout: Duration::from_secs(10),
         };
@@ -252,4 +253,18 @@ fn qemu_that_dies() {
         "QEMU ended by itself (signal: 11 (SIGSEGV) (core dumped))\n  qemu: no".replace(" (core dumped)", "")
     );
     assert_eq!(ending.outcome(), Some(spec::Outcome::HostCannot));
+}
+
+#[test]
+fn a_guest_launched_until_it_is_ready_is_asked_to_power_off_then() {
+    let measured = |result| Input::Agent(Incoming::Answer { method: Method::Measurements, result });
+    for result in [Ok(json!({ "tee": "none", "registers": {} })), Err("timed out".to_owned())] {
+        let mut case = Case::ready();
+        case.life.terms.until_ready = true;
+        let actions = case.give(measured(result.clone()));
+        assert!(actions.iter().any(|action| matches!(action, Action::Ask(Method::PowerOff))), "{actions:?}");
+        let mut case = Case::ready();
+        let actions = case.give(measured(result));
+        assert!(!actions.iter().any(|action| matches!(action, Action::Ask(_))), "{actions:?}");
+    }
 }
