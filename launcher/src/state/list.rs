@@ -74,4 +74,11 @@ pub(crate) fn sweep(directories: &Directories, name: &str) {
         let _ = record.save_last(&directories.kept(name));
     }
     let _ = fs::remove_dir_all(&directory);
+    // A write that was cut off by the kill.
+    for entry in fs::read_dir(directories.kept(name)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') && name.ends_with(".new") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use launcher::state::{Phase, Record, StateError, Stopped, list, stop};
+use launcher::state::{Phase, Record, StateError, Stopped, list, logs, stop};
 use launcher::{LaunchError, QemuProgram};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -19,7 +19,7 @@ const ROOT: &str = "BULLION_TEST_SUPERVISOR";
 const SETTINGS: &str = "accelerator = \"tcg\"\nready_timeout_s = 20\nstop_timeout_s = 5";
 
 /// A guest that powers off when it is asked to.
-const OBEDIENT: &str = "ready; read a <&5; read b <&5; case $b in *power-off*) shutdown guest-shutdown;; esac";
+const OBEDIENT: &str = "echo booting >&4; ready; read a <&5; read b <&5; case $b in *power-off*) echo bye >&4; shutdown guest-shutdown;; esac";
 /// A guest, and a QEMU, that hear nothing.
 const DEAF: &str = "ready; exec sleep 100";
 
@@ -92,6 +92,12 @@ fn a_vm_is_seen_stopped_and_gone() {
     assert_eq!(record.supervisor.pid, i32::try_from(supervisor.id()).unwrap());
     assert!(lives(record.qemu_pid.unwrap()));
 
+    let follow = fixture.directories();
+    let followed = thread::spawn(move || {
+        let mut seen = Vec::new();
+        logs(&follow, "vm", true, &mut seen).unwrap();
+        String::from_utf8(seen).unwrap()
+    });
     let second = fixture.launch(&QemuProgram::at(&fixture.path("toy-qemu")).unwrap()).0.unwrap_err();
     assert_eq!(second.outcome(), Outcome::HostCannot);
     assert_eq!(
@@ -102,6 +108,7 @@ fn a_vm_is_seen_stopped_and_gone() {
     assert_eq!(stop(&directories, "vm", None).unwrap(), Stopped::InTime);
     assert_eq!(list(&directories, false).unwrap(), []);
     assert!(!lives(record.qemu_pid.unwrap()));
+    assert_eq!(followed.join().unwrap(), "booting\nbye\n");
     let words = words(supervisor);
     assert!(words.contains("ENDED stopped by SIGTERM: the guest powered off"), "{words}");
 }
@@ -132,8 +139,10 @@ fn a_killed_supervisor_takes_its_qemu_along_and_leaves_nothing() {
         thread::sleep(Duration::from_millis(5));
     }
     assert!(directories.run.join("vm").exists(), "what a killed supervisor leaves is still there");
+    std::fs::write(directories.state.join("vm/.last.json.1.new"), "half").unwrap();
     assert_eq!(list(&directories, false).unwrap(), []);
     assert_eq!(std::fs::read_dir(&directories.run).unwrap().count(), 0);
+    assert!(!directories.state.join("vm/.last.json.1.new").exists());
     let exit = list(&directories, true).unwrap().remove(0).record.unwrap().exit.unwrap();
     assert!(exit.summary.contains("was killed"), "{exit:?}");
     // The name is free again.
@@ -145,8 +154,14 @@ fn a_killed_supervisor_takes_its_qemu_along_and_leaves_nothing() {
 fn of_two_launches_of_one_name_one_runs() {
     for _ in 0..3 {
         let fixture = prepared(OBEDIENT);
-        let both = [start(&fixture), start(&fixture)];
+        let mut both = [start(&fixture), start(&fixture)];
         wait_until_ready(&fixture);
+        // The one that comes too late must have come before the other one is stopped.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while both.iter_mut().all(|child| child.try_wait().unwrap().is_none()) {
+            assert!(Instant::now() < deadline, "both launches of one name run");
+            thread::sleep(Duration::from_millis(10));
+        }
         let running = stop(&fixture.directories(), "vm", None);
         let words = both.map(words);
         assert_eq!(words.iter().filter(|words| words.contains("ENDED stopped by SIGTERM")).count(), 1, "{words:?}");
