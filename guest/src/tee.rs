@@ -1,16 +1,15 @@
 //! Which TEE the guest is in, and its own report.
 //!
-//! The kernel is asked, not the CPUID instruction: under SNP the answer to CPUID can come from the host where the kernel's
-//! comes from the SEV_STATUS register, which only the processor sets. `/sys/devices/system/cpu/sev` is made by Linux (6.11
-//! and later) in SNP guests only. For TDX the kernel's answer is the `tdx_guest` flag of `/proc/cpuinfo`, from CPUID leaf
-//! 21h, which the TDX module answers itself. Plain SEV and SEV-ES count as no TEE: they have no report.
+//! Neither answer can be turned into "none" by the host. SNP: `/sys/devices/system/cpu/sev` is made by Linux (6.11 and later)
+//! where the SEV_STATUS register says SNP, and only the processor sets that; CPUID could come from the host. TDX: CPUID leaf
+//! 21h says "IntelTDX    "; inside a TD the TDX module answers it, and Linux goes by it too. A host that fakes a TEE gets a
+//! guest that stops because it has no report. Plain SEV and SEV-ES count as no TEE: they have no report either.
 
 mod snp;
 mod tdx;
 
+use std::arch::x86_64::__cpuid_count;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use evidence::snp::AttestationReport;
@@ -62,21 +61,19 @@ pub(crate) enum OwnReportError {
 
 const SEV_DIRECTORY: &str = "/sys/devices/system/cpu/sev";
 
-/// The TEE that the kernel says it runs in.
+/// CPUID leaf 21h in EBX, EDX, ECX of a TD (Intel 344425, "TDX enumeration").
+const TDX_SIGNATURE: &[u8; 12] = b"IntelTDX    ";
+
+/// The TEE that the guest runs in.
 pub(crate) fn detect() -> Tee {
-    let cpuinfo = File::open("/proc/cpuinfo").map(BufReader::new);
-    // One processor's flags are enough, and reading all of them takes time.
-    let flags = cpuinfo
-        .into_iter()
-        .flat_map(|lines| lines.lines().map_while(Result::ok))
-        .find(|line| line.starts_with("flags"));
-    choose(Path::new(SEV_DIRECTORY).is_dir(), flags.as_deref().unwrap_or_default())
+    let leaf = __cpuid_count(0x21, 0);
+    choose(Path::new(SEV_DIRECTORY).is_dir(), [leaf.ebx, leaf.edx, leaf.ecx])
 }
 
-fn choose(sev_directory: bool, cpu_flags: &str) -> Tee {
+fn choose(sev_directory: bool, leaf_21h: [u32; 3]) -> Tee {
     if sev_directory {
         Tee::Snp
-    } else if cpu_flags.split_ascii_whitespace().any(|flag| flag == "tdx_guest") {
+    } else if leaf_21h.map(u32::to_le_bytes).as_flattened() == TDX_SIGNATURE {
         Tee::Tdx
     } else {
         Tee::None
@@ -144,12 +141,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_word_decides() {
-        assert_eq!(choose(true, ""), Tee::Snp);
-        assert_eq!(choose(false, "flags\t\t: fpu vmmcall tdx_guest fsgsbase"), Tee::Tdx);
-        // A host can put these into CPUID of an ordinary guest, and SEV without SNP has them.
-        assert_eq!(choose(false, "flags\t\t: fpu sev sev_es sev_snp hypervisor"), Tee::None);
-        assert_eq!(choose(false, "flags\t\t: fpu tdx_guest_x"), Tee::None);
+    fn the_processor_decides() {
+        // EBX "Inte", EDX "lTDX", ECX "    ": Linux arch/x86/include/asm/shared/tdx.h.
+        let tdx = [0x6574_6e49, 0x5844_546c, 0x2020_2020];
+        assert_eq!(choose(false, tdx), Tee::Tdx);
+        assert_eq!(choose(true, [0; 3]), Tee::Snp);
+        assert_eq!(choose(false, [0; 3]), Tee::None);
+        assert_eq!(choose(false, [tdx[0], tdx[2], tdx[1]]), Tee::None);
     }
 
     #[test]

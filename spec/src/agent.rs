@@ -2,6 +2,10 @@
 //!
 //! The guest speaks first, once, with an `Event`; then it answers each `Request` with one `Reply` that carries its `id`.
 //! Nothing that the host asks here changes what the guest is: it may ask what the guest sees, and to power off.
+//!
+//! The guest forgets half a request when it sees that the host has closed the port, but a host that opens it again at once
+//! may go unnoticed. So a host that connects to a running guest first sends an empty line, and passes over replies whose
+//! `id` it did not use.
 
 use std::collections::BTreeMap;
 
