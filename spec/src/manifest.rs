@@ -179,6 +179,12 @@ impl Manifest {
         {
             return Err(SyntaxError::whole(file, format!("\"{name}\" is not the name of an artifact")));
         }
+        // The line stands here twice, as text and as a file's digest. Two lines would be two guests.
+        let found = Sha256Digest::of(manifest.command_line.as_bytes());
+        if let Some(expected) = manifest.artifacts.get(artifact::COMMAND_LINE).filter(|file| file.sha256 != found) {
+            let message = format!("command_line has SHA-256 {found}, the artifact \"cmdline\" {}", expected.sha256);
+            return Err(SyntaxError::whole(file, message));
+        }
         Ok(manifest)
     }
 

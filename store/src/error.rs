@@ -66,7 +66,7 @@ impl Diagnostic for StoreError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Io { source, .. } => io_hint(source.kind()).map(str::to_owned),
-            Self::Missing { .. } => Some("fetch the locked inputs first: `bullion lock` fills the cache".to_owned()),
+            Self::Missing { .. } => Some("fetch the locked inputs first: bullion fetch RECIPE".to_owned()),
             Self::Size { path, .. } | Self::Digest { path, .. } => {
                 Some(format!("the cached copy is damaged: delete {} and fetch it again", path.display()))
             }

@@ -32,7 +32,8 @@ fn manifest() -> Manifest {
             root_hash: Sha256Digest([7; 32]),
         },
         kernel_version: "7.0.1+deb14-cloud-amd64".to_owned(),
-        command_line: "quiet".to_owned(),
+        // The digests above are those of the names, and this line must have its artifact's.
+        command_line: artifact::COMMAND_LINE.to_owned(),
         recipe,
         lock_sha256: Sha256Digest([1; 32]),
         inputs: vec![Package {
@@ -127,4 +128,11 @@ proptest! {
         let bytes = given.to_bytes().unwrap();
         prop_assert_eq!(Manifest::parse("manifest.json", &bytes).unwrap(), given);
     }
+}
+
+#[test]
+fn a_manifest_with_two_command_lines_is_refused() {
+    let bytes = edited(|m| m["command_line"] = "init=/bin/sh".into());
+    let error = Manifest::parse("manifest.json", &bytes).unwrap_err();
+    assert!(error.message.contains("command_line has SHA-256"), "{error}");
 }

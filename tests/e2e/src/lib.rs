@@ -91,9 +91,11 @@ impl Bench {
         command
     }
 
-    /// Runs the program to its end.
+    /// Runs the program to its end, for which it has four minutes.
     pub fn run(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
-        run(&mut self.command(arguments))
+        let mut command = Command::new("timeout");
+        command.arg("240").arg(&self.bullion).args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
+        run(&mut command)
     }
 
     /// Builds the minimal image into `output`.

@@ -118,7 +118,7 @@ fn host_refuses(artifact: &str, change: impl Fn(&mut Vec<u8>)) -> Option<Run> {
     change(&mut bytes);
     std::fs::write(&path, bytes).unwrap();
     let vm = bench.vm(scratch.path(), "t-tampered", "none", 1, &image);
-    Some(bench.launch(&vm, &[]).expect(4, &[artifact, "expected", "found"]))
+    Some(bench.launch(&vm, &["--until-ready"]).expect(4, &[artifact, "expected", "found"]))
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn guest_refuses(spoil: impl Fn(&std::path::Path), texts: &[&str]) {
     let image = bench.copy_image(scratch.path());
     spoil(&image);
     let vm = bench.vm(scratch.path(), "t-refused", "none", 1, &image);
-    bench.launch(&vm, &["--dangerously-skip-artifact-verification"]).expect(7, texts);
+    bench.launch(&vm, &["--dangerously-skip-artifact-verification", "--until-ready"]).expect(7, texts);
 }
 
 fn change(path: &std::path::Path, change: impl Fn(&mut Vec<u8>)) {
@@ -154,11 +154,21 @@ fn the_guest_refuses_a_flipped_bit_in_the_root_file_system() {
 
 #[test]
 fn the_guest_refuses_a_wrong_root_hash() {
-    let wrong = |bytes: &mut Vec<u8>| {
-        let at = bytes.windows(13).position(|word| word == b" bullion.root").unwrap() + 14;
-        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
-    };
-    guest_refuses(|image| change(&image.join("cmdline"), wrong), &["verity", "expected"]);
+    guest_refuses(
+        |image| {
+            let path = image.join("manifest.json");
+            let text = std::fs::read_to_string(&path).unwrap();
+            let manifest: Value = serde_json::from_str(&text).unwrap();
+            let old = manifest["command_line"].as_str().unwrap();
+            let at = old.find("bullion.root=").unwrap() + "bullion.root=".len();
+            let digit = if old.as_bytes()[at] == b'0' { "1" } else { "0" };
+            let new = format!("{}{digit}{}", &old[..at], &old[at + 1..]);
+            let digest = |line: &str| spec::Sha256Digest::of(line.as_bytes()).to_string();
+            std::fs::write(&path, text.replace(old, &new).replace(&digest(old), &digest(&new))).unwrap();
+            std::fs::write(image.join("cmdline"), &new).unwrap();
+        },
+        &["verity", "hashes to", "expected"],
+    );
 }
 
 #[test]

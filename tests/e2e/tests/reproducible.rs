@@ -85,7 +85,7 @@ fn same(a: &Path, b: &Path) {
 
 fn difference(a: &Path, b: &Path) -> String {
     match image::compare::compare_images(a, b) {
-        Ok(report) => report.to_string(),
+        Ok(differences) => differences.iter().map(|difference| format!("  {difference}\n")).collect(),
         Err(error) => format!("(no file-level difference: {error})"),
     }
 }
