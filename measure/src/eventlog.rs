@@ -7,12 +7,14 @@
 mod describe;
 mod event_type;
 mod parse;
+mod pcr;
 mod replay;
 
 use alloc::vec::Vec;
 
 pub use event_type::EventType;
 pub use parse::EventLogError;
+pub use pcr::PcrError;
 pub use replay::{DuplicateSeparator, Replay, ReplayError, SeparatorRule};
 
 use crate::digest::Digest384;
@@ -30,6 +32,17 @@ impl AlgorithmId {
     pub const SHA384: Self = Self(0xc);
     /// SHA-512.
     pub const SHA512: Self = Self(0xd);
+
+    /// Its name as TPM tools write it; `None` for others.
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::SHA1 => "sha1",
+            Self::SHA256 => "sha256",
+            Self::SHA384 => "sha384",
+            Self::SHA512 => "sha512",
+            _ => return None,
+        })
+    }
 }
 
 /// The first event of a log: which algorithms it uses, and what the platform says of itself.
