@@ -62,25 +62,31 @@ pub fn verify_image(directory: &Path, manifest: &Manifest) -> Result<(), VerifyE
 }
 
 fn verify_artifact(path: &Path, artifact: &Artifact) -> Result<(), VerifyError> {
-    let io = |source| VerifyError::Io { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(io)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        let read = file.read(&mut buffer).map_err(io)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(buffer.get(..read).unwrap_or_default());
-        size += read as u64;
-    }
+    let (size, found) = hash_file(path).map_err(|source| VerifyError::Io { path: path.to_owned(), source })?;
     if size != artifact.size {
         return Err(VerifyError::Size { path: path.to_owned(), expected: artifact.size, found: size });
     }
-    let found = Sha256Digest(hasher.finalize().into());
     if found != artifact.sha256 {
         return Err(VerifyError::Digest { path: path.to_owned(), expected: artifact.sha256, found });
     }
     Ok(())
+}
+
+/// The size and SHA-256 of a file, read piece by piece: however large it is, 1 MiB of memory is enough.
+pub fn hash_file(path: &Path) -> io::Result<(u64, Sha256Digest)> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((size, Sha256Digest(hasher.finalize().into()))),
+            Ok(read) => {
+                hasher.update(buffer.get(..read).unwrap_or_default());
+                size += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }

@@ -211,6 +211,18 @@ pub struct FirmwareSource {
     pub package: PackageRequest,
     /// Absolute path of the file inside the package.
     pub path: String,
+    /// What is made of the file before it becomes a part of the image; without it, nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derive: Option<Derivation>,
+}
+
+/// How an image's firmware is made from a package's, always with the same result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Derivation {
+    /// PK, KEK, db and dbx are left out of the variable store, so that Secure Boot starts an unsigned kernel.
+    WithoutKeys,
 }
 
 /// `[references]`: the shapes whose digests the builder writes into the manifest.
@@ -311,7 +323,8 @@ impl RecipeFile {
 
 impl Recipe {
     /// The digest that ties a lock to this recipe: SHA-256 of the canonical JSON of the parts that decide which packages
-    /// are locked (suites, packages, kernel, firmware). Changing a command line or a file needs no new lock.
+    /// are locked (suites, packages, kernel, firmware). Changing a command line, a file or what is derived from a firmware
+    /// needs no new lock.
     pub fn lock_digest(&self) -> Sha256Digest {
         #[derive(Serialize)]
         struct Part<'a> {
@@ -321,8 +334,9 @@ impl Recipe {
             dependencies: bool,
             assume: &'a [String],
             kernel: Option<&'a PackageRequest>,
-            firmware: Option<&'a FirmwareFile>,
+            firmware: Option<FirmwareFile>,
         }
+        let as_packaged = |source: &FirmwareSource| FirmwareSource { derive: None, ..source.clone() };
         let part = Part {
             architecture: &self.architecture,
             suites: &self.suites,
@@ -330,7 +344,10 @@ impl Recipe {
             dependencies: self.dependencies,
             assume: &self.assume,
             kernel: self.image.as_ref().map(|image| &image.kernel),
-            firmware: self.image.as_ref().map(|image| &image.firmware),
+            firmware: self.image.as_ref().map(|image| FirmwareFile {
+                snp: image.firmware.snp.as_ref().map(as_packaged),
+                tdx: image.firmware.tdx.as_ref().map(as_packaged),
+            }),
         };
         // The types above hold strings, small integers and booleans only, which always have a canonical form.
         Sha256Digest::of(&crate::canonical::to_canonical_bytes(&part).unwrap_or_default())

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use measure::uefi::VarstoreError;
 use spec::canonical::CanonicalError;
 use spec::{Diagnostic, Outcome, Sha256Digest};
 use store::StoreError;
@@ -101,6 +102,14 @@ pub enum BuildError {
     /// The root file system.
     #[error(transparent)]
     Erofs(#[from] ErofsError),
+    /// A firmware that the recipe wants without its keys, and that has no variable store to take them from.
+    #[error("firmware {firmware} cannot be derived from")]
+    Derive {
+        /// Its path in the package.
+        firmware: String,
+        /// Why.
+        source: VarstoreError,
+    },
     /// The command line is too long for the kernel.
     #[error("the kernel command line has {length} bytes, the kernel takes {MAX_COMMAND_LINE}")]
     CommandLine {
@@ -156,6 +165,7 @@ impl Diagnostic for BuildError {
             | Self::OutputName(_)
             | Self::OutputBusy(_)
             | Self::NoFile { .. }
+            | Self::Derive { .. }
             | Self::CommandLine { .. }
             | Self::Uuid(_) => Outcome::Usage,
         }
@@ -176,6 +186,9 @@ impl Diagnostic for BuildError {
             Self::OutputExists(_) => Some("use --replace to put the new image in its place".to_owned()),
             Self::NotReplaceable(_) => Some("choose another output directory".to_owned()),
             Self::OutputBusy(_) => Some("wait for it, or choose another output directory".to_owned()),
+            Self::Derive { .. } => {
+                Some("leave `derive` out of the recipe's [firmware], or name another file".to_owned())
+            }
             Self::CommandLine { .. } => Some("shorten kernel.command_line".to_owned()),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("the disk is full: free some room, or choose an output directory on another disk".to_owned())

@@ -14,10 +14,11 @@ mod staging;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use measure::uefi::VariableStore;
 use spec::Sha256Digest;
 use spec::lock::{Lock, Use};
 use spec::manifest::{self, Artifact, Class, GuestBinary, Manifest, ReferenceValues, artifact};
-use spec::recipe::{ImageRecipe, Kind, Recipe};
+use spec::recipe::{Derivation, FirmwareSource, ImageRecipe, Kind, Recipe};
 use store::Store;
 
 pub use error::BuildError;
@@ -170,7 +171,7 @@ fn command_line(image: &ImageRecipe, verity: &manifest::Verity) -> Result<String
     Ok(line)
 }
 
-/// Copies the firmware images out of their packages.
+/// Takes the firmware images out of their packages, and makes of them what the recipe says.
 fn firmware(
     request: &BuildRequest<'_>,
     image: &ImageRecipe,
@@ -184,7 +185,16 @@ fn firmware(
         .map(|(name, source)| {
             let package = inputs::one(request.lock, Use::Firmware, &source.package.name, store)?;
             let content = inputs::file(&package, &source.path)?;
-            Ok((name.to_owned(), output.write(name, content.bytes())?))
+            let derived = source.derive.map(|how| derive(how, source, content.bytes())).transpose()?;
+            let bytes = derived.as_deref().unwrap_or(content.bytes());
+            Ok((name.to_owned(), output.write(name, bytes)?))
         })
         .collect()
+}
+
+fn derive(how: Derivation, from: &FirmwareSource, firmware: &[u8]) -> Result<Vec<u8>, BuildError> {
+    let unusable = |source| BuildError::Derive { firmware: from.path.clone(), source };
+    match how {
+        Derivation::WithoutKeys => Ok(VariableStore::parse(firmware).map_err(unusable)?.without_keys()),
+    }
 }
