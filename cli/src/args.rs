@@ -1,9 +1,15 @@
 //! What was typed. Each verb's own words are explained in its `--help`.
 
+mod inspect;
+mod measure;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use spec::Tee;
+
+pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile};
+pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, Shapes};
 
 /// Casts golden images for confidential VMs, weighs them before anyone launches them, and launches them.
 #[derive(Debug, Parser)]
@@ -39,6 +45,18 @@ pub(crate) enum Verb {
     Build(Build),
     /// Predict launch measurements
     Measure(Measure),
+    /// Say which input is not as expected when a SEV-SNP launch digest is not
+    ///
+    /// There is one digest and no log, so the inputs that people get wrong are varied, alone and together: vCPU count, CPU
+    /// model, slips in the command line, no initrd, kernel-hashes=off, SEV_FEATURES, the generation of the host's kernel, and
+    /// firmware given with --firmware. The answer with the fewest differences is printed, and the exit code is 0; it is 6
+    /// where there is none. Nothing here says that a digest is authentic.
+    Explain(Explain),
+    /// Read event logs, and compute the registers they lead to
+    #[command(name = "eventlog")]
+    EventLog(EventLog),
+    /// Look into firmware images, and derive them
+    Firmware(Firmware),
     /// Start a VM, supervise it, stream its console, end with it
     Launch(Launch),
     /// List the VMs of this host
@@ -123,27 +141,6 @@ pub(crate) struct Build {
     /// Leave the expected measurements out of the manifest
     #[arg(long)]
     pub(crate) no_references: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Measure {
-    /// An image directory or a vm.toml
-    pub(crate) subject: PathBuf,
-    /// The TEE to measure for [default: both, or the one of the vm.toml]
-    #[arg(long)]
-    pub(crate) tee: Option<TeeWord>,
-    /// vCPU counts [default: those of the recipe or the vm.toml]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub(crate) vcpus: Vec<u32>,
-    /// CPU models as QEMU names them [default: EPYC-v4, or the one of the vm.toml]
-    #[arg(long, value_name = "MODEL", value_delimiter = ',')]
-    pub(crate) cpu: Vec<String>,
-    /// A CPU signature (CPUID Fn0000_0001 EAX) instead of a model, such as 0xa10f11
-    #[arg(long, value_name = "HEX", value_parser = parse_u32, conflicts_with = "cpu")]
-    pub(crate) cpu_signature: Option<u32>,
-    /// SEV_FEATURES of the VMSA
-    #[arg(long, value_name = "HEX", value_parser = parse_u64, default_value = "0x1")]
-    pub(crate) sev_features: u64,
 }
 
 /// A TEE on the command line.
@@ -249,4 +246,12 @@ fn parse_u64(text: &str) -> Result<u64, String> {
 
 fn parse_u32(text: &str) -> Result<u32, String> {
     u32::try_from(parse_u64(text)?).map_err(|_| format!("\"{text}\" does not fit 32 bits"))
+}
+
+fn parse_sha256(text: &str) -> Result<spec::Sha256Digest, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| format!("\"{text}\" is not a SHA-256: it has 64 hex digits"))
+}
+
+fn parse_sha384(text: &str) -> Result<spec::Sha384Digest, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| format!("\"{text}\" is not a SHA-384: it has 96 hex digits"))
 }

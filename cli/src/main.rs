@@ -2,6 +2,7 @@
 
 mod args;
 mod failure;
+mod firmware;
 mod inputs;
 mod printer;
 mod tree;

@@ -3,7 +3,7 @@
 //! Kernel and initrd go in by the SHA-256 that the manifest has for them, which `build` has just computed and `measure`
 //! and `launch` have just checked; only the firmware's bytes are needed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use measure::Digest256;
 use measure::firmware::Firmware;
@@ -11,9 +11,12 @@ use measure::shape::{Shape, SnpShape, TeeShape};
 use measure::snp::{CpuSignature, KernelHashes, LaunchInputs, seed::firmware_digest};
 use measure::tdx::mrtd::{PageOrder, mrtd};
 use spec::manifest::{Manifest, ReferenceValues, SnpReference, TdxReference, artifact};
+use spec::vm::Vm;
 use spec::{Outcome, Sha384Digest};
 
 use crate::failure::Failure;
+use crate::firmware::FirmwareFile;
+use crate::inputs;
 
 /// Which SNP launch digests are wanted.
 pub(crate) struct SnpWanted<'a> {
@@ -41,48 +44,23 @@ pub(crate) fn references(directory: &Path, manifest: &Manifest) -> Result<Refere
     } else {
         Vec::new()
     };
-    let tdx = if manifest.artifacts.contains_key(artifact::FIRMWARE_TDX) {
-        vec![tdx(directory, manifest)?]
-    } else {
-        Vec::new()
-    };
+    let tdx = if manifest.artifacts.contains_key(artifact::FIRMWARE_TDX) { vec![tdx(directory)?] } else { Vec::new() };
     Ok(ReferenceValues { snp, tdx })
 }
 
 /// SNP launch digests of the image with its own firmware, for every combination that is wanted.
 pub(crate) fn snp(directory: &Path, manifest: &Manifest, wanted: &SnpWanted<'_>) -> Result<Vec<SnpReference>, Failure> {
     let path = directory.join(artifact::FIRMWARE_SNP);
-    let bytes = read_firmware(&path)?;
-    let unusable =
-        |error: &dyn std::error::Error| Failure::new(Outcome::InputMismatch, format!("{}: {error}", path.display()));
-    let firmware = Firmware::parse(&bytes).map_err(|error| unusable(&error))?;
-    let firmware_part = firmware_digest(&firmware).map_err(|error| unusable(&error))?;
+    let file = image_firmware(&path)?;
+    let firmware = file.parse()?;
+    let firmware_part = firmware_digest(&firmware).map_err(|error| unusable(&path, &error))?;
+    let subject = SnpSubject { path: &path, firmware: &firmware, kernel_hashes: Some(kernel_hashes(manifest)?) };
     let mut digests = Vec::new();
     for cpu in wanted.cpus {
-        let shape = Shape {
-            tee: TeeShape::Snp(SnpShape {
-                policy: SnpShape::DEFAULT_POLICY,
-                sev_features: wanted.sev_features,
-                kernel_hashes: true,
-                host_data: [0; 32],
-            }),
-            vcpus: 1,
-            cpu_model: cpu.clone(),
-            memory_mib: 0,
-        };
-        let inputs = LaunchInputs::of_shape(
-            &shape,
-            &firmware,
-            Some(kernel_hashes(manifest)?),
-            wanted.signature.map(CpuSignature),
-        )
-        .map_err(|error| {
-            Failure::new(Outcome::Usage, error.to_string())
-                .with_hint("name a model with --cpu, as QEMU names it, or a signature with --cpu-signature 0x...")
-        })?;
-        let seed = inputs.seed_from(firmware_part).map_err(|error| unusable(&error))?;
+        let inputs = subject.inputs(cpu, wanted.signature, wanted.sev_features)?;
+        let seed = inputs.seed_from(firmware_part).map_err(|error| unusable(&path, &error))?;
         for vcpus in wanted.vcpus {
-            let digest = seed.digest(&inputs.vcpu, *vcpus).map_err(|error| unusable(&error))?;
+            let digest = seed.digest(&inputs.vcpu, *vcpus).map_err(|error| unusable(&path, &error))?;
             digests.push(SnpReference {
                 vcpus: *vcpus,
                 cpu: cpu.clone(),
@@ -95,19 +73,67 @@ pub(crate) fn snp(directory: &Path, manifest: &Manifest, wanted: &SnpWanted<'_>)
     Ok(digests)
 }
 
-/// MRTD of the image's TDX firmware.
-pub(crate) fn tdx(directory: &Path, manifest: &Manifest) -> Result<TdxReference, Failure> {
-    let path = directory.join(artifact::FIRMWARE_TDX);
-    let bytes = read_firmware(&path)?;
-    let digest = Firmware::parse(&bytes)
-        .and_then(|firmware| mrtd(&firmware, PageOrder::SinglePass))
-        .map_err(|error| Failure::new(Outcome::InputMismatch, format!("{}: {error}", path.display())))?;
-    let firmware_sha256 =
-        manifest.artifacts.get(artifact::FIRMWARE_TDX).map_or_else(|| spec::Sha256Digest::of(&bytes), |a| a.sha256);
-    Ok(TdxReference { firmware_sha256, mrtd: Sha384Digest(digest.0) })
+/// What a SNP guest is launched from.
+pub(crate) struct SnpSubject<'a> {
+    /// Where the firmware was read, for messages.
+    pub(crate) path: &'a Path,
+    /// The firmware.
+    pub(crate) firmware: &'a Firmware<'a>,
+    /// What is booted; `None` for `kernel-hashes=off`.
+    pub(crate) kernel_hashes: Option<KernelHashes>,
 }
 
-fn kernel_hashes(manifest: &Manifest) -> Result<KernelHashes, Failure> {
+impl<'a> SnpSubject<'a> {
+    /// Everything that the launch digest depends on, for one vCPU of this model.
+    pub(crate) fn inputs(
+        &self,
+        cpu: &str,
+        signature: Option<u32>,
+        sev_features: u64,
+    ) -> Result<LaunchInputs<'a>, Failure> {
+        let shape = Shape {
+            tee: TeeShape::Snp(SnpShape {
+                policy: SnpShape::DEFAULT_POLICY,
+                sev_features,
+                kernel_hashes: self.kernel_hashes.is_some(),
+                host_data: [0; 32],
+            }),
+            vcpus: 1,
+            cpu_model: cpu.to_owned(),
+            memory_mib: 0,
+        };
+        LaunchInputs::of_shape(&shape, self.firmware, self.kernel_hashes, signature.map(CpuSignature)).map_err(
+            |error| {
+                Failure::new(Outcome::Usage, error.to_string())
+                    .with_hint("name a model with --cpu, as QEMU names it, or a signature with --cpu-signature 0x...")
+            },
+        )
+    }
+}
+
+/// A file whose content has no measurement.
+pub(crate) fn unusable(path: &Path, error: &dyn std::error::Error) -> Failure {
+    Failure::new(Outcome::InputMismatch, format!("{}: {error}", path.display()))
+}
+
+/// Refuses vCPU counts that no guest has.
+pub(crate) fn check_vcpus(counts: &[u32]) -> Result<(), Failure> {
+    match counts.iter().find(|count| !(1..=spec::vm::MAX_VCPUS).contains(*count)) {
+        Some(wrong) => Err(Failure::new(Outcome::Usage, format!("{wrong} vCPUs: use 1 to {}", spec::vm::MAX_VCPUS))),
+        None => Ok(()),
+    }
+}
+
+/// MRTD of the image's TDX firmware.
+pub(crate) fn tdx(directory: &Path) -> Result<TdxReference, Failure> {
+    let path = directory.join(artifact::FIRMWARE_TDX);
+    let file = image_firmware(&path)?;
+    let digest = mrtd(&file.parse()?, PageOrder::SinglePass).map_err(|error| unusable(&path, &error))?;
+    Ok(TdxReference { firmware_sha256: file.sha256, mrtd: Sha384Digest(digest.0) })
+}
+
+/// The hashes of kernel, initrd and command line of an image.
+pub(crate) fn kernel_hashes(manifest: &Manifest) -> Result<KernelHashes, Failure> {
     let sha256 = |name: &str| {
         let missing =
             || Failure::new(Outcome::InputMismatch, format!("the manifest of {} has no {name}", manifest.name));
@@ -117,9 +143,19 @@ fn kernel_hashes(manifest: &Manifest) -> Result<KernelHashes, Failure> {
         .map_err(|error| Failure::new(Outcome::InputMismatch, error.to_string()))
 }
 
-fn read_firmware(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| {
-        Failure::new(Outcome::InputMismatch, format!("reading {}: {error}", path.display()))
+/// The firmware of an image directory.
+pub(crate) fn image_firmware(path: &Path) -> Result<FirmwareFile, Failure> {
+    FirmwareFile::read(path).map_err(|failure| {
+        Failure { outcome: Outcome::InputMismatch, ..failure }
             .with_hint("the image has no firmware for this TEE: add it to the recipe's [firmware] and build again")
     })
+}
+
+/// The image directory that a verb is about, and the VM description that names it, if one does.
+pub(crate) fn image_or_vm(subject: &Path) -> Result<(PathBuf, Option<Vm>), Failure> {
+    if subject.is_dir() {
+        return Ok((subject.to_owned(), None));
+    }
+    let (vm, image) = inputs::vm(subject)?;
+    Ok((image, Some(vm)))
 }

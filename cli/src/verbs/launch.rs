@@ -106,7 +106,7 @@ fn expected(vm: &Vm, image: &Image) -> Result<Option<Expected>, Failure> {
             Ok(value.map(|value| Expected { key: "launch_digest", value }))
         }
         Tee::Tdx if has_firmware(artifact::FIRMWARE_TDX) => {
-            let value = weigh::tdx(&image.directory, &image.manifest)?.mrtd.to_string();
+            let value = weigh::tdx(&image.directory)?.mrtd.to_string();
             Ok(Some(Expected { key: "mrtd", value }))
         }
         // The plan refuses a TEE without firmware, with its own message.

@@ -1,13 +1,18 @@
-//! `bullion measure`: what a TEE will measure when an image is launched.
+//! `bullion measure`: what a TEE will measure when an image is launched; of files without an image in `snp` and `tdx`.
+
+mod snp;
+mod tdx;
+
+use std::path::Path;
 
 use launcher::Image;
+use measure::shape::SnpShape;
 use serde::Serialize;
 use spec::manifest::{Manifest, SnpReference, TdxReference, artifact};
 use spec::{Outcome, Tee};
 
-use crate::args::Measure;
+use crate::args::{Measure, MeasureFiles, Shapes};
 use crate::failure::Failure;
-use crate::inputs;
 use crate::printer::Printer;
 use crate::weigh::{self, SnpWanted};
 
@@ -20,15 +25,21 @@ struct Answer {
 }
 
 pub(crate) fn run(verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
-    let (directory, vm) = if verb.subject.is_dir() {
-        (verb.subject.clone(), None)
-    } else {
-        let (vm, image) = inputs::vm(&verb.subject)?;
-        (image, Some(vm))
+    let shapes = &verb.shapes;
+    let subject = match (&verb.files, &verb.subject) {
+        (None, Some(subject)) => subject,
+        (Some(files), None) if shapes.given().is_none() => {
+            return match files {
+                MeasureFiles::Snp(files) => snp::run(files, printer),
+                MeasureFiles::Tdx(files) => tdx::run(files, printer),
+            };
+        }
+        _ => return Err(misplaced(shapes)),
     };
+    let (directory, vm) = weigh::image_or_vm(subject)?;
     let manifest = Image::open(&directory)?.manifest;
     image::verify_image(&directory, &manifest)?;
-    let tee = verb.tee.map(Tee::from).or(vm.as_ref().map(|vm| vm.tee));
+    let tee = shapes.tee.map(Tee::from).or(vm.as_ref().map(|vm| vm.tee));
     if tee == Some(Tee::None) {
         return Err(Failure::new(Outcome::Usage, "a guest without a TEE measures nothing")
             .with_hint("name one with --tee snp or --tee tdx"));
@@ -36,20 +47,27 @@ pub(crate) fn run(verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
     let wants = |this, firmware| tee == Some(this) || (tee.is_none() && manifest.artifacts.contains_key(firmware));
     let mut answer = Answer::default();
     if wants(Tee::Snp, artifact::FIRMWARE_SNP) {
-        answer.snp = snp(verb, vm.as_ref(), &directory, &manifest)?;
+        answer.snp = of_image(shapes, vm.as_ref(), &directory, &manifest)?;
     }
     if wants(Tee::Tdx, artifact::FIRMWARE_TDX) {
-        answer.tdx = vec![weigh::tdx(&directory, &manifest)?];
+        answer.tdx = vec![weigh::tdx(&directory)?];
     }
     show(&answer, printer);
     printer.value(&answer);
     Ok(0)
 }
 
-fn snp(
-    verb: &Measure,
+/// A word or option before `snp` or `tdx`, where it would mean nothing.
+fn misplaced(shapes: &Shapes) -> Failure {
+    let what = shapes.given().unwrap_or("an image");
+    Failure::new(Outcome::Usage, format!("{what} cannot stand before the words snp and tdx"))
+        .with_hint("write options after that word, or name an image directory of that name as ./snp or ./tdx")
+}
+
+fn of_image(
+    verb: &Shapes,
     vm: Option<&spec::vm::Vm>,
-    directory: &std::path::Path,
+    directory: &Path,
     manifest: &Manifest,
 ) -> Result<Vec<SnpReference>, Failure> {
     let recipe =
@@ -59,13 +77,15 @@ fn snp(
         (true, Some(vm)) => vec![vm.vcpus],
         (true, None) => recipe.unwrap_or_else(|| vec![1]),
     };
-    if let Some(wrong) = vcpus.iter().find(|vcpus| !(1..=spec::vm::MAX_VCPUS).contains(*vcpus)) {
-        return Err(Failure::new(Outcome::Usage, format!("{wrong} vCPUs: use 1 to {}", spec::vm::MAX_VCPUS)));
-    }
+    weigh::check_vcpus(&vcpus)?;
     let default_cpu = vm.filter(|vm| vm.tee == Tee::Snp).map_or("EPYC-v4", |vm| vm.cpu_model());
     let cpus = if verb.cpu.is_empty() { vec![default_cpu.to_owned()] } else { verb.cpu.clone() };
-    let wanted =
-        SnpWanted { vcpus: &vcpus, cpus: &cpus, signature: verb.cpu_signature, sev_features: verb.sev_features };
+    let wanted = SnpWanted {
+        vcpus: &vcpus,
+        cpus: &cpus,
+        signature: verb.cpu_signature,
+        sev_features: verb.sev_features.unwrap_or(SnpShape::SNP_ACTIVE),
+    };
     weigh::snp(directory, manifest, &wanted)
 }
 

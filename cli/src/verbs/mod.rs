@@ -2,8 +2,11 @@
 
 mod build;
 mod cache;
+mod eventlog;
 mod exec;
+mod explain;
 mod fetch;
+mod firmware;
 mod launch;
 mod lock;
 mod logs;
@@ -22,6 +25,9 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Fetch(verb) => fetch::run(arguments, verb, printer),
         Verb::Build(verb) => build::run(arguments, verb, printer),
         Verb::Measure(verb) => measure::run(verb, printer),
+        Verb::Explain(verb) => explain::run(verb, printer),
+        Verb::EventLog(verb) => eventlog::run(verb, printer),
+        Verb::Firmware(verb) => firmware::run(verb, printer),
         Verb::Launch(verb) => launch::run(arguments, verb, printer),
         Verb::Ps => ps::run(printer),
         Verb::Logs(verb) => logs::run(verb, printer),

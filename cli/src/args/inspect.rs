@@ -1,0 +1,106 @@
+//! The verbs that look into what others made: firmware, event logs, digests and reports.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::{parse_sha384, parse_u32, parse_u64};
+
+#[derive(Debug, Args)]
+pub(crate) struct EventLog {
+    #[command(subcommand)]
+    pub(crate) action: EventLogAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventLogAction {
+    /// List the events of a log
+    ///
+    /// A log is a claim: it counts only where it replays to registers that hardware signed, and the data of an event only where
+    /// its digest is that of the data. Neither the registers nor a signature are looked at here.
+    Show(LogFile),
+    /// Compute the registers that a log leads to: RTMRs of a TDX guest's log, PCRs of a TPM's
+    ///
+    /// A log is a claim: compare these values with registers that hardware signed. That comparison is not made here.
+    Replay(LogFile),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogFile {
+    /// The log as firmware keeps it, such as /sys/firmware/acpi/tables/data/CCEL or
+    /// /sys/kernel/security/tpm0/binary_bios_measurements
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Refuse what is otherwise read over and reported: damage, missing digests, more separators than firmware makes
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// The log is of firmware of before edk2 202411, which makes two separators in RTMR0
+    #[arg(long)]
+    pub(crate) edk2_before_202411: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Firmware {
+    #[command(subcommand)]
+    pub(crate) action: FirmwareAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FirmwareAction {
+    /// Print what a firmware image says to a VMM, its variables, and what is known about it
+    Show {
+        /// The firmware image
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Make a firmware image of another one, with the same result everywhere
+    ///
+    /// The variable store is rewritten and everything else stays as it is. MRTD is the same where the store is not measured
+    /// into it, as in every edk2 build so far; RTMR0 and SNP launch digests change.
+    Derive(Derive),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Derive {
+    /// The firmware image
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Where the new image is written
+    #[arg(long, short, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Leave PK, KEK, db and dbx out of the variable store: Secure Boot then starts any kernel
+    #[arg(long, required = true)]
+    pub(crate) without_keys: bool,
+    /// Replace a file that is already there
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("found").args(["digest", "report"]).required(true))]
+pub(crate) struct Explain {
+    /// The launch digest that was found
+    #[arg(long, value_name = "HEX", value_parser = parse_sha384)]
+    pub(crate) digest: Option<spec::Sha384Digest>,
+    /// An SNP attestation report (1184 bytes) that holds it. Its signature is NOT verified
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// The image directory or vm.toml that was meant to be launched
+    #[arg(long, value_name = "IMAGE_OR_VM")]
+    pub(crate) against: PathBuf,
+    /// The expected number of vCPUs [default: that of the vm.toml, else 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) vcpus: Option<u32>,
+    /// The expected CPU model [default: that of the vm.toml, else EPYC-v4]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) cpu: Option<String>,
+    /// The expected CPU signature instead of a model
+    #[arg(long, value_name = "HEX", value_parser = parse_u32, conflicts_with = "cpu")]
+    pub(crate) cpu_signature: Option<u32>,
+    /// The expected SEV_FEATURES
+    #[arg(long, value_name = "HEX", value_parser = parse_u64, default_value = "0x1")]
+    pub(crate) sev_features: u64,
+    /// Firmware that may have been launched instead of the image's; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) firmware: Vec<PathBuf>,
+}

@@ -1,0 +1,132 @@
+//! `bullion measure`: of an image or VM, or of files by themselves.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::{TeeWord, parse_sha256, parse_u32, parse_u64};
+
+const USAGE: &str = "\
+bullion measure [OPTIONS] <IMAGE_OR_VM>
+       bullion measure snp --firmware <FILE> [OPTIONS]
+       bullion measure tdx --firmware <FILE> [OPTIONS]";
+
+const OF_FILES: &str = "\
+`measure snp` and `measure tdx` need no image: they take firmware, kernel and initrd as files or by hash.
+An image directory that is called snp or tdx is named ./snp or ./tdx.";
+
+#[derive(Debug, Args)]
+#[command(subcommand_negates_reqs = true, override_usage = USAGE, after_help = OF_FILES)]
+pub(crate) struct Measure {
+    /// An image directory or a vm.toml
+    #[arg(required = true, value_name = "IMAGE_OR_VM")]
+    pub(crate) subject: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) shapes: Shapes,
+    #[command(subcommand)]
+    pub(crate) files: Option<MeasureFiles>,
+}
+
+// Which shapes of an image or a VM.
+#[derive(Debug, Args)]
+pub(crate) struct Shapes {
+    /// The TEE to measure for [default: both, or the one of the vm.toml]
+    #[arg(long)]
+    pub(crate) tee: Option<TeeWord>,
+    /// vCPU counts [default: those of the recipe or the vm.toml]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) vcpus: Vec<u32>,
+    /// CPU models as QEMU names them [default: EPYC-v4, or the one of the vm.toml]
+    #[arg(long, value_name = "MODEL", value_delimiter = ',')]
+    pub(crate) cpu: Vec<String>,
+    /// A CPU signature (CPUID Fn0000_0001 EAX) instead of a model, such as 0xa10f11
+    #[arg(long, value_name = "HEX", value_parser = parse_u32, conflicts_with = "cpu")]
+    pub(crate) cpu_signature: Option<u32>,
+    /// SEV_FEATURES of the VMSA [default: 0x1]
+    #[arg(long, value_name = "HEX", value_parser = parse_u64)]
+    pub(crate) sev_features: Option<u64>,
+}
+
+impl Shapes {
+    /// The first option that was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        [
+            ("--tee", self.tee.is_some()),
+            ("--vcpus", !self.vcpus.is_empty()),
+            ("--cpu", !self.cpu.is_empty()),
+            ("--cpu-signature", self.cpu_signature.is_some()),
+            ("--sev-features", self.sev_features.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(name, given)| given.then_some(name))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MeasureFiles {
+    /// SEV-SNP launch digests of firmware and kernel files, as QEMU launches them on KVM
+    ///
+    /// With --firmware alone, prints what depends on nothing else: the sections, and the digest before the first vCPU. Without
+    /// a kernel, kernel-hashes=off is measured: such a guest starts whatever kernel the host gives it.
+    ///
+    /// Whether the firmware compares kernel, initrd and command line with the measured hashes is not in its bytes: the line
+    /// "pin" says what is known about it.
+    Snp(MeasureSnp),
+    /// MRTD of a firmware file
+    ///
+    /// MRTD depends on the firmware and on the order in which the VMM adds its pages, and on nothing else. RTMR0 to RTMR3 are
+    /// not predicted here, and those of firmware built from edk2 >= 202505 nowhere: which events it measures is not known yet.
+    Tdx(MeasureTdx),
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("a-kernel").args(["kernel", "kernel_sha256"]))]
+pub(crate) struct MeasureSnp {
+    /// The firmware image, code and variables in one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) firmware: PathBuf,
+    /// The kernel, as QEMU's -kernel gets it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The SHA-256 of the kernel, instead of the file
+    #[arg(long, value_name = "HEX", value_parser = parse_sha256)]
+    pub(crate) kernel_sha256: Option<spec::Sha256Digest>,
+    /// The initrd, as QEMU's -initrd gets it
+    #[arg(long, value_name = "FILE", conflicts_with = "initrd_sha256", requires = "a-kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The SHA-256 of the initrd, instead of the file
+    #[arg(long, value_name = "HEX", value_parser = parse_sha256, requires = "a-kernel")]
+    pub(crate) initrd_sha256: Option<spec::Sha256Digest>,
+    /// The kernel command line, to the byte: a blank or newline at its end is measured [default: empty]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "a-kernel")]
+    pub(crate) cmdline: Option<String>,
+    /// vCPU counts, such as 1,2,4
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) vcpus: Vec<u32>,
+    /// CPU models as QEMU names them [default: EPYC-v4]
+    #[arg(long, value_name = "MODEL", value_delimiter = ',', requires = "vcpus")]
+    pub(crate) cpu: Vec<String>,
+    /// A CPU signature (CPUID Fn0000_0001 EAX) instead of a model, such as 0xa10f11
+    #[arg(long, value_name = "HEX", value_parser = parse_u32, conflicts_with = "cpu", requires = "vcpus")]
+    pub(crate) cpu_signature: Option<u32>,
+    /// SEV_FEATURES of the VMSA
+    #[arg(long, value_name = "HEX", value_parser = parse_u64, default_value = "0x1")]
+    pub(crate) sev_features: u64,
+    /// Print every launched range of pages with the digest after it
+    #[arg(long, requires = "vcpus")]
+    pub(crate) steps: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MeasureTdx {
+    /// The firmware image, code and variables in one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) firmware: PathBuf,
+    /// All pages of a section are added, then all are measured, as Canonical's and Intel's QEMU trees around 8.2 do. Without
+    /// it, each page is added and measured: QEMU since 10.1 on Linux since 6.16
+    #[arg(long)]
+    pub(crate) two_pass: bool,
+    /// Print every section with what MRTD would be if nothing followed
+    #[arg(long)]
+    pub(crate) steps: bool,
+}

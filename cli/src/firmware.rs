@@ -1,0 +1,67 @@
+//! A firmware image from disk, by its bytes, its digest and its pin: for the verbs that take one without an image directory.
+
+use std::path::{Path, PathBuf};
+
+use measure::firmware::Firmware;
+use serde::Serialize;
+use spec::Sha256Digest;
+use spec::pins::{self, Pins};
+
+use crate::failure::Failure;
+use crate::weigh::unusable;
+
+/// A firmware image.
+pub(crate) struct FirmwareFile {
+    /// Where it was read.
+    pub(crate) path: PathBuf,
+    /// The image.
+    pub(crate) bytes: Vec<u8>,
+    /// SHA-256 of the image.
+    pub(crate) sha256: Sha256Digest,
+}
+
+/// How a firmware image is named in JSON.
+#[derive(Serialize)]
+pub(crate) struct FirmwareInput<'a> {
+    file: &'a Path,
+    size: usize,
+    sha256: Sha256Digest,
+    /// What is known about it; null where it is not pinned.
+    pin: Option<&'a pins::Firmware>,
+}
+
+impl FirmwareFile {
+    /// Reads an image.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let bytes = std::fs::read(path).map_err(|error| Failure::file("reading", path, &error))?;
+        Ok(Self { path: path.to_owned(), sha256: Sha256Digest::of(&bytes), bytes })
+    }
+
+    /// Its OVMF table.
+    pub(crate) fn parse(&self) -> Result<Firmware<'_>, Failure> {
+        Firmware::parse(&self.bytes).map_err(|error| {
+            unusable(&self.path, &error).with_hint("name an OVMF image; a file of variables alone is none")
+        })
+    }
+
+    /// What JSON says about it.
+    pub(crate) fn input<'a>(&'a self, pins: &'a Pins) -> FirmwareInput<'a> {
+        FirmwareInput { file: &self.path, size: self.bytes.len(), sha256: self.sha256, pin: pins.find(&self.sha256) }
+    }
+}
+
+impl FirmwareInput<'_> {
+    /// The lines for people.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let pin = self.pin.map_or("not pinned: what it enforces is not known".to_owned(), pin_line);
+        let file = format!("{}, {} bytes, sha256 {}", self.file.display(), self.size, self.sha256);
+        vec![format!("firmware  {file}"), format!("pin       {pin}")]
+    }
+}
+
+fn pin_line(pin: &pins::Firmware) -> String {
+    let tees: Vec<String> = pin.tees.iter().map(ToString::to_string).collect();
+    let hashes = if pin.enforces_kernel_hashes { "enforces kernel hashes" } else { "does not enforce kernel hashes" };
+    let boundary = if pin.vmm_in_trust_boundary { ", TRUSTS THE VMM" } else { "" };
+    format!("{} ({:?}, {}), {hashes}{boundary}, for tee {}", pin.name, pin.platform, pin.edk2, tees.join(" and "))
+}

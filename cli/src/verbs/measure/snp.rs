@@ -1,0 +1,209 @@
+//! `bullion measure snp`: launch digests of files that no image holds together.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use measure::Digest256;
+use measure::firmware::SevSection;
+use measure::snp::{KernelHashes, LaunchInputs, Seed, Step, profile, seed::firmware_digest};
+use serde::Serialize;
+use spec::{Outcome, Sha256Digest};
+
+use crate::args::MeasureSnp;
+use crate::failure::Failure;
+use crate::firmware::{FirmwareFile, FirmwareInput};
+use crate::inputs;
+use crate::printer::Printer;
+use crate::weigh::{self, SnpSubject, unusable};
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    inputs: Inputs<'a>,
+    /// The launch digest after the firmware's pages.
+    firmware_digest: String,
+    sections: Vec<Section>,
+    /// The launch digest before the first vCPU.
+    seed: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    snp: Vec<Digest>,
+}
+
+#[derive(Serialize)]
+struct Inputs<'a> {
+    firmware: FirmwareInput<'a>,
+    kernel_hashes: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<&'a Hashed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initrd: Option<&'a Hashed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmdline: Option<&'a str>,
+    /// What the VMM does differently from others, by name.
+    profile: &'static str,
+}
+
+/// A kernel or initrd: a file that was hashed, or a hash that was given.
+#[derive(Serialize)]
+struct Hashed {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    sha256: Sha256Digest,
+}
+
+#[derive(Serialize)]
+struct Section {
+    name: String,
+    gpa: u32,
+    size: u32,
+}
+
+#[derive(Serialize)]
+struct Digest {
+    vcpus: u32,
+    cpu: String,
+    cpu_signature: u32,
+    sev_features: u64,
+    launch_digest: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<StepRow>,
+}
+
+#[derive(Serialize)]
+struct StepRow {
+    name: String,
+    gpa: u64,
+    size: u64,
+    page_type: String,
+    digest: String,
+}
+
+pub(super) fn run(verb: &MeasureSnp, printer: &Printer) -> Result<u8, Failure> {
+    weigh::check_vcpus(&verb.vcpus)?;
+    let (file, kernel, initrd) = read(verb)?;
+    let pins = inputs::pins()?;
+    let firmware = file.parse()?;
+    let layout = firmware.sev_layout().map_err(|error| unusable(&file.path, &error))?;
+    let kernel_hashes = kernel.as_ref().map(|kernel| hashes(kernel, initrd.as_ref(), verb)).transpose()?;
+    let firmware_part = firmware_digest(&firmware).map_err(|error| unusable(&file.path, &error))?;
+    let seed = Seed::new(firmware_part, &layout, kernel_hashes.as_ref(), &profile::QEMU_KVM)
+        .map_err(|error| unusable(&file.path, &error))?;
+    let subject = SnpSubject { path: &file.path, firmware: &firmware, kernel_hashes };
+    let answer = Answer {
+        inputs: Inputs {
+            firmware: file.input(&pins),
+            kernel_hashes: kernel_hashes.is_some(),
+            kernel: kernel.as_ref(),
+            initrd: initrd.as_ref(),
+            cmdline: kernel.as_ref().map(|_| verb.cmdline.as_deref().unwrap_or_default()),
+            profile: profile::QEMU_KVM.name,
+        },
+        firmware_digest: firmware_part.to_string(),
+        sections: layout.sections.iter().map(section).collect(),
+        seed: seed.digest_before_vcpus().to_string(),
+        snp: digests(&subject, &seed, verb)?,
+    };
+    show(&answer, printer);
+    printer.value(&answer);
+    Ok(0)
+}
+
+/// Reads the firmware and hashes kernel and initrd, all at the same time.
+fn read(verb: &MeasureSnp) -> Result<(FirmwareFile, Option<Hashed>, Option<Hashed>), Failure> {
+    thread::scope(|scope| {
+        let kernel = scope.spawn(|| hashed(verb.kernel.as_deref(), verb.kernel_sha256));
+        let initrd = scope.spawn(|| hashed(verb.initrd.as_deref(), verb.initrd_sha256));
+        let firmware = FirmwareFile::read(&verb.firmware);
+        let join = |thread: thread::ScopedJoinHandle<'_, Result<Option<Hashed>, Failure>>| {
+            thread.join().unwrap_or_else(|_| Err(Failure::new(Outcome::Internal, "a thread that hashes files failed")))
+        };
+        let (kernel, initrd) = (join(kernel), join(initrd));
+        Ok((firmware?, kernel?, initrd?))
+    })
+}
+
+fn hashed(file: Option<&Path>, sha256: Option<Sha256Digest>) -> Result<Option<Hashed>, Failure> {
+    let Some(path) = file else { return Ok(sha256.map(|sha256| Hashed { file: None, size: None, sha256 })) };
+    let (size, sha256) = image::hash_file(path).map_err(|error: io::Error| Failure::file("reading", path, &error))?;
+    Ok(Some(Hashed { file: Some(path.to_owned()), size: Some(size), sha256 }))
+}
+
+fn hashes(kernel: &Hashed, initrd: Option<&Hashed>, verb: &MeasureSnp) -> Result<KernelHashes, Failure> {
+    let line = verb.cmdline.as_deref().unwrap_or_default();
+    let initrd = initrd.map(|initrd| Digest256(initrd.sha256.0));
+    KernelHashes::new(Digest256(kernel.sha256.0), initrd, line.as_bytes())
+        .map_err(|error| Failure::new(Outcome::Usage, error.to_string()))
+}
+
+fn digests(subject: &SnpSubject<'_>, seed: &Seed, verb: &MeasureSnp) -> Result<Vec<Digest>, Failure> {
+    let default = ["EPYC-v4".to_owned()];
+    let cpus = if verb.cpu.is_empty() { &default[..] } else { &verb.cpu };
+    let mut digests = Vec::new();
+    for cpu in cpus {
+        let mut inputs = subject.inputs(cpu, verb.cpu_signature, verb.sev_features)?;
+        for vcpus in &verb.vcpus {
+            inputs.vcpus = *vcpus;
+            let digest = seed.digest(&inputs.vcpu, *vcpus).map_err(|error| unusable(subject.path, &error))?;
+            digests.push(Digest {
+                vcpus: *vcpus,
+                cpu: if verb.cpu_signature.is_some() { "-".to_owned() } else { cpu.clone() },
+                cpu_signature: inputs.vcpu.signature.0,
+                sev_features: verb.sev_features,
+                launch_digest: digest.to_string(),
+                steps: if verb.steps { steps(&inputs, subject.path)? } else { Vec::new() },
+            });
+        }
+    }
+    Ok(digests)
+}
+
+fn steps(inputs: &LaunchInputs<'_>, path: &Path) -> Result<Vec<StepRow>, Failure> {
+    let steps = inputs.steps().map_err(|error| unusable(path, &error))?;
+    let row = |step: Step| StepRow {
+        name: step.name.to_string(),
+        gpa: step.gpa,
+        size: step.size,
+        page_type: step.page_type.to_string(),
+        digest: step.digest.to_string(),
+    };
+    Ok(steps.into_iter().map(row).collect())
+}
+
+fn section(section: &SevSection) -> Section {
+    Section { name: section.section_type.to_string(), gpa: section.gpa, size: section.size }
+}
+
+fn show(answer: &Answer<'_>, printer: &Printer) {
+    let inputs = &answer.inputs;
+    inputs.firmware.lines().iter().for_each(|line| printer.line(line));
+    match (inputs.kernel, inputs.cmdline) {
+        (Some(kernel), Some(line)) => {
+            printer.line(format_args!("kernel    sha256 {}", kernel.sha256));
+            let initrd = inputs.initrd.map_or("none".to_owned(), |initrd| format!("sha256 {}", initrd.sha256));
+            printer.line(format_args!("initrd    {initrd}"));
+            printer.line(format_args!("cmdline   {line:?}"));
+        }
+        _ => printer
+            .line("kernel    not measured (kernel-hashes=off): the guest starts whatever kernel the host gives it"),
+    }
+    if answer.snp.is_empty() {
+        for section in &answer.sections {
+            printer.line(format_args!("section   {:#010x}  {:#8x} bytes  {}", section.gpa, section.size, section.name));
+        }
+        printer.line(format_args!("seed      {}  (launch digest before the first vCPU)", answer.seed));
+    }
+    for digest in &answer.snp {
+        for step in &digest.steps {
+            printer.line(format_args!(
+                "  {:#014x}  {:#8x} bytes  {:<8}  {}  {}",
+                step.gpa, step.size, step.page_type, step.digest, step.name
+            ));
+        }
+        printer.line(format_args!(
+            "snp  {:>3} vCPUs  {:<10} ({:#x})  sev_features {:#x}  launch digest {}",
+            digest.vcpus, digest.cpu, digest.cpu_signature, digest.sev_features, digest.launch_digest
+        ));
+    }
+}
