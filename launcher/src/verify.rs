@@ -14,7 +14,7 @@ use std::sync::Mutex;
 
 use nix::fcntl::OFlag;
 use sha2::{Digest as _, Sha256};
-use spec::manifest::{Artifact, Manifest, artifact};
+use spec::manifest::{Artifact, Manifest};
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
 const READ_BYTES: usize = 256 << 10;
@@ -57,14 +57,6 @@ pub enum VerifyError {
         /// The file's digest.
         found: Sha256Digest,
     },
-    /// The manifest contradicts itself.
-    #[error("the manifest contradicts itself: `command_line` has SHA-256 {found}, its artifact `cmdline` {expected}")]
-    CommandLine {
-        /// The artifact's digest.
-        expected: Sha256Digest,
-        /// The digest of the text.
-        found: Sha256Digest,
-    },
 }
 
 impl Diagnostic for VerifyError {
@@ -81,12 +73,6 @@ pub type OpenArtifacts = BTreeMap<String, File>;
 
 /// Opens every artifact of `manifest` in `directory` and compares size and SHA-256 with the manifest.
 pub fn verify(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
-    if let Some(artifact) = manifest.artifacts.get(artifact::COMMAND_LINE) {
-        let (expected, found) = (artifact.sha256, Sha256Digest::of(manifest.command_line.as_bytes()));
-        if expected != found {
-            return Err(VerifyError::CommandLine { expected, found });
-        }
-    }
     let mut queue: Vec<_> = manifest.artifacts.iter().collect();
     // The largest first, so that the last one to finish is a small one.
     queue.sort_by_key(|(_, artifact)| std::cmp::Reverse(artifact.size));

@@ -1,6 +1,6 @@
 //! Runs the real QEMU of a locked tree with the simulator preloaded, and reads what it reports.
 //!
-//! The tree is `$BULLION_QEMU_ROOT`, or the first one with a QEMU in Bullion's cache. Where it, `/dev/kvm`, a tool or a
+//! The tree is `$BULLION_TEST_QEMU_TREE`, or the first one with a QEMU in Bullion's cache. Where it, `/dev/kvm`, a tool or a
 //! vector is missing, the test says "skipped" and passes.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 #![allow(clippy::print_stderr, reason = "says what was skipped and how long runs took")]
@@ -40,7 +40,7 @@ impl Laboratory {
         if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
             return skip("/dev/kvm cannot be opened");
         }
-        let Some(qemu_root) = qemu_root() else { return skip("no QEMU tree: set BULLION_QEMU_ROOT") };
+        let Some(qemu_root) = qemu_root() else { return skip("no QEMU tree: set BULLION_TEST_QEMU_TREE") };
         Some(Self { qemu_root, library: library(), directory: tempfile::tempdir().unwrap() })
     }
 
@@ -155,7 +155,7 @@ fn cache() -> Option<PathBuf> {
 
 fn qemu_root() -> Option<PathBuf> {
     let has_qemu = |root: &PathBuf| root.join("usr/bin/qemu-system-x86_64").exists();
-    if let Some(root) = std::env::var_os("BULLION_QEMU_ROOT") {
+    if let Some(root) = std::env::var_os("BULLION_TEST_QEMU_TREE") {
         return Some(PathBuf::from(root)).filter(has_qemu);
     }
     let trees = fs::read_dir(cache()?.join("trees")).ok()?;
