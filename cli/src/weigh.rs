@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use measure::Digest256;
 use measure::firmware::Firmware;
 use measure::shape::{Shape, SnpShape, TeeShape};
-use measure::snp::{CpuSignature, KernelHashes, LaunchInputs, seed::firmware_digest};
+use measure::snp::{CpuSignature, KernelHashes, LaunchInputs, Seed, SeedError, Vcpu, seed::firmware_digest};
 use measure::tdx::mrtd::{PageOrder, mrtd};
+use measure::{Digest256, Digest384};
 use spec::manifest::{Manifest, ReferenceValues, SnpReference, TdxReference, artifact};
 use spec::vm::Vm;
 use spec::{Outcome, Sha384Digest};
@@ -59,8 +59,8 @@ pub(crate) fn snp(directory: &Path, manifest: &Manifest, wanted: &SnpWanted<'_>)
     for cpu in wanted.cpus {
         let inputs = subject.inputs(cpu, wanted.signature, wanted.sev_features)?;
         let seed = inputs.seed_from(firmware_part).map_err(|error| unusable(&path, &error))?;
-        for vcpus in wanted.vcpus {
-            let digest = seed.digest(&inputs.vcpu, *vcpus).map_err(|error| unusable(&path, &error))?;
+        let of_counts = launch_digests(&seed, &inputs.vcpu, wanted.vcpus).map_err(|error| unusable(&path, &error))?;
+        for (vcpus, digest) in wanted.vcpus.iter().zip(of_counts) {
             digests.push(SnpReference {
                 vcpus: *vcpus,
                 cpu: cpu.clone(),
@@ -71,6 +71,18 @@ pub(crate) fn snp(directory: &Path, manifest: &Manifest, wanted: &SnpWanted<'_>)
         }
     }
     Ok(digests)
+}
+
+/// The launch digest for each vCPU count, in one pass over the vCPUs.
+pub(crate) fn launch_digests(seed: &Seed, vcpu: &Vcpu, counts: &[u32]) -> Result<Vec<Digest384>, SeedError> {
+    let index = |count: u32| usize::try_from(count).ok().and_then(|count| count.checked_sub(1));
+    let most = counts.iter().copied().max().and_then(index).map_or(0, |last| last + 1);
+    let all: Vec<Digest384> = seed.digests(vcpu).take(most).collect();
+    let of = |count: &u32| {
+        let index = index(*count).ok_or(SeedError::NoVcpus)?;
+        all.get(index).copied().ok_or(SeedError::NoApResetVector(*count))
+    };
+    counts.iter().map(of).collect()
 }
 
 /// What a SNP guest is launched from.

@@ -304,3 +304,12 @@ fn a_changed_artifact_is_found() {
     std::fs::write(&rootfs, "short").unwrap();
     assert!(verify_image(&world.path("out"), &manifest).unwrap_err().to_string().contains("5 bytes"));
 }
+
+#[test]
+fn firmware_without_a_variable_store_cannot_be_made_keyless() {
+    let world = image_world_with(&format!("{IMAGE_RECIPE}derive = \"without-keys\"\n"));
+    let error = fails(&world);
+    assert!(matches!(error, BuildError::Derive { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::Usage);
+    assert!(error.hint().is_some_and(|hint| hint.contains("derive")));
+}

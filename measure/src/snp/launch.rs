@@ -3,11 +3,10 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::chain::PageType;
 use super::cpu::{self, CpuError, CpuSignature};
 use super::hashes::KernelHashes;
 use super::profile::{self, Profile};
-use super::seed::{Seed, SeedError, Step, StepName, Vcpu, firmware_digest};
+use super::seed::{Seed, SeedError, Step, Vcpu, firmware_digest, firmware_step};
 use crate::digest::Digest384;
 use crate::firmware::{Firmware, FirmwareError};
 use crate::shape::{Shape, TeeShape};
@@ -90,16 +89,9 @@ impl<'a> LaunchInputs<'a> {
 
     /// Every launched range, the firmware first, with the digest after it; the last is the launch digest.
     pub fn steps(&self) -> Result<Vec<Step>, ShapeError> {
-        let digest = firmware_digest(self.firmware)?;
-        let firmware = Step {
-            name: StepName::Firmware,
-            gpa: self.firmware.base_gpa(),
-            size: self.firmware.bytes().len() as u64,
-            page_type: PageType::NORMAL,
-            digest,
-        };
+        let firmware = firmware_step(self.firmware)?;
         let mut steps = vec![firmware];
-        steps.extend(self.seed_from(digest)?.steps(&self.vcpu, self.vcpus)?);
+        steps.extend(self.seed_from(firmware.digest)?.steps(&self.vcpu, self.vcpus)?);
         Ok(steps)
     }
 }

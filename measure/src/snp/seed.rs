@@ -94,6 +94,17 @@ pub fn firmware_digest(firmware: &Firmware<'_>) -> Result<Digest384, SeedError> 
     Ok(chain.digest())
 }
 
+/// The first step of every launch: the pages of the firmware image.
+pub fn firmware_step(firmware: &Firmware<'_>) -> Result<Step, SeedError> {
+    Ok(Step {
+        name: StepName::Firmware,
+        gpa: firmware.base_gpa(),
+        size: firmware.bytes().len() as u64,
+        page_type: PageType::NORMAL,
+        digest: firmware_digest(firmware)?,
+    })
+}
+
 /// The launch digest before the first vCPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seed {

@@ -6,7 +6,7 @@ use std::thread;
 
 use measure::Digest256;
 use measure::firmware::SevSection;
-use measure::snp::{KernelHashes, LaunchInputs, Seed, Step, profile, seed::firmware_digest};
+use measure::snp::{KernelHashes, Seed, Step, profile, seed::firmware_step};
 use serde::Serialize;
 use spec::{Outcome, Sha256Digest};
 
@@ -87,8 +87,8 @@ pub(super) fn run(verb: &MeasureSnp, printer: &Printer) -> Result<u8, Failure> {
     let firmware = file.parse()?;
     let layout = firmware.sev_layout().map_err(|error| unusable(&file.path, &error))?;
     let kernel_hashes = kernel.as_ref().map(|kernel| hashes(kernel, initrd.as_ref(), verb)).transpose()?;
-    let firmware_part = firmware_digest(&firmware).map_err(|error| unusable(&file.path, &error))?;
-    let seed = Seed::new(firmware_part, &layout, kernel_hashes.as_ref(), &profile::QEMU_KVM)
+    let first = firmware_step(&firmware).map_err(|error| unusable(&file.path, &error))?;
+    let seed = Seed::new(first.digest, &layout, kernel_hashes.as_ref(), &profile::QEMU_KVM)
         .map_err(|error| unusable(&file.path, &error))?;
     let subject = SnpSubject { path: &file.path, firmware: &firmware, kernel_hashes };
     let answer = Answer {
@@ -100,10 +100,10 @@ pub(super) fn run(verb: &MeasureSnp, printer: &Printer) -> Result<u8, Failure> {
             cmdline: kernel.as_ref().map(|_| verb.cmdline.as_deref().unwrap_or_default()),
             profile: profile::QEMU_KVM.name,
         },
-        firmware_digest: firmware_part.to_string(),
+        firmware_digest: first.digest.to_string(),
         sections: layout.sections.iter().map(section).collect(),
         seed: seed.digest_before_vcpus().to_string(),
-        snp: digests(&subject, &seed, verb)?,
+        snp: digests(&subject, first, &seed, verb)?,
     };
     show(&answer, printer);
     printer.value(&answer);
@@ -137,30 +137,34 @@ fn hashes(kernel: &Hashed, initrd: Option<&Hashed>, verb: &MeasureSnp) -> Result
         .map_err(|error| Failure::new(Outcome::Usage, error.to_string()))
 }
 
-fn digests(subject: &SnpSubject<'_>, seed: &Seed, verb: &MeasureSnp) -> Result<Vec<Digest>, Failure> {
+fn digests(subject: &SnpSubject<'_>, first: Step, seed: &Seed, verb: &MeasureSnp) -> Result<Vec<Digest>, Failure> {
     let default = ["EPYC-v4".to_owned()];
     let cpus = if verb.cpu.is_empty() { &default[..] } else { &verb.cpu };
     let mut digests = Vec::new();
     for cpu in cpus {
-        let mut inputs = subject.inputs(cpu, verb.cpu_signature, verb.sev_features)?;
-        for vcpus in &verb.vcpus {
-            inputs.vcpus = *vcpus;
-            let digest = seed.digest(&inputs.vcpu, *vcpus).map_err(|error| unusable(subject.path, &error))?;
+        let vcpu = subject.inputs(cpu, verb.cpu_signature, verb.sev_features)?.vcpu;
+        let of_counts =
+            weigh::launch_digests(seed, &vcpu, &verb.vcpus).map_err(|error| unusable(subject.path, &error))?;
+        for (vcpus, digest) in verb.vcpus.iter().zip(of_counts) {
+            let steps = if verb.steps {
+                rows(first, seed.steps(&vcpu, *vcpus).map_err(|error| unusable(subject.path, &error))?)
+            } else {
+                Vec::new()
+            };
             digests.push(Digest {
                 vcpus: *vcpus,
                 cpu: if verb.cpu_signature.is_some() { "-".to_owned() } else { cpu.clone() },
-                cpu_signature: inputs.vcpu.signature.0,
+                cpu_signature: vcpu.signature.0,
                 sev_features: verb.sev_features,
                 launch_digest: digest.to_string(),
-                steps: if verb.steps { steps(&inputs, subject.path)? } else { Vec::new() },
+                steps,
             });
         }
     }
     Ok(digests)
 }
 
-fn steps(inputs: &LaunchInputs<'_>, path: &Path) -> Result<Vec<StepRow>, Failure> {
-    let steps = inputs.steps().map_err(|error| unusable(path, &error))?;
+fn rows(first: Step, steps: Vec<Step>) -> Vec<StepRow> {
     let row = |step: Step| StepRow {
         name: step.name.to_string(),
         gpa: step.gpa,
@@ -168,7 +172,7 @@ fn steps(inputs: &LaunchInputs<'_>, path: &Path) -> Result<Vec<StepRow>, Failure
         page_type: step.page_type.to_string(),
         digest: step.digest.to_string(),
     };
-    Ok(steps.into_iter().map(row).collect())
+    std::iter::once(first).chain(steps).map(row).collect()
 }
 
 fn section(section: &SevSection) -> Section {
