@@ -212,7 +212,10 @@ fn finish(
             }
             Some(outcome) => {
                 let mut failure = Failure::new(outcome, ending.to_string());
-                failure.messages.extend(report.last_words.iter().map(|line| format!("console: {line}")));
+                // Where the console was shown, its last lines are on the screen already.
+                if printer.json() {
+                    failure.messages.extend(report.last_words.iter().map(|line| format!("console: {line}")));
+                }
                 failure.hint = ending.hint();
                 Err(failure)
             }
