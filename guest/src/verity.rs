@@ -168,9 +168,10 @@ fn check_superblock(block: &[u8], root: &RootParameters) -> Result<(), (&'static
 pub(crate) fn table(node: &Path, root: &RootParameters) -> (u64, String) {
     let device = node.display();
     // Data and tree are on one device; the tree starts behind the superblock. Corruption panics the kernel, at boot and ever
-    // after: a guest that goes on with a file it could not read is a guest the host can steer.
+    // after, and so does a read that fails (`panic_on_error`, Linux since 6.13 and 6.12's stable releases): a guest that goes on with a file it could
+    // not read is a guest the host can steer.
     let parameters = format!(
-        "1 {device} {device} {BLOCK} {BLOCK} {} {} sha256 {} {} 1 panic_on_corruption",
+        "1 {device} {device} {BLOCK} {BLOCK} {} {} sha256 {} {} 2 panic_on_corruption panic_on_error",
         root.data_blocks,
         root.data_blocks + 1,
         root.root_hash,

@@ -115,7 +115,10 @@ fn a_table_is_what_the_kernel_documents() {
     assert_eq!(sectors, 296);
     assert_eq!(
         parameters,
-        format!("1 /dev/vda /dev/vda 4096 4096 37 38 sha256 {} cdcd 1 panic_on_corruption", "ab".repeat(32))
+        format!(
+            "1 /dev/vda /dev/vda 4096 4096 37 38 sha256 {} cdcd 2 panic_on_corruption panic_on_error",
+            "ab".repeat(32)
+        )
     );
 }
 
