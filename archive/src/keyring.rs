@@ -69,9 +69,32 @@ pub enum Rejection {
     /// It was made later than now, or has run out.
     #[error("made by {0}, but it is not valid at this time")]
     Time(String),
-    /// The key was not valid when the signature was made.
+    /// The key was not valid when the signature says it was made.
     #[error("made by {0}, which {1}")]
     Key(String, &'static str),
+    /// The key was valid then, and is not any more.
+    #[error("made by {0}, which by now {1}")]
+    Lapsed(String, &'static str),
+}
+
+/// Keys that were valid when they signed, and are not any more.
+///
+/// The date of a signature is its maker's word: whoever has an old key can sign today and write a date of back then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LapsedKeys {
+    /// Their signatures count for nothing.
+    Refused,
+    /// Their signatures count, for a snapshot of old; revocation for a reason other than good order is never accepted.
+    Accepted,
+}
+
+/// A signature that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GoodSignature {
+    /// The fingerprint of the key that made it, upper-case hex.
+    pub fingerprint: String,
+    /// The key has run out, or was retired, since.
+    pub lapsed: bool,
 }
 
 impl Keyring {
@@ -104,8 +127,14 @@ impl Keyring {
         Self { certificates }
     }
 
-    /// Checks one signature over `text` as of `now` (seconds since 1970); the fingerprint of the key that made it.
-    pub(crate) fn check(&self, signature: &Signature, text: &[u8], now: u64) -> Result<String, Rejection> {
+    /// Checks one signature over `text` as of `now` (seconds since 1970).
+    pub(crate) fn check(
+        &self,
+        signature: &Signature,
+        text: &[u8],
+        now: u64,
+        lapsed_keys: LapsedKeys,
+    ) -> Result<GoodSignature, Rejection> {
         let issuer = issuer_of(signature);
         let (Some(hash), Some(created)) = (signature.hash_alg(), signature.created()) else {
             return Err(Rejection::Kind);
@@ -127,29 +156,26 @@ impl Keyring {
         let created = u64::from(created.as_secs());
         let mut rejection = None;
         for certificate in &self.certificates {
-            let (fits, fingerprint, validity) = match signing_key(certificate, signature) {
-                Some(Signer::Primary) => (
-                    signature.verify(&certificate.primary_key, text).is_ok(),
-                    certificate.fingerprint(),
-                    primary_valid_at(certificate, created, true),
-                ),
-                Some(Signer::Subkey(subkey)) => (
-                    signature.verify(&subkey.key, text).is_ok(),
-                    subkey.fingerprint(),
-                    primary_valid_at(certificate, created, false)
-                        .and_then(|()| subkey_valid_at(certificate, subkey, created)),
-                ),
-                None => continue,
+            let Some(signer) = signing_key(certificate, signature) else { continue };
+            let (fits, fingerprint) = match signer {
+                Signer::Primary => {
+                    (signature.verify(&certificate.primary_key, text).is_ok(), certificate.fingerprint())
+                }
+                Signer::Subkey(subkey) => (signature.verify(&subkey.key, text).is_ok(), subkey.fingerprint()),
             };
             let fingerprint = format!("{fingerprint:X}");
             if !fits {
                 rejection.get_or_insert(Rejection::Wrong(fingerprint));
-            } else if let Err(why) = validity {
-                rejection = Some(Rejection::Key(fingerprint, why));
-            } else if !is_current(signature, created, now) {
-                rejection = Some(Rejection::Time(fingerprint));
-            } else {
-                return Ok(fingerprint);
+                continue;
+            }
+            match judge(certificate, &signer, signature, created, now) {
+                Verdict::Good => return Ok(GoodSignature { fingerprint, lapsed: false }),
+                Verdict::Lapsed(_) if lapsed_keys == LapsedKeys::Accepted => {
+                    return Ok(GoodSignature { fingerprint, lapsed: true });
+                }
+                Verdict::Lapsed(why) => rejection = Some(Rejection::Lapsed(fingerprint, why)),
+                Verdict::Invalid(why) => rejection = Some(Rejection::Key(fingerprint, why)),
+                Verdict::OutOfTime => rejection = Some(Rejection::Time(fingerprint)),
             }
         }
         Err(rejection.unwrap_or(Rejection::UnknownKey(issuer)))
@@ -159,6 +185,38 @@ impl Keyring {
 enum Signer<'a> {
     Primary,
     Subkey(&'a SignedPublicSubKey),
+}
+
+enum Verdict {
+    Good,
+    Lapsed(&'static str),
+    Invalid(&'static str),
+    OutOfTime,
+}
+
+/// Judges the time of a signature, and its key both then and now.
+fn judge(certificate: &SignedPublicKey, signer: &Signer<'_>, signature: &Signature, created: u64, now: u64) -> Verdict {
+    if !is_current(signature, created, now) {
+        return Verdict::OutOfTime;
+    }
+    if let Err(why) = valid_at(certificate, signer, created) {
+        return Verdict::Invalid(why);
+    }
+    // Where clocks differ, the key may be as new as the signature: never judged at a time before it.
+    match valid_at(certificate, signer, now.max(created)) {
+        Ok(()) => Verdict::Good,
+        Err(why) => Verdict::Lapsed(why),
+    }
+}
+
+fn valid_at(certificate: &SignedPublicKey, signer: &Signer<'_>, at: u64) -> Result<(), &'static str> {
+    match signer {
+        Signer::Primary => primary_valid_at(certificate, at, true),
+        Signer::Subkey(subkey) => {
+            primary_valid_at(certificate, at, false)?;
+            subkey_valid_at(certificate, subkey, at)
+        }
+    }
 }
 
 /// The key of a certificate that a signature names as its maker.
@@ -188,7 +246,7 @@ const CLOCK_SLACK_S: u64 = 24 * 3600;
 
 fn is_current(signature: &Signature, created: u64, now: u64) -> bool {
     let lifetime = signature.signature_expiration_time().map_or(0, |duration| u64::from(duration.as_secs()));
-    created <= now + CLOCK_SLACK_S && (lifetime == 0 || now < created + lifetime)
+    created <= now.saturating_add(CLOCK_SLACK_S) && (lifetime == 0 || now < created + lifetime)
 }
 
 /// Whether a primary key was valid at a time, and, if `signs`, whether it may sign data itself.

@@ -11,7 +11,7 @@ use spec::{Diagnostic, Outcome, Sha256Digest};
 
 use crate::control::{Paragraph, paragraphs};
 use crate::date;
-use crate::keyring::{Keyring, Rejection};
+use crate::keyring::{Keyring, LapsedKeys, Rejection};
 use crate::mirror::Mirror;
 use crate::transport::TransportError;
 
@@ -97,6 +97,13 @@ impl Diagnostic for ReleaseError {
                 "check that \"{suite}\" is a suite of Debian and that the mirror is one of Debian's main archive (--mirror URL)"
             )),
             Self::Unavailable { source, .. } => source.hint(),
+            Self::Signature { suite, rejections }
+                if rejections.iter().any(|rejection| matches!(rejection, Rejection::Lapsed(..))) =>
+            {
+                Some(format!(
+                    "update the package debian-archive-keyring; if the mirror is a snapshot of old, say --accept-expired {suite}: the lock will record it"
+                ))
+            }
             Self::Signature { .. } => Some(
                 "if the mirror is Debian's and the keys are new, update the package debian-archive-keyring or name a keyring with --keyring FILE".to_owned(),
             ),
@@ -143,7 +150,8 @@ pub(crate) fn verify(
     now: u64,
     accept_expired: bool,
 ) -> Result<VerifiedRelease, ReleaseError> {
-    let (text, signed_by) = signed_text(bytes, suite, keyring, now)?;
+    let lapsed_keys = if accept_expired { LapsedKeys::Accepted } else { LapsedKeys::Refused };
+    let Signed { text, signed_by, lapsed } = signed_text(bytes, suite, keyring, now, lapsed_keys)?;
     let malformed = |what| ReleaseError::Malformed { suite: suite.to_owned(), what };
     let mut all = paragraphs(&text);
     let (Some(fields), None) = (all.next(), all.next()) else {
@@ -170,14 +178,28 @@ pub(crate) fn verify(
         date: field("Date").to_owned(),
         sha256: Sha256Digest::of(bytes),
         signed_by,
-        expired,
+        expired: expired || lapsed,
     };
     let files = files_of(fields).ok_or_else(|| malformed("its SHA256 field does not list files"))?;
     Ok(VerifiedRelease { record, by_hash: field("Acquire-By-Hash").eq_ignore_ascii_case("yes"), files })
 }
 
-/// The text inside the signature, with plain newlines, and the fingerprints of the keys whose signatures are good.
-fn signed_text(bytes: &[u8], suite: &str, keyring: &Keyring, now: u64) -> Result<(String, Vec<String>), ReleaseError> {
+struct Signed {
+    /// The text inside the signature, with plain newlines.
+    text: String,
+    /// The fingerprints of the keys whose signatures are good.
+    signed_by: Vec<String>,
+    /// None of these keys is valid any more.
+    lapsed: bool,
+}
+
+fn signed_text(
+    bytes: &[u8],
+    suite: &str,
+    keyring: &Keyring,
+    now: u64,
+    lapsed_keys: LapsedKeys,
+) -> Result<Signed, ReleaseError> {
     let not_signed = |reason: String| ReleaseError::NotSigned { suite: suite.to_owned(), reason };
     let text = std::str::from_utf8(bytes).map_err(|error| not_signed(error.to_string()))?;
     // rPGP refuses text before and after the signed part; so that this does not rest on it alone, it is checked here too.
@@ -189,19 +211,23 @@ fn signed_text(bytes: &[u8], suite: &str, keyring: &Keyring, now: u64) -> Result
     }
     let (message, _) = CleartextSignedMessage::from_string(text).map_err(|error| not_signed(error.to_string()))?;
     let signed = message.signed_text();
-    let (mut signed_by, mut rejections) = (Vec::new(), Vec::new());
+    let (mut good, mut rejections) = (Vec::new(), Vec::new());
     for signature in message.signatures() {
-        match keyring.check(signature, signed.as_bytes(), now) {
-            Ok(fingerprint) => signed_by.push(fingerprint),
+        match keyring.check(signature, signed.as_bytes(), now, lapsed_keys) {
+            Ok(signature) => good.push(signature),
             Err(rejection) => rejections.push(rejection),
         }
     }
-    if signed_by.is_empty() {
+    if good.is_empty() {
         return Err(ReleaseError::Signature { suite: suite.to_owned(), rejections });
     }
+    // Where a key of today vouches for the text, those of yesterday add nothing.
+    let lapsed = good.iter().all(|signature| signature.lapsed);
+    let counted = good.into_iter().filter(|signature| signature.lapsed == lapsed);
+    let mut signed_by: Vec<String> = counted.map(|signature| signature.fingerprint).collect();
     signed_by.sort();
     signed_by.dedup();
-    Ok((signed.replace("\r\n", "\n"), signed_by))
+    Ok(Signed { text: signed.replace("\r\n", "\n"), signed_by, lapsed })
 }
 
 /// The `SHA256` field: a line for each file with its digest, its size and its path.
