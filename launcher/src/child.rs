@@ -3,6 +3,10 @@
 //! The kernel kills the child when the thread that started it ends, by SIGKILL or otherwise (prctl(2),
 //! PR_SET_PDEATHSIG), so the thread that calls `spawn` must be the one that supervises. The child is the leader of its
 //! own process group: Ctrl-C in the terminal reaches the supervisor alone, which then stops the guest in its own way.
+//!
+//! A program that is a wrapper script is killed with all that it has started, because it is the group that is killed.
+//! One case remains: when the supervisor itself is killed by SIGKILL, the kernel kills the wrapper only, and a QEMU that
+//! the wrapper did not `exec` goes on without a supervisor. So a wrapper has to end in `exec`.
 #![allow(unsafe_code, reason = "PR_SET_PDEATHSIG has to be set between fork and exec, and pre_exec is unsafe by type")]
 
 use std::collections::BTreeMap;
@@ -13,7 +17,8 @@ use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpid, getppid};
 use rustix::process::{PidfdFlags, pidfd_open};
 
@@ -78,18 +83,27 @@ impl Child {
         self.process.stderr.take()
     }
 
-    /// How it ended, if it has.
+    /// How it ended, if it has. What it has started and left behind in its process group ends then as well.
     pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        if self.status.is_none() {
+        if self.status.is_none() && self.is_dead()? {
+            self.kill();
             self.status = self.process.try_wait()?;
         }
         Ok(self.status)
     }
 
-    /// SIGKILL. The end is then noticed like any other.
+    /// Whether it has ended. It is not reaped: until it is, its number belongs to no other process and no other group.
+    fn is_dead(&self) -> io::Result<bool> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        Ok(waitid(Id::PIDFd(self.pidfd.as_fd()), flags)? != WaitStatus::StillAlive)
+    }
+
+    /// SIGKILL to the child and all that it has started in its process group. The end is then noticed like any other.
     pub(crate) fn kill(&mut self) {
-        // It fails only where the child has ended already.
-        let _ = self.process.kill();
+        // Once it is reaped the number may be another's.
+        if let (None, Ok(group)) = (self.status, i32::try_from(self.process.id())) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
     }
 }
 
@@ -156,6 +170,42 @@ mod tests {
         let id = child.id();
         drop(child);
         assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+    }
+
+    /// A wrapper that does not `exec`, and the number of what it has started.
+    fn wrapped(then: &str) -> (Child, i32) {
+        let script = format!("sleep 100 2>/dev/null & echo $! >&2; exec 2>/dev/null; {then}");
+        let mut child = spawn(&shell(&script), &BTreeMap::new(), vec![]).unwrap();
+        let mut text = String::new();
+        child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
+        (child, text.trim().parse().unwrap())
+    }
+
+    fn ends(pid: i32) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let lives = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while lives() {
+            assert!(std::time::Instant::now() < deadline, "process {pid} outlives its wrapper");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn what_a_wrapper_has_started_ends_with_it() {
+        let (mut child, inner) = wrapped("wait");
+        assert_eq!(child.ended().unwrap(), None);
+        child.kill();
+        ends(inner);
+        let (child, inner) = wrapped("wait");
+        drop(child);
+        ends(inner);
+        let (mut child, inner) = wrapped("exit 3");
+        let mut poll = [nix::poll::PollFd::new(child.as_fd(), nix::poll::PollFlags::POLLIN)];
+        assert_eq!(nix::poll::poll(&mut poll, 5000_u16).unwrap(), 1);
+        assert_eq!(child.ended().unwrap().unwrap().code(), Some(3));
+        ends(inner);
+        child.kill();
+        assert_eq!(child.ended().unwrap().unwrap().code(), Some(3), "an end is an end");
     }
 
     #[test]
