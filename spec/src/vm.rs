@@ -79,6 +79,8 @@ pub(crate) fn is_name(name: &str) -> bool {
 
 /// Most vCPUs of a guest.
 pub const MAX_VCPUS: u32 = 512;
+/// Longest `ready_timeout_s` and `stop_timeout_s`: a day. What is meant to wait for longer waits for ever.
+pub const MAX_TIMEOUT_S: u64 = 86_400;
 
 impl Vm {
     /// Reads and checks a VM description; `file` is used in messages.
@@ -118,6 +120,12 @@ impl Vm {
         }
         if vm.tee != Tee::None && vm.host.accelerator != Accelerator::Auto {
             return refuse("accelerator", format!("a {} guest needs KVM: leave accelerator out", vm.tee));
+        }
+        let timeouts = [("ready_timeout_s", vm.host.ready_timeout_s), ("stop_timeout_s", vm.host.stop_timeout_s)];
+        for (key, seconds) in timeouts {
+            if let Some(seconds) = seconds.filter(|seconds| *seconds > MAX_TIMEOUT_S) {
+                return refuse(key, format!("{key} is {seconds}: use at most {MAX_TIMEOUT_S}, which is a day"));
+            }
         }
         if let Some(hostname) = vm.guest.hostname.as_deref().filter(|name| !is_hostname(name)) {
             return refuse(

@@ -44,7 +44,7 @@ pub fn stop(directories: &Directories, name: &str, timeout: Option<Duration>) ->
         return Ok(Stopped::InTime);
     }
     // The supervisor has its own deadline, after which it kills: the second signal comes when that was missed.
-    let own = Duration::from_secs(record.stop_timeout_s) + HURRY;
+    let own = Duration::from_secs(record.stop_timeout_s).saturating_add(HURRY);
     let steps = [
         (Signal::TERM, timeout.unwrap_or(own), Stopped::InTime),
         (Signal::TERM, HURRY, Stopped::Hurried),
@@ -66,12 +66,13 @@ pub fn stop(directories: &Directories, name: &str, timeout: Option<Duration>) ->
 }
 
 fn ends_within(pidfd: &impl AsFd, time: Duration) -> bool {
-    let deadline = Instant::now() + time;
+    // A time that no clock reaches is no deadline.
+    let deadline = Instant::now().checked_add(time);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| PollTimeout::try_from(left).ok()).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) if left.is_zero() => return false,
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return false,
             Ok(0) | Err(nix::errno::Errno::EINTR) => {}
             Ok(_) => return true,
             Err(_) => return false,

@@ -114,6 +114,23 @@ fn a_vm_is_seen_stopped_and_gone() {
 }
 
 #[test]
+fn a_time_that_never_ends_is_waited_for() {
+    let fixture = prepared(OBEDIENT);
+    let supervisor = start(&fixture);
+    let mut record = wait_until_ready(&fixture);
+    // A record says how long its guest may take, and a file can say anything.
+    record.stop_timeout_s = u64::MAX;
+    let path = fixture.directories().run.join("vm/state.json");
+    std::fs::write(path, serde_json::to_vec(&record).unwrap()).unwrap();
+    assert_eq!(stop(&fixture.directories(), "vm", None).unwrap(), Stopped::InTime);
+    words(supervisor);
+    let supervisor = start(&fixture);
+    wait_until_ready(&fixture);
+    assert_eq!(stop(&fixture.directories(), "vm", Some(Duration::MAX)).unwrap(), Stopped::InTime);
+    words(supervisor);
+}
+
+#[test]
 fn a_vm_that_hears_nothing_is_stopped_all_the_same() {
     let fixture = prepared(DEAF);
     let supervisor = start(&fixture);
