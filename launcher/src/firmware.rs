@@ -1,4 +1,4 @@
-//! Which firmware a TEE may be launched with (DESIGN, decision 9): one that is pinned, and that enforces what is measured.
+//! Which firmware a TEE may be launched with: one that is pinned, and that enforces what is measured.
 
 use spec::manifest::{Manifest, artifact};
 use spec::pins::{Firmware, Pins, SecureBoot};

@@ -52,7 +52,8 @@ impl Diagnostic for ImageError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unreadable { .. } => {
-                "build the image with `bullion build`, or name its directory in `image`".to_owned()
+                "build the image with `bullion build`, or name its directory in `image` or with `--image DIRECTORY`"
+                    .to_owned()
             }
             Self::TooLarge { .. } | Self::Corrupt(_) => "build the image again with `bullion build`".to_owned(),
         })

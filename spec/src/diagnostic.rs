@@ -2,7 +2,7 @@
 //!
 //! Libraries say which `Outcome` an error is; only the program turns it into an exit code and prints the hint.
 
-/// The meaning of a failed command, and its exit code (DESIGN, "Exit codes").
+/// The meaning of a failed command, and its exit code (README, "Exit codes").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Outcome {

@@ -148,4 +148,5 @@ fn a_manifest_that_is_missing_or_corrupt() {
     fs::remove_file(&path).unwrap();
     let error = Image::open(&fixture.path("image")).unwrap_err();
     assert!(error.to_string().contains("manifest.json") && error.hint().unwrap().contains("bullion build"));
+    assert!(error.hint().unwrap().contains("`--image DIRECTORY`"), "{error}");
 }
