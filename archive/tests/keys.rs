@@ -163,7 +163,7 @@ fn an_expired_subkey_and_the_subkey_of_an_expired_key_are_refused() {
     let subkey = gnupg.fingerprints().into_iter().find(|found| *found != key).unwrap();
     let archive = Archive::new(&[]);
     let early = gnupg.sign("20240301T000000", &format!("{subkey}!"), &archive.release_text(SUITE));
-    assert_eq!(lock_with(&archive, &gnupg.export(), &early, false).unwrap().signed_by, [subkey.clone()]);
+    assert_eq!(lock_with(&archive, &gnupg.export(), &early, false).unwrap().signed_by, std::slice::from_ref(&subkey));
     gnupg.run("20240201T000000", &["--quick-set-expire", &key, "2025-01-01", &subkey], "");
     let of_subkey = gnupg.export();
     gnupg.run("20240202T000000", &["--quick-set-expire", &key, "never", &subkey], "");
