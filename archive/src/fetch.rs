@@ -20,6 +20,7 @@ pub const CONNECTIONS: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The mirror no longer has some of them. All of them are named.
+    // Scripts tell this from other failures with the same exit code by how it begins: "the mirror no longer has".
     #[error(
         "the mirror no longer has {} of the locked packages: {}",
         missing.len(),
@@ -73,7 +74,7 @@ impl Diagnostic for FetchError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Gone { dates, .. } => Some(format!(
-                "Debian removes superseded versions within days. Lock again with `bullion lock --update`, or name a snapshot mirror of {} with --mirror URL, or point BULLION_CACHE to a cache that has them",
+                "Debian removes superseded versions within days. Lock again with `bullion lock RECIPE --update`, or name a snapshot mirror of {} with --mirror URL, or point BULLION_CACHE to a cache that has them",
                 dates.last().map_or("the lock's date", String::as_str)
             )),
             Self::Mismatch { .. } => Some(

@@ -177,9 +177,15 @@ fn packages_that_are_gone_are_all_named_and_the_others_fetched() {
         let error = fetch_all(&lock, &mirror, &archive.store(), &Silent).unwrap_err();
         assert_eq!(error.outcome(), Outcome::InputMismatch);
         let text = error.to_string();
+        assert!(text.starts_with("the mirror no longer has 2 of"), "{text}");
         assert!(text.contains("large 1+b1 (trixie), small 1:2~rc1 (trixie)") && !text.contains("middle"), "{text}");
         let hint = error.hint().unwrap();
-        assert!(hint.contains("--update") && hint.contains("25 Nov 2026") && hint.contains("BULLION_CACHE"), "{hint}");
+        assert!(
+            hint.contains("`bullion lock RECIPE --update`")
+                && hint.contains("25 Nov 2026")
+                && hint.contains("BULLION_CACHE"),
+            "{hint}"
+        );
         assert!(matches!(error, FetchError::Gone { missing, .. } if missing.len() == 2));
         assert!(archive.store().has(&lock.package[1].sha256));
     }
