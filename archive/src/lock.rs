@@ -25,7 +25,7 @@ pub struct Options {
     pub now: u64,
     /// The keyring; else the one that apt's configuration names for the mirror, else Debian's.
     pub keyring: Option<PathBuf>,
-    /// Suites whose release file may be past its `Valid-Until`.
+    /// Suites of the recipe whose release file may be past its `Valid-Until`, or signed by keys that have run out since.
     pub accept_expired: BTreeSet<String>,
     /// What the lock will say about itself.
     pub standing: Standing,
@@ -34,6 +34,20 @@ pub struct Options {
 /// A lock that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
+    /// `Options::accept_expired` names suites that the recipe does not have.
+    #[error(
+        "--accept-expired names \"{}\", the recipe \"{recipe}\" has the suites {}",
+        unknown.join("\", \""),
+        known.join(", ")
+    )]
+    UnknownSuites {
+        /// The recipe.
+        recipe: String,
+        /// What it does not have.
+        unknown: Vec<String>,
+        /// What it has.
+        known: Vec<String>,
+    },
     /// The keyring.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
@@ -69,12 +83,13 @@ impl Diagnostic for LockError {
             Self::Index(error) => error.outcome(),
             Self::Resolve(error) => error.outcome(),
             Self::Kernel(error) => error.outcome(),
-            Self::TwoVersions { .. } => Outcome::Usage,
+            Self::UnknownSuites { .. } | Self::TwoVersions { .. } => Outcome::Usage,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::UnknownSuites { known, .. } => Some(format!("name one of {}", known.join(", "))),
             Self::Keyring(error) => error.hint(),
             Self::Release(error) => error.hint(),
             Self::Index(error) => error.hint(),
@@ -94,6 +109,7 @@ pub fn resolve(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Lock, LockError> {
+    check_accepted(recipe, options)?;
     let keyring = options.keyring.clone().or_else(|| mirror.keyring.clone()).unwrap_or_else(|| DEFAULT_KEYRING.into());
     let source = Source { mirror, store, keyring: Keyring::read(&keyring)?, options, progress };
     // Most of the time goes into waiting for the mirror and unpacking the indexes: all suites at once.
@@ -119,6 +135,20 @@ pub fn resolve(
         standing: options.standing,
         release,
         package: choose(recipe, &universe)?,
+    })
+}
+
+/// A suite that is misspelled must not look as if an exception had been made for it.
+fn check_accepted(recipe: &Recipe, options: &Options) -> Result<(), LockError> {
+    let unknown: Vec<String> =
+        options.accept_expired.iter().filter(|suite| !recipe.suites.contains_key(*suite)).cloned().collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(LockError::UnknownSuites {
+        recipe: recipe.name.clone(),
+        unknown,
+        known: recipe.suites.keys().cloned().collect(),
     })
 }
 
