@@ -16,8 +16,19 @@ pub struct LockDiff {
     pub removed: Vec<Package>,
     /// Packages that are another file now: old, new.
     pub changed: Vec<(Package, Package)>,
-    /// Suites whose release file is older than before: name, old date, new date. A mirror that lags, or an attack.
-    pub rolled_back: Vec<(String, String, String)>,
+    /// Suites whose release file is older than before. A mirror that lags, or an attack: worth a warning each.
+    pub rolled_back: Vec<RolledBack>,
+}
+
+/// A suite that went back in time between two locks. Its `Display` is one line for people, without a newline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// The suite.
+    pub suite: String,
+    /// The date of its release file in the old lock, as it is written there.
+    pub was: String,
+    /// The date in the new lock.
+    pub is: String,
 }
 
 /// Compares two locks.
@@ -38,16 +49,25 @@ pub fn diff(old: &Lock, new: &Lock) -> LockDiff {
     for release in &new.release {
         let was = old.release.iter().find(|was| was.suite == release.suite);
         if let Some(was) = was.filter(|was| date::parse(&release.date) < date::parse(&was.date)) {
-            diff.rolled_back.push((release.suite.clone(), was.date.clone(), release.date.clone()));
+            let (was, is) = (was.date.clone(), release.date.clone());
+            diff.rolled_back.push(RolledBack { suite: release.suite.clone(), was, is });
         }
     }
     diff
 }
 
 impl LockDiff {
-    /// Whether both locks hold the same files.
+    /// Whether both locks hold the same files, and no suite went back in time.
     pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+        let Self { added, removed, changed, rolled_back } = self;
+        added.is_empty() && removed.is_empty() && changed.is_empty() && rolled_back.is_empty()
+    }
+}
+
+impl fmt::Display for RolledBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { suite, was, is } = self;
+        write!(f, "{suite}: the release file of {is} is older than the one before, of {was}")
     }
 }
 
@@ -63,8 +83,8 @@ impl fmt::Display for LockDiff {
         for (was, is) in &self.changed {
             writeln!(f, "~ {} {} -> {} ({} -> {} bytes)", is.name, was.version, is.version, was.size, is.size)?;
         }
-        for (suite, was, is) in &self.rolled_back {
-            writeln!(f, "! {suite}: the release file of {is} is older than the one before, of {was}")?;
+        for suite in &self.rolled_back {
+            writeln!(f, "! {suite}")?;
         }
         Ok(())
     }

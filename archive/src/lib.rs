@@ -22,7 +22,7 @@ mod transport;
 mod universe;
 mod version;
 
-pub use diff::{LockDiff, diff};
+pub use diff::{LockDiff, RolledBack, diff};
 pub use index::IndexError;
 pub use kernel::KernelError;
 pub use keyring::{DEFAULT_KEYRING, Keyring, KeyringError, Rejection};

@@ -260,6 +260,18 @@ fn two_locks_are_compared() {
         "+ cc 1 (1200 bytes)\n- bb 1 (1200 bytes)\n~ aa 1 -> 2 (1200 -> 1200 bytes)\n! trixie: the release file of Tue, 24 Nov 2026 09:00:00 UTC is older than the one before, of Wed, 25 Nov 2026 09:00:00 UTC\n"
     );
     assert!(archive::diff(&old, &old).is_empty());
+    // The same files from an older release file: nothing to install, but something to be told.
+    let mut older = old.clone();
+    older.release[0].date.clone_from(&new.release[0].date);
+    let back = archive::diff(&old, &older);
+    assert!(!back.is_empty());
+    assert_eq!(
+        back.rolled_back.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "trixie: the release file of Tue, 24 Nov 2026 09:00:00 UTC is older than the one before, of Wed, 25 Nov 2026 09:00:00 UTC"
+        ]
+    );
+    assert!(archive::diff(&older, &old).is_empty(), "forward in time");
 }
 
 /// What apt would install from the same archive into an empty system; `None` where there is no apt.
