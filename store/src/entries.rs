@@ -14,6 +14,9 @@ use crate::lock::is_named;
 use crate::partial::PARTIAL_SUFFIX;
 use crate::place::{BLOBS, Store, TREES};
 
+/// What the names of trees end in while they are removed. A removal holds the tree's lock: without one, it was cut short.
+const DOOMED_SUFFIX: &str = ".doomed";
+
 /// An unfinished file older than this has no living writer.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
@@ -110,6 +113,7 @@ impl Store {
 
 fn is_kept(entry: &Entry, keep: Keep<'_>) -> bool {
     match (keep, entry.kind) {
+        _ if is_doomed(entry) => false,
         (_, Kind::Other) if name_of(&entry.path).ends_with(TEMPORARY_SUFFIX) => {
             entry.last_used.elapsed().unwrap_or_default() < ABANDONED_AFTER
         }
@@ -119,10 +123,15 @@ fn is_kept(entry: &Entry, keep: Keep<'_>) -> bool {
     }
 }
 
+fn is_doomed(entry: &Entry) -> bool {
+    entry.kind == Kind::Other && name_of(&entry.path).ends_with(DOOMED_SUFFIX)
+}
+
 /// Removes an entry unless another process holds it; whether it was removed.
 fn remove(entry: &Entry) -> io::Result<bool> {
-    let _lock = match entry.kind {
-        Kind::Tree | Kind::Partial => {
+    let locked = matches!(entry.kind, Kind::Tree | Kind::Partial) || is_doomed(entry);
+    let _lock = match locked {
+        true => {
             let lock = File::open(&entry.path)?;
             match lock.try_lock() {
                 Ok(()) if is_named(&lock, &entry.path) => Some(lock),
@@ -131,14 +140,19 @@ fn remove(entry: &Entry) -> io::Result<bool> {
                 Err(fs::TryLockError::Error(error)) => return Err(error),
             }
         }
-        Kind::Blob | Kind::Other => None,
+        false => None,
     };
     match entry.kind {
         Kind::Tree => {
-            // Renamed first, so that a removal that is cut short leaves no half tree under the tree's name.
-            let doomed = entry.path.with_file_name(format!(".{}{TEMPORARY_SUFFIX}", name_of(&entry.path)));
-            fs::rename(&entry.path, &doomed)?;
-            fs::remove_dir_all(doomed)?;
+            // Renamed first, so that a removal that is cut short leaves no half tree under the tree's name; to a name
+            // of its own, so that what was left then is not in the way of a later tree of the same digest.
+            let doomed = tempfile::Builder::new()
+                .prefix(&format!(".{}.", name_of(&entry.path)))
+                .suffix(DOOMED_SUFFIX)
+                .tempdir_in(entry.path.parent().unwrap_or(Path::new(".")))?;
+            // rename(2): an empty directory is replaced.
+            fs::rename(&entry.path, doomed.path())?;
+            doomed.close()?;
         }
         _ if entry.path.is_dir() => fs::remove_dir_all(&entry.path)?,
         _ => fs::remove_file(&entry.path)?,

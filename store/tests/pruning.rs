@@ -102,6 +102,33 @@ fn remains_of_a_killed_process_go_after_an_hour() {
 }
 
 #[test]
+fn a_prune_that_was_killed_is_finished_by_the_next_and_blocks_none() {
+    let cache = filled();
+    let tree = cache.store.tree_dir(&cache.tree);
+    let named = |middle: &str, end: &str| {
+        tree.with_file_name(format!(".{}{middle}{end}", tree.file_name().unwrap().to_str().unwrap()))
+    };
+    // What a killed one leaves, and the name that used to be shared by all of them.
+    let (remains, shared) = (named(".a1b2c3", ".doomed"), named("", ".tmp"));
+    for left in [&remains, &shared] {
+        fs::create_dir_all(left.join("root")).unwrap();
+        fs::write(left.join("root/file"), b"half").unwrap();
+    }
+    // Another process at work on it has its lock.
+    let lock = File::open(&remains).unwrap();
+    lock.lock().unwrap();
+    let keep = BTreeSet::from([cache.kept, cache.other]);
+    let pruned = cache.store.prune(Keep::Only(&keep)).unwrap();
+    assert_eq!(pruned.in_use.iter().map(|entry| &entry.path).collect::<Vec<_>>(), [&remains]);
+    assert!(remains.exists() && !tree.exists(), "the tree itself goes, whatever lies beside it");
+    drop(lock);
+    let pruned = cache.store.prune(Keep::Only(&keep)).unwrap();
+    assert_eq!(pruned.removed.iter().map(|entry| &entry.path).collect::<Vec<_>>(), [&remains]);
+    assert!(!remains.exists());
+    assert!(cache.store.has(&cache.kept) && cache.store.verdicts_dir().join("kvm").exists());
+}
+
+#[test]
 fn the_first_of_two_trees_wins_and_nothing_is_left() {
     let cache = filled();
     let late = cache.store.new_tree(&cache.tree).unwrap();
