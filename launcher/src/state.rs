@@ -49,6 +49,14 @@ pub enum StateError {
         /// What it is instead.
         found: String,
     },
+    /// What a VM leaves would be removed with it.
+    #[error("{state} cannot be kept apart from what runs in {run}")]
+    Overlap {
+        /// The run directory.
+        run: PathBuf,
+        /// The state directory.
+        state: PathBuf,
+    },
     /// A VM of that name runs already.
     #[error("a VM named \"{name}\" runs already{}", .pid.map(|pid| format!(", supervised by process {pid}")).unwrap_or_default())]
     Running {
@@ -88,7 +96,7 @@ impl StateError {
 impl Diagnostic for StateError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::NotRunning { .. } | Self::NoLog { .. } => Outcome::Usage,
+            Self::NotRunning { .. } | Self::NoLog { .. } | Self::Overlap { .. } => Outcome::Usage,
             Self::Io { .. } | Self::NotPrivate { .. } | Self::Running { .. } | Self::Stuck { .. } => {
                 Outcome::HostCannot
             }
@@ -100,7 +108,12 @@ impl Diagnostic for StateError {
                 format!("stop it with `bullion stop {name}`, or give this one another `name`")
             }
             Self::NotRunning { .. } | Self::NoLog { .. } => "`bullion ps` lists the VMs".to_owned(),
-            Self::NotPrivate { path, .. } => format!("remove {} and try again", path.display()),
+            Self::NotPrivate { path, .. } => {
+                format!("remove {0}; or, if you trust all that is in it, `chmod 700 {0}`", path.display())
+            }
+            Self::Overlap { .. } => {
+                "give BULLION_RUN_DIR and BULLION_STATE_DIR directories that do not lie in each other".to_owned()
+            }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "make room on the disk".to_owned()
             }

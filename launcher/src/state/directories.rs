@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::StateError;
+use super::{StateError, is_name};
+
+/// Where state is kept that has no other place. No VM has a name with a dot, so no VM's own directory is this one.
+const KEPT: &str = ".kept";
 
 /// The two directories of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,20 +40,33 @@ impl Directories {
                 return PathBuf::from("/var/log/bullion");
             }
             let home = || of("HOME").map(|home| home.join(".local/state"));
-            of("XDG_STATE_HOME").or_else(home).map_or_else(|| run.join("kept"), below)
+            of("XDG_STATE_HOME").or_else(home).map_or_else(|| run.join(KEPT), below)
         });
         Self { run, state }
     }
 
     /// Creates them where they are missing and makes sure that they are this user's alone.
     pub(crate) fn prepare(&self) -> Result<(), StateError> {
+        self.check()?;
         for directory in [&self.run, &self.state] {
             if let Some(parent) = directory.parent() {
                 fs::create_dir_all(parent).map_err(StateError::io("create", parent))?;
             }
             create_private_directory(directory)?;
         }
-        Ok(())
+        // Two paths can lead to one directory that was not there before.
+        self.check()
+    }
+
+    /// Makes sure of the same where they are there already: nothing in a directory is believed or removed before.
+    pub(super) fn check(&self) -> Result<(), StateError> {
+        let overlap = || StateError::Overlap { run: self.run.clone(), state: self.state.clone() };
+        let within = self.state.strip_prefix(&self.run).ok().and_then(|rest| rest.iter().next());
+        if within.is_some_and(|first| first.to_str().is_some_and(is_name)) {
+            return Err(overlap());
+        }
+        let (run, state) = (check_private(&self.run)?, check_private(&self.state)?);
+        if self.run == self.state || (run.is_some() && run == state) { Err(overlap()) } else { Ok(()) }
     }
 
     pub(super) fn lock(&self, name: &str) -> PathBuf {
@@ -81,15 +97,26 @@ pub(crate) fn create_private_directory(path: &Path) -> Result<(), StateError> {
         }
         _ => {}
     }
-    let found = fs::symlink_metadata(path).map_err(StateError::io("look at", path))?;
+    check_private(path).map(drop)
+}
+
+/// Accepts a private directory of this user, or nothing at all. Says which directory it is.
+fn check_private(path: &Path) -> Result<Option<(u64, u64)>, StateError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StateError::io("look at", path)(error)),
+    };
     let wrong = if !found.is_dir() {
         "it is not a directory".to_owned()
     } else if found.uid() != geteuid().as_raw() {
         format!("it belongs to user {}", found.uid())
     } else if found.mode() & 0o022 != 0 {
         format!("others may write to it (mode {:o})", found.mode() & 0o7777)
+    } else if found.mode() & 0o077 != 0 {
+        format!("others may look into it (mode {:o})", found.mode() & 0o7777)
     } else {
-        return Ok(());
+        return Ok(Some((found.dev(), found.ino())));
     };
     Err(StateError::NotPrivate { path: path.to_owned(), found: wrong })
 }
@@ -98,6 +125,7 @@ pub(crate) fn create_private_directory(path: &Path) -> Result<(), StateError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::{list, logs, stop};
     use super::*;
 
     #[test]
@@ -113,5 +141,54 @@ mod tests {
         fs::remove_dir(&directories.run).unwrap();
         std::os::unix::fs::symlink("/tmp", &directories.run).unwrap();
         assert!(matches!(directories.prepare(), Err(StateError::NotPrivate { .. })));
+    }
+
+    #[test]
+    fn a_directory_that_others_could_have_prepared_is_not_read() {
+        type Verb = fn(&Directories) -> Result<(), StateError>;
+        let verbs: [Verb; 3] = [
+            |directories| list(directories, true).map(drop),
+            |directories| stop(directories, "vm", None).map(drop),
+            |directories| logs(directories, "vm", false, &mut Vec::new()),
+        ];
+        for verb in verbs {
+            for which in 0..2 {
+                let root = tempfile::tempdir().unwrap();
+                let directories = Directories { run: root.path().join("run"), state: root.path().join("state") };
+                let refused = || matches!(verb(&directories), Err(StateError::NotPrivate { .. }));
+                assert!(!refused(), "what is not there holds nothing");
+                directories.prepare().unwrap();
+                fs::create_dir(directories.kept("vm")).unwrap();
+                fs::write(directories.console_log("vm"), "log").unwrap();
+                assert!(!refused());
+                let directory = [&directories.run, &directories.state][which];
+                for mode in [0o777, 0o720, 0o705] {
+                    fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
+                    assert!(refused(), "{mode:o}");
+                }
+                fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+                fs::rename(directory, root.path().join("elsewhere")).unwrap();
+                std::os::unix::fs::symlink(root.path().join("elsewhere"), directory).unwrap();
+                assert!(refused(), "a link");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_not_where_a_vm_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let run = root.path().join("run");
+        let with = |state: PathBuf| Directories { run: run.clone(), state };
+        let overlap = |directories: &Directories| matches!(directories.prepare(), Err(StateError::Overlap { .. }));
+        assert!(overlap(&with(run.clone())));
+        // The same place by another path.
+        std::os::unix::fs::symlink(root.path(), root.path().join("link")).unwrap();
+        assert!(overlap(&with(root.path().join("link/run"))));
+        assert!(overlap(&with(run.join("kept"))) && overlap(&with(run.join("vm/state"))));
+        assert!(!run.join("kept").exists() && !run.join("vm").exists());
+        let directories = with(run.join(KEPT));
+        directories.prepare().unwrap();
+        assert_ne!(directories.running("kept"), directories.state);
+        assert!(!is_name(KEPT));
     }
 }

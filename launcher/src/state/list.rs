@@ -22,6 +22,7 @@ pub struct Listed {
 
 /// The VMs that run, by name; with `exited`, also those that have run and whose last record is kept.
 pub fn list(directories: &Directories, exited: bool) -> Result<Vec<Listed>, StateError> {
+    directories.check()?;
     let mut all = Vec::new();
     for name in names(&directories.run, ".lock")? {
         match Lock::try_take(directories, &name)? {

@@ -18,6 +18,7 @@ pub fn logs(directories: &Directories, name: &str, follow: bool, sink: &mut dyn 
     if !is_name(name) {
         return Err(no_log());
     }
+    directories.check()?;
     let reading = StateError::io("read", &path);
     let mut file = match File::open(&path) {
         Ok(file) => file,

@@ -25,6 +25,7 @@ const HURRY: Duration = Duration::from_secs(4);
 
 /// Stops VM `name`, giving its guest `timeout` (default: what its description says) to shut down.
 pub fn stop(directories: &Directories, name: &str, timeout: Option<Duration>) -> Result<Stopped, StateError> {
+    directories.check()?;
     let not_running = || StateError::NotRunning { name: name.to_owned() };
     if !is_name(name) || !list(directories, false)?.iter().any(|listed| listed.name == name) {
         return Err(not_running());
