@@ -349,6 +349,9 @@ impl Life {
         }
         let reason = self.shutdown.as_deref();
         if let Some(by) = self.stopped_by {
+            if self.terms.until_ready && !self.ready {
+                return failed("boot", "stopped before it was ready");
+            }
             let how = match (self.stage, reason) {
                 (_, Some("guest-shutdown")) => StopHow::PoweredOff,
                 (Stage::Killed, _) => StopHow::Killed,

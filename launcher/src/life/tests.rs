@@ -256,6 +256,20 @@ fn qemu_that_dies() {
 }
 
 #[test]
+fn a_guest_launched_until_it_is_ready_and_stopped_before_has_failed() {
+    let mut case = Case::new();
+    case.life.terms.until_ready = true;
+    case.give(Input::Stop("SIGTERM"));
+    assert_eq!(case.ending(), failed("boot", "stopped before it was ready"));
+    case.shutdown("guest-shutdown");
+    assert_eq!(case.ending(), failed("boot", "stopped before it was ready"));
+    let mut case = Case::ready();
+    case.life.terms.until_ready = true;
+    case.give(Input::Stop("SIGTERM"));
+    assert_eq!(case.ending(), Ending::Stopped { by: "SIGTERM", how: StopHow::Quit });
+}
+
+#[test]
 fn a_guest_launched_until_it_is_ready_is_asked_to_power_off_then() {
     let measured = |result| Input::Agent(Incoming::Answer { method: Method::Measurements, result });
     for result in [Ok(json!({ "tee": "none", "registers": {} })), Err("timed out".to_owned())] {
