@@ -12,7 +12,8 @@ use std::time::Duration;
 use measure::shape::{Shape, SnpShape, TdxShape, TeeShape};
 use spec::agent::Binding;
 use spec::canonical::CanonicalError;
-use spec::manifest::artifact;
+use spec::lock::Standing;
+use spec::manifest::{Class, artifact};
 use spec::pins::Pins;
 use spec::vm::{Accelerator as Wanted, Vm};
 use spec::{Diagnostic, Outcome, Sha256Digest, Tee};
@@ -308,6 +309,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     if !features.sandbox {
         notes.push(format!("QEMU {} was built without seccomp: it runs without a sandbox", features.version_text()));
     }
+    notes.extend(reservations(inputs));
     let (argv, env) = command(inputs, &shape, accelerator)?;
     let configuration = |source| PlanError::Configuration { vm: vm.name.clone(), source };
     Ok(Plan {
@@ -340,6 +342,17 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         stop_timeout: vm.host.stop_timeout_s.map_or(STOP_TIMEOUT, Duration::from_secs),
         shape,
     })
+}
+
+/// How far the image itself may be trusted, where that is less than it could be.
+fn reservations(inputs: &Inputs<'_>) -> impl Iterator<Item = String> + use<> {
+    let manifest = &inputs.image.manifest;
+    let dev = inputs.vm.tee != Tee::None && manifest.class == Class::Dev;
+    let dev = dev.then_some("the image is of class dev: the origin of its guest binary is not proved");
+    let unpublished = manifest.standing == Standing::Unpublished;
+    let unpublished =
+        unpublished.then_some("the image is UNPUBLISHED: its lock was made on the spot, it is not the golden one");
+    dev.into_iter().chain(unpublished).map(str::to_owned)
 }
 
 type PlannedFirmware = Option<(Sha256Digest, Option<String>)>;

@@ -102,6 +102,25 @@ fn contradictions() {
     assert_eq!(refusal(&situation).to_string(), "image minimal has no artifact \"initrd\"");
 }
 
+#[test]
+fn images_that_are_less_than_they_could_be() {
+    let notes = |tee: &str, changes: &[(&str, &str)]| {
+        let situation = Situation::new(tee, "");
+        let path = situation.fixture.path("image/manifest.json");
+        let text = changes.iter().fold(fs::read_to_string(&path).unwrap(), |text, (old, new)| text.replace(old, new));
+        fs::write(&path, text).unwrap();
+        situation.plan().unwrap().notes
+    };
+    let (dev, unpublished) = ("the image is of class dev", "the image is UNPUBLISHED");
+    let has = |notes: &[String], what| notes.iter().any(|note| note.contains(what));
+    assert!(has(&notes("snp", &[]), dev) && has(&notes("tdx", &[]), dev) && !has(&notes("none", &[]), dev));
+    assert!(!has(&notes("snp", &[("\"dev\"", "\"release\"")]), dev));
+    let change = [("\"published\"", "\"unpublished\"")];
+    for tee in ["none", "snp", "tdx"] {
+        assert!(has(&notes(tee, &change), unpublished) && !has(&notes(tee, &[]), unpublished));
+    }
+}
+
 fn verified(fixture: &Fixture) -> Result<usize, VerifyError> {
     let image = fixture.image();
     verify(&image.directory, &image.manifest).map(|open| open.len())
