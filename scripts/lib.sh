@@ -24,11 +24,14 @@ build_programs() {
 }
 
 # use_recipe VARIABLE NAME: downloads what image-recipes/NAME.lock names and sets VARIABLE to the recipe to use. Where the
-# mirror no longer has an input, locks again to what it has, into out/unpublished, and says so.
+# mirror no longer has an input, locks again to what it has, into out/unpublished, and says so. Any other failure (no
+# network, a changed file) stays one.
 use_recipe() {
-  local variable=$1 name=$2 recipe=$ROOT/image-recipes/$2.toml code=0
-  "$BULLION" fetch "$recipe" || code=$?
-  if [ $code = 4 ]; then
+  local variable=$1 name=$2 recipe=$ROOT/image-recipes/$2.toml code=0 errors
+  errors=$(mktemp)
+  "$BULLION" fetch "$recipe" 2> >(tee "$errors" >&2) || code=$?
+  if [ $code = 4 ] && grep -q 'the mirror no longer has' "$errors"; then
+    rm -f "$errors"
     say "############################################################################################"
     say "# The mirror no longer has what image-recipes/$name.lock names. Locking again to what it has."
     say "# What is made from this lock is UNPUBLISHED: its digests are nobody's reference values."
@@ -38,10 +41,15 @@ use_recipe() {
     recipe=$ROOT/out/unpublished/$name.toml
     local accept=() suite
     for suite in $(sed -n 's/^\[suites\.\(.*\)\]$/\1/p' "$recipe"); do accept+=(--accept-expired "$suite"); done
-    "$BULLION" lock "$recipe" --update --unpublished "${accept[@]}"
+    "$BULLION" lock "$recipe" --update --unpublished "${accept[@]}" || return
     UNPUBLISHED=yes
   elif [ $code != 0 ]; then
+    rm -f "$errors"
     return $code
   fi
+  rm -f "$errors"
   printf -v "$variable" '%s' "$recipe"
 }
+
+# Whether this user may create VMs: what a simulated launch needs.
+has_kvm() { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }

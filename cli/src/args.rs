@@ -13,7 +13,7 @@ pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, Shapes};
 
 /// Casts golden images for confidential VMs, weighs them before anyone launches them, and launches them.
 #[derive(Debug, Parser)]
-#[command(name = "bullion", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+#[command(name = "bullion", version, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     /// Print data as JSON on stdout
     #[arg(long, global = true)]
@@ -59,7 +59,7 @@ pub(crate) enum Verb {
     Firmware(Firmware),
     /// Start a VM, supervise it, stream its console, end with it
     Launch(Launch),
-    /// List the VMs of this host
+    /// List your VMs, running and ended
     Ps,
     /// Print a VM's console
     Logs(Logs),
@@ -133,8 +133,8 @@ pub(crate) struct Build {
     #[arg(long, value_name = "FILE")]
     pub(crate) guest: Option<PathBuf>,
     /// How many threads work [default: as many as there are processors]
-    #[arg(long, short, value_name = "N")]
-    pub(crate) jobs: Option<usize>,
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) jobs: Option<u16>,
     /// Replace an image directory that is already there
     #[arg(long)]
     pub(crate) replace: bool,
@@ -163,7 +163,7 @@ impl From<TeeWord> for Tee {
 pub(crate) struct Launch {
     /// The VM description
     pub(crate) vm: PathBuf,
-    /// Run the launch of a SNP or TDX guest against a simulator of the TEE, and compare what it measured with the prediction.
+    /// Run the launch of an SNP or TDX guest against a simulator of the TEE, and compare what it measured with the prediction.
     /// Proves the prediction for exactly this command line; the guest itself does not run
     #[arg(long)]
     pub(crate) simulate: bool,
@@ -201,7 +201,7 @@ pub(crate) struct Stop {
     /// The VM's name
     pub(crate) name: String,
     /// Seconds the guest gets before it is killed [default: the VM description's]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86400))]
     pub(crate) timeout: Option<u64>,
 }
 
@@ -217,11 +217,18 @@ pub(crate) enum CacheAction {
     List,
     /// Check every file against its digest
     Verify,
-    /// Remove what no given lock names (without any: everything)
+    /// Remove what is not kept
+    #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Prune {
         /// Recipes whose locks' inputs are kept
-        #[arg(long, value_name = "RECIPE")]
+        #[arg(long, value_name = "RECIPE", group = "what")]
         keep: Vec<PathBuf>,
+        /// Keep the pinned QEMU tree, too
+        #[arg(long, group = "what")]
+        vmm: bool,
+        /// Keep nothing but what is in use
+        #[arg(long, group = "what", conflicts_with_all = ["keep", "vmm"])]
+        all: bool,
     },
 }
 

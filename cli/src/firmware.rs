@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use measure::firmware::Firmware;
 use serde::Serialize;
-use spec::Sha256Digest;
 use spec::pins::{self, Pins};
+use spec::{Outcome, Sha256Digest};
 
 use crate::failure::Failure;
 use crate::weigh::unusable;
@@ -20,6 +20,9 @@ pub(crate) struct FirmwareFile {
     pub(crate) sha256: Sha256Digest,
 }
 
+/// Firmware ends at 4 GiB and starts above the memory that q35 puts below it; no build is near this.
+const MAX_BYTES: u64 = 64 << 20;
+
 /// How a firmware image is named in JSON.
 #[derive(Serialize)]
 pub(crate) struct FirmwareInput<'a> {
@@ -31,9 +34,16 @@ pub(crate) struct FirmwareInput<'a> {
 }
 
 impl FirmwareFile {
-    /// Reads an image.
+    /// Reads an image: a regular file of a size that firmware can have.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        let bytes = std::fs::read(path).map_err(|error| Failure::file("reading", path, &error))?;
+        let unreadable = |error: std::io::Error| Failure::file("reading", path, &error);
+        let found = std::fs::metadata(path).map_err(unreadable)?;
+        if !found.is_file() || found.len() > MAX_BYTES {
+            let message =
+                format!("{} is not a file of at most {MAX_BYTES} bytes, as a firmware image is", path.display());
+            return Err(Failure::new(Outcome::Usage, message));
+        }
+        let bytes = std::fs::read(path).map_err(unreadable)?;
         Ok(Self { path: path.to_owned(), sha256: Sha256Digest::of(&bytes), bytes })
     }
 

@@ -47,7 +47,8 @@ pub(crate) fn recipe(path: &Path) -> Result<LoadedRecipe, Failure> {
         if chain.len() >= MAX_CHAIN {
             return Err(SyntaxError::whole(&name, format!("more than {MAX_CHAIN} recipes extend each other")).into());
         }
-        let text = read_text(&path)?;
+        let text = read_text(&path)
+            .map_err(|failure| failure.with_hint("name a recipe, such as image-recipes/minimal.toml"))?;
         let file = RecipeFile::parse(&name, &text)?;
         next = file.extends.as_ref().map(|base| path.parent().unwrap_or(Path::new("")).join(base));
         chain.push((name, text, file));
@@ -72,7 +73,9 @@ pub(crate) fn lock(path: &Path, recipe_path: &Path, recipe: &Recipe) -> Result<L
         .with_hint(relock()));
     }
     let text = read_text(path)?;
-    let lock = Lock::parse(&path.display().to_string(), &text)?;
+    let lock = Lock::parse(&path.display().to_string(), &text).map_err(|error| {
+        Failure::from(error).with_hint(format!("run: bullion lock {} --update", recipe_path.display()))
+    })?;
     if lock.recipe_sha256 != recipe.lock_digest() {
         let message = format!("{} was made for another state of {}", path.display(), recipe_path.display());
         return Err(Failure::new(Outcome::InputMismatch, message).with_hint(relock()));
@@ -98,7 +101,17 @@ pub(crate) fn pins() -> Result<spec::pins::Pins, Failure> {
 
 /// Reads a VM description; relative image paths start from the description's directory.
 pub(crate) fn vm(path: &Path) -> Result<(Vm, PathBuf), Failure> {
-    let vm = Vm::parse(&path.display().to_string(), &read_text(path)?)?;
+    let text = read_text(path).map_err(|failure| {
+        failure.with_hint(
+            "name a VM description, such as examples/minimal.vm.toml, or an image directory where one will do",
+        )
+    })?;
+    let name = path.display().to_string();
+    let vm = Vm::parse(&name, &text).map_err(|error| match RecipeFile::parse(&name, &text) {
+        Ok(_) => Failure::from(error)
+            .with_hint("this is a recipe: build it, then name the VM description that uses the image"),
+        Err(_) => Failure::from(error),
+    })?;
     let image = path.parent().unwrap_or(Path::new("")).join(&vm.image);
     // As a path people recognise, without "..", where the directory is there.
     let image = image.canonicalize().unwrap_or(image);

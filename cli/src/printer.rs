@@ -1,6 +1,5 @@
 //! The one place that writes to the terminal: data to stdout, everything else to stderr, colour and progress only where
 //! a person looks.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this module is the printer")]
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -35,7 +34,7 @@ impl Printer {
     /// One line of data for people. Says nothing under `--json`, where `value` carries the data.
     pub(crate) fn line(&self, text: impl Display) {
         if !self.json {
-            out(format!("{text}\n").as_bytes());
+            out(format!("{}\n", printable(&text.to_string())).as_bytes());
         }
     }
 
@@ -57,13 +56,13 @@ impl Printer {
     /// What is going on; silenced by `--quiet`.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet {
-            self.above_bar(&format!("{text}"));
+            self.above_bar(&printable(&text.to_string()));
         }
     }
 
     /// Something the user must know although the command goes on.
     pub(crate) fn warning(&self, text: impl Display) {
-        self.above_bar(&format!("{} {text}", self.paint("33;1", "warning:")));
+        self.above_bar(&format!("{} {}", self.paint("33;1", "warning:"), printable(&text.to_string())));
     }
 
     /// The end of a verb that failed.
@@ -81,12 +80,12 @@ impl Printer {
     pub(crate) fn text_failure(&self, failure: &Failure) {
         let (first, causes) =
             failure.messages.split_first().map_or(("unknown failure", &[][..]), |(first, rest)| (first, rest));
-        self.above_bar(&format!("{} {first}", self.paint("31;1", "error:")));
+        self.above_bar(&format!("{} {}", self.paint("31;1", "error:"), printable(first)));
         for cause in causes {
-            self.above_bar(&format!("  {cause}"));
+            self.above_bar(&format!("  {}", printable(cause)));
         }
         if let Some(hint) = &failure.hint {
-            self.above_bar(&format!("{} {hint}", self.paint("36;1", "hint:")));
+            self.above_bar(&format!("{} {}", self.paint("36;1", "hint:"), printable(hint)));
         }
     }
 
@@ -129,16 +128,29 @@ impl Printer {
     fn above_bar(&self, text: &str) {
         match &*self.bar.borrow() {
             Some(bar) if !bar.is_hidden() => bar.println(text),
-            _ => eprintln!("{text}"),
+            // Nobody can be told that nobody can be told.
+            _ => drop(writeln!(std::io::stderr(), "{text}")),
         }
     }
 }
 
-/// Writes to stdout; a reader that went away (`bullion ps | head`) ends the program quietly, as it does for other tools.
+/// Texts hold names and words that somebody else wrote: what could drive a terminal is shown as a replacement character.
+fn printable(text: &str) -> String {
+    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().map(|c| if harmless(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// Writes to stdout. A reader that went away (`bullion ps | head`) ends the program quietly, as it does for other tools;
+/// anything else that keeps data from its reader is a failure of the host.
 fn out(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
-    if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(0);
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: writing standard output: {error}");
+            std::process::exit(spec::Outcome::HostCannot.code().into());
+        }
     }
 }
 
@@ -149,5 +161,24 @@ pub(crate) fn size(bytes: u64) -> String {
         0..1000 => format!("{bytes} B"),
         1000..1_000_000 => format!("{}.{} kB", tenths(1000) / 10, tenths(1000) % 10),
         _ => format!("{}.{} MB", tenths(1_000_000) / 10, tenths(1_000_000) % 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_drive_a_terminal_is_not_printed() {
+        assert_eq!(printable("a\x1b[31mb\r\n\tc\u{9b}d"), "a\u{fffd}[31mb\u{fffd}\n\tc\u{fffd}d");
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_fits() {
+        let sizes =
+            [(999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (1_000_000, "1.0 MB"), (14_012_345, "14.0 MB")];
+        for (bytes, text) in sizes {
+            assert_eq!(size(bytes), text);
+        }
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn launch_digests(seed: &Seed, vcpu: &Vcpu, counts: &[u32]) -> Result
     counts.iter().map(of).collect()
 }
 
-/// What a SNP guest is launched from.
+/// What an SNP guest is launched from.
 pub(crate) struct SnpSubject<'a> {
     /// Where the firmware was read, for messages.
     pub(crate) path: &'a Path,

@@ -28,7 +28,9 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
         lock_text: &lock.text,
         guest: Guest { bytes: &guest, origin: "host" },
         output: &verb.output,
-        jobs: verb.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
+        jobs: verb
+            .jobs
+            .map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from),
         replace: verb.replace,
     };
     let mut staged = image::build(&request, &store)?;

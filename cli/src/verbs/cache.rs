@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Cache, printer: &Printer) -> Res
     match &verb.action {
         CacheAction::List => list(&store, printer),
         CacheAction::Verify => verify(&store, printer),
-        CacheAction::Prune { keep } => prune(&store, keep, printer),
+        CacheAction::Prune { keep, vmm, .. } => prune(&store, keep, *vmm, printer),
     }
 }
 
@@ -70,19 +70,28 @@ fn verify(store: &store::Store, printer: &Printer) -> Result<u8, Failure> {
     if damaged.is_empty() {
         return Ok(0);
     }
-    Err(Failure::new(Outcome::InputMismatch, format!("{} cached files do not hash to their names", damaged.len()))
-        .with_hint("remove them and fetch again: bullion cache prune, then bullion fetch RECIPE"))
+    let failure =
+        Failure::new(Outcome::InputMismatch, format!("{} cached files do not hash to their names", damaged.len()))
+            .with_hint("delete the files named above, then run: bullion fetch RECIPE");
+    printer.text_failure(&failure);
+    Ok(failure.outcome.code())
 }
 
-fn prune(store: &store::Store, keep: &[std::path::PathBuf], printer: &Printer) -> Result<u8, Failure> {
+fn prune(store: &store::Store, keep: &[std::path::PathBuf], vmm: bool, printer: &Printer) -> Result<u8, Failure> {
     let mut wanted = BTreeSet::new();
+    let mut locks = Vec::new();
     for path in keep {
         let loaded = inputs::recipe(path)?;
-        let lock = inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?;
+        locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?);
+    }
+    if vmm {
+        locks.push(inputs::pinned_vmm()?.1);
+    }
+    for lock in &locks {
         wanted.insert(spec::Sha256Digest::of(lock.text.as_bytes()));
         wanted.extend(lock.lock.package.iter().map(|package| package.sha256));
     }
-    let pruned = store.prune(if keep.is_empty() { Keep::Nothing } else { Keep::Only(&wanted) })?;
+    let pruned = store.prune(if locks.is_empty() { Keep::Nothing } else { Keep::Only(&wanted) })?;
     for entry in &pruned.in_use {
         printer.warning(format_args!("{} is in use and was kept", entry.path.display()));
     }

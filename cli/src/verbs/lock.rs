@@ -15,25 +15,24 @@ use crate::printer::{Printer, size};
 pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Result<u8, Failure> {
     let loaded = inputs::recipe(&verb.recipe)?;
     let path = verb.output.clone().unwrap_or_else(|| inputs::lock_path(&verb.recipe));
-    let old = if path.exists() {
-        Some(spec::lock::Lock::parse(&path.display().to_string(), &inputs::read_text(&path)?)?)
-    } else {
-        None
-    };
+    let old = read_old(&path, verb, printer)?;
     let fits = old.as_ref().is_some_and(|old| old.recipe_sha256 == loaded.recipe.lock_digest());
     let store = inputs::open_store(arguments)?;
-    let mirror = Mirror::find(verb.network.mirror.as_deref())?;
     let lock = match old.clone() {
         Some(old) if fits && !verb.update && !verb.diff => {
             printer.note(format_args!("{} fits its recipe and is kept (--update resolves again)", path.display()));
             old
         }
         _ => {
+            let mirror = Mirror::find(verb.network.mirror.as_deref())?;
             let lock = resolve(verb, &loaded, &mirror, &store, printer)?;
             let before =
                 old.unwrap_or_else(|| spec::lock::Lock { package: Vec::new(), release: Vec::new(), ..lock.clone() });
             let diff = archive::diff(&before, &lock);
             printer.line(&diff);
+            for older in &diff.rolled_back {
+                printer.warning(older);
+            }
             if verb.diff {
                 printer.value(&lock);
                 return Ok(0);
@@ -42,7 +41,9 @@ pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Resu
             lock
         }
     };
-    if !verb.no_fetch {
+    // Without anything missing, no mirror is needed.
+    if !verb.no_fetch && lock.package.iter().any(|package| !store.has(&package.sha256)) {
+        let mirror = Mirror::find(verb.network.mirror.as_deref())?;
         fetch_lock(&lock, &mirror, &store, printer)?;
     }
     let bytes: u64 = lock.package.iter().map(|package| package.size).sum();
@@ -52,6 +53,23 @@ pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Resu
     }
     printer.value(&lock);
     Ok(0)
+}
+
+/// The lock that is there. One that cannot be read stops the verb, unless it is to be replaced anyway.
+fn read_old(path: &Path, verb: &Lock, printer: &Printer) -> Result<Option<spec::lock::Lock>, Failure> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    match spec::lock::Lock::parse(&path.display().to_string(), &inputs::read_text(path)?) {
+        Ok(old) => Ok(Some(old)),
+        Err(error) if verb.update => {
+            printer.warning(format_args!("{error}: the lock cannot be read and is replaced"));
+            Ok(None)
+        }
+        Err(error) => {
+            Err(Failure::from(error).with_hint(format!("run: bullion lock {} --update", verb.recipe.display())))
+        }
+    }
 }
 
 fn resolve(

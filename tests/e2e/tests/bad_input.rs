@@ -187,7 +187,7 @@ fn a_mirror_that_cannot_be_read_or_lies_is_refused() {
         bench.run(words)
     };
     let unreadable = lock("http://127.0.0.1:9/nothing");
-    assert!([3, 4].contains(&unreadable.code), "{unreadable:?}");
+    assert_eq!(unreadable.code, 4, "{unreadable:?}");
     assert!(unreadable.stderr.contains("127.0.0.1"), "{unreadable:?}");
     let dists = scratch.path().join("mirror/dists");
     for suite in ["trixie", "trixie-backports", "sid"] {
@@ -343,4 +343,73 @@ fn a_launch_killed_at_any_moment_leaves_no_vm_behind() {
     }
     let processes = run(Command::new("sh").args(["-c", "grep -lz [t]-kill /proc/[0-9]*/cmdline 2>/dev/null | wc -l"]));
     assert_eq!(processes.stdout.trim(), "0", "a QEMU of a killed launch is still there");
+}
+
+#[test]
+fn the_cache_is_listed_checked_and_pruned() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let cache = own_cache(&bench, scratch.path());
+    let run = |words: &[&str]| {
+        let mut all: Vec<&std::ffi::OsStr> =
+            vec!["--cache-dir".as_ref(), cache.as_os_str(), "--json".as_ref(), "cache".as_ref()];
+        all.extend(words.iter().map(std::ffi::OsStr::new));
+        bench.run(all)
+    };
+    let packages = run(&["list"]).expect(0, &[]).json()["entries"].as_array().unwrap().len();
+    assert!(packages >= 9);
+    assert_eq!(run(&["verify"]).expect(0, &[]).json()["checked"], packages);
+    let victim = blob(&bench, &cache, "tzdata");
+    std::fs::write(&victim, "damaged").unwrap();
+    run(&["verify"]).expect(4, &[victim.file_name().unwrap().to_str().unwrap(), "hint:"]);
+    // What the lock names is kept, everything else goes.
+    let stray = spec::Sha256Digest::of(b"stray").to_string();
+    std::fs::create_dir_all(cache.join("blobs/sha256").join(&stray[..2])).unwrap();
+    std::fs::write(cache.join("blobs/sha256").join(&stray[..2]).join(&stray), "stray").unwrap();
+    let pruned = run(&["prune", "--keep", bench.recipe.to_str().unwrap()]).expect(0, &[]).json();
+    assert_eq!(pruned["removed"].as_array().unwrap().len(), 1, "{pruned}");
+    run(&["prune"]).expect(2, &["--all"]);
+    run(&["prune", "--all"]).expect(0, &[]);
+    assert_eq!(run(&["list"]).json()["entries"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn data_that_cannot_be_written_is_a_failure_and_a_reader_that_left_is_not() {
+    let Some(bench) = bench() else { return };
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = bench.command(["cache", "list"]).stdout(full.try_clone().unwrap()).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("writing standard output"), "{output:?}");
+    let status = bench.command(["logs", "no-such-vm"]).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(2), "standard error that cannot be written must not hide the exit code");
+    let head = format!("'{}' cache list | head -n 1 > /dev/null; exit ${{PIPESTATUS[0]}}", bench.bullion.display());
+    run(Command::new("bash").args(["-c", &head])).expect(0, &[]);
+}
+
+#[test]
+fn a_damaged_lock_is_named_and_can_be_replaced() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let recipe = scratch.path().join("minimal.toml");
+    std::fs::copy(&bench.recipe, &recipe).unwrap();
+    std::fs::write(scratch.path().join("minimal.lock"), "schema = 1\n[[package\n").unwrap();
+    bench.run(["lock".as_ref(), recipe.as_os_str()]).expect(2, &["minimal.lock:2", "--update"]);
+    bench
+        .run(["build".as_ref(), recipe.as_os_str(), "-o".as_ref(), "out".as_ref()])
+        .expect(2, &["minimal.lock:2", "--update"]);
+}
+
+#[test]
+fn an_image_from_an_unpublished_lock_says_so() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let recipe = scratch.path().join("minimal.toml");
+    std::fs::copy(&bench.recipe, &recipe).unwrap();
+    let text = std::fs::read_to_string(bench.recipe.with_extension("lock")).unwrap();
+    let text = text.replace("standing = \"published\"", "standing = \"unpublished\"");
+    std::fs::write(scratch.path().join("minimal.lock"), text).unwrap();
+    let output = scratch.path().join("out");
+    let words = ["build".as_ref(), recipe.as_os_str(), "-o".as_ref(), output.as_os_str(), "--json".as_ref()];
+    let manifest = bench.run(words).expect(0, &["UNPUBLISHED"]).json();
+    assert_eq!((manifest["standing"].as_str(), manifest["class"].as_str()), (Some("unpublished"), Some("dev")));
 }
