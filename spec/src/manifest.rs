@@ -172,13 +172,12 @@ impl Manifest {
         if manifest.schema != 1 {
             return Err(SyntaxError::whole(file, format!("schema {} is not known", manifest.schema)));
         }
-        if let Some(name) = manifest
-            .artifacts
-            .keys()
-            .find(|name| name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.'))
-        {
-            return Err(SyntaxError::whole(file, format!("\"{name}\" is not the name of an artifact")));
+        if let Some(name) = manifest.artifacts.keys().find(|name| {
+            name.is_empty() || name.contains('/') || name.contains(char::is_control) || name.starts_with('.')
+        }) {
+            return Err(SyntaxError::whole(file, format!("{name:?} is not the name of an artifact")));
         }
+        manifest.refuse_control_characters(file)?;
         // The line stands here twice, as text and as a file's digest. Two lines would be two guests.
         let found = Sha256Digest::of(manifest.command_line.as_bytes());
         if let Some(expected) = manifest.artifacts.get(artifact::COMMAND_LINE).filter(|file| file.sha256 != found) {
@@ -186,6 +185,16 @@ impl Manifest {
             return Err(SyntaxError::whole(file, message));
         }
         Ok(manifest)
+    }
+
+    /// What reaches terminals and other programs' arguments must not steer them.
+    fn refuse_control_characters(&self, file: &str) -> Result<(), SyntaxError> {
+        let texts =
+            [("name", &self.name), ("kernel_version", &self.kernel_version), ("command_line", &self.command_line)];
+        match texts.into_iter().find(|(_, text)| text.contains(char::is_control)) {
+            None => Ok(()),
+            Some((field, text)) => Err(SyntaxError::whole(file, format!("{field} has a control character: {text:?}"))),
+        }
     }
 
     /// The bytes of the file: canonical JSON and a newline.

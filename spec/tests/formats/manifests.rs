@@ -96,9 +96,28 @@ fn a_corrupt_manifest_is_told_what_is_wrong() {
 
 #[test]
 fn an_artifact_cannot_lie_outside_the_image_directory() {
-    for name in ["../vmlinuz", "/etc/passwd", "", "..", ".hidden", "a\0b"] {
+    for name in ["../vmlinuz", "/etc/passwd", "", "..", ".hidden", "a\0b", "a\nb", "a\u{1b}]0;b"] {
         let bytes = edited(|m| m["artifacts"][name] = m["artifacts"][artifact::KERNEL].clone());
-        assert!(refused(&bytes).contains("is not the name of an artifact"), "{name:?}");
+        let text = refused(&bytes);
+        assert!(text.contains("is not the name of an artifact") && !text.contains(char::is_control), "{text:?}");
+    }
+}
+
+#[test]
+fn control_characters_are_refused_and_shown_escaped() {
+    // ESC, C1's CSI (one character in UTF-8 terminals), line feed, zero, delete.
+    for character in ['\u{1b}', '\u{9b}', '\n', '\0', '\u{7f}'] {
+        for field in ["name", "kernel_version", "command_line"] {
+            let text = format!("a{character}[2Jb");
+            let bytes = edited(|m| {
+                m[field] = text.clone().into();
+                m["artifacts"].as_object_mut().unwrap().remove(artifact::COMMAND_LINE);
+            });
+            let error = refused(&bytes);
+            let expected = format!("manifest.json: {field} has a control character: {text:?}");
+            assert_eq!(error, expected);
+            assert!(!error.contains(char::is_control));
+        }
     }
 }
 
