@@ -1,9 +1,11 @@
 //! Checking an image directory against its manifest: every artifact by size and SHA-256, in parallel.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 use spec::manifest::{Artifact, Manifest};
@@ -62,19 +64,42 @@ pub fn verify_image(directory: &Path, manifest: &Manifest) -> Result<(), VerifyE
 }
 
 fn verify_artifact(path: &Path, artifact: &Artifact) -> Result<(), VerifyError> {
-    let (size, found) = hash_file(path).map_err(|source| VerifyError::Io { path: path.to_owned(), source })?;
-    if size != artifact.size {
-        return Err(VerifyError::Size { path: path.to_owned(), expected: artifact.size, found: size });
-    }
+    let error = |source| VerifyError::Io { path: path.to_owned(), source };
+    let expect_size = |found| match found == artifact.size {
+        true => Ok(()),
+        false => Err(VerifyError::Size { path: path.to_owned(), expected: artifact.size, found }),
+    };
+    let file = open_regular(path).map_err(error)?;
+    expect_size(file.metadata().map_err(error)?.len())?;
+    // A file that grows meanwhile is read no further than to see that it does.
+    let (size, found) = hash(file.take(artifact.size.saturating_add(1))).map_err(error)?;
+    expect_size(size)?;
     if found != artifact.sha256 {
         return Err(VerifyError::Digest { path: path.to_owned(), expected: artifact.sha256, found });
     }
     Ok(())
 }
 
-/// The size and SHA-256 of a file, read piece by piece: however large it is, 1 MiB of memory is enough.
+/// The size and SHA-256 of a regular file, read piece by piece: however large it is, 1 MiB of memory is enough. Anything
+/// else, such as a pipe or a device, is an error.
 pub fn hash_file(path: &Path) -> io::Result<(u64, Sha256Digest)> {
-    let mut file = File::open(path)?;
+    let file = open_regular(path)?;
+    // As long as it is now, so that a file that grows for ever has an end.
+    let length = file.metadata()?.len();
+    hash(file.take(length))
+}
+
+/// Opens a regular file for reading, and refuses anything else without waiting: open(2) of a pipe would block until
+/// somebody writes to it.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
+    }
+}
+
+fn hash(mut file: impl io::Read) -> io::Result<(u64, Sha256Digest)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut size = 0;
