@@ -8,9 +8,9 @@ use std::path::Path;
 use image::{BuildError, BuildRequest, Guest, Staged, build, compare_images, verify_image};
 use spec::manifest::{Manifest, artifact};
 use spec::{Diagnostic as _, Outcome, Sha256Digest};
-use support::{IMAGE_RECIPE, World, image_world, image_world_with};
+use support::{IMAGE_RECIPE, STATIC_PROGRAM, World, image_world, image_world_with};
 
-const GUEST: Guest<'static> = Guest { bytes: b"a static program", origin: "host" };
+const GUEST: Guest<'static> = Guest { bytes: &STATIC_PROGRAM, origin: "host" };
 
 fn request<'a>(world: &'a World, output: &'a Path) -> BuildRequest<'a> {
     BuildRequest {
@@ -157,7 +157,96 @@ fn a_directory_that_is_no_image_is_never_replaced() {
     std::fs::write(out.join("cat.jpg"), "cat").unwrap();
     let error = build(&BuildRequest { replace: true, ..request(&world, &out) }, &world.store).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::NotReplaceable(_)), "{error}");
+    // Without it, nothing that will not be done is advised.
+    let error = build(&request(&world, &out), &world.store).map(|_| ()).unwrap_err();
+    assert!(matches!(error, BuildError::NotReplaceable(_)), "{error}");
+    assert_eq!(error.outcome(), Outcome::Usage);
+    assert_eq!(error.hint().unwrap(), "choose another output directory");
     assert!(out.join("cat.jpg").exists());
+    // Many programs have a manifest.json.
+    for foreign in ["{\"manifest_version\": 3, \"name\": \"an extension\"}", "[]", "", "{\"schema\": 1}"] {
+        std::fs::write(out.join("manifest.json"), foreign).unwrap();
+        for replace in [false, true] {
+            let request = BuildRequest { replace, ..request(&world, &out) };
+            let error = build(&request, &world.store).map(|_| ()).unwrap_err();
+            assert!(matches!(error, BuildError::OutputDamaged { .. }), "{error}");
+            assert_eq!(error.outcome(), Outcome::Usage);
+            let hint = error.hint().unwrap();
+            assert!(hint.contains("by hand") && !hint.contains("--replace"), "{hint}");
+            assert!(out.join("cat.jpg").exists());
+        }
+    }
+}
+
+#[test]
+fn an_image_is_replaced_if_an_artifact_is_damaged_and_kept_if_its_manifest_is() {
+    let world = image_world();
+    built(&world, "out");
+    let out = world.path("out");
+    let replace = || build(&BuildRequest { replace: true, ..request(&world, &out) }, &world.store);
+    std::fs::write(out.join(artifact::ROOTFS), "damaged").unwrap();
+    std::fs::remove_file(out.join(artifact::KERNEL)).unwrap();
+    let manifest = replace().and_then(Staged::commit).unwrap();
+    verify_image(&out, &manifest).unwrap();
+    let bytes = std::fs::read(out.join("manifest.json")).unwrap();
+    std::fs::write(out.join("manifest.json"), &bytes[..bytes.len() / 2]).unwrap();
+    assert!(matches!(replace().map(|_| ()).unwrap_err(), BuildError::OutputDamaged { .. }));
+    // It is looked at again just before it would go.
+    std::fs::write(out.join("manifest.json"), &bytes).unwrap();
+    let staged = replace().unwrap();
+    std::fs::write(out.join("manifest.json"), "").unwrap();
+    assert!(matches!(staged.commit().unwrap_err(), BuildError::OutputDamaged { .. }));
+    assert!(out.join(artifact::ROOTFS).exists());
+    assert_eq!(leftovers(&world), 0);
+}
+
+#[test]
+fn a_manifest_that_no_reader_would_take_is_not_written() {
+    let world = image_world();
+    let mut staged = build(&request(&world, &world.path("out")), &world.store).unwrap();
+    staged.manifest.name = "a\u{1b}[2Jb".to_owned();
+    let error = staged.commit().unwrap_err();
+    assert!(matches!(&error, BuildError::ManifestContent(source) if source.to_string().contains("\\u{1b}")), "{error}");
+    assert!(!world.path("out").exists());
+    assert_eq!(leftovers(&world), 0);
+}
+
+#[test]
+fn a_guest_that_cannot_start_is_refused_before_anything_is_written() {
+    let world = image_world();
+    let output = world.path("out");
+    let guest = Guest { bytes: b"#!/bin/sh\n", origin: "host" };
+    let error = build(&BuildRequest { guest, ..request(&world, &output) }, &world.store).map(|_| ()).unwrap_err();
+    assert!(matches!(error, BuildError::Guest { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::Usage);
+    assert!(error.hint().unwrap().contains("build it with scripts/build-guest"));
+    assert!(!output.exists());
+    assert_eq!(leftovers(&world), 0);
+}
+
+#[test]
+fn an_artifact_that_is_a_pipe_or_a_device_is_refused_without_waiting() {
+    let world = image_world();
+    let manifest = built(&world, "out");
+    let rootfs = world.path("out/rootfs");
+    let refused = || {
+        let error = verify_image(&world.path("out"), &manifest).unwrap_err();
+        assert_eq!(error.outcome(), Outcome::InputMismatch);
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.to_string().contains("rootfs") && source.contains("not a regular file"), "{error}: {source}");
+        assert!(image::hash_file(&rootfs).is_err());
+    };
+    std::fs::remove_file(&rootfs).unwrap();
+    nix::unistd::mkfifo(&rootfs, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused();
+    std::fs::remove_file(&rootfs).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &rootfs).unwrap();
+    refused();
+    std::fs::remove_file(&rootfs).unwrap();
+    // More zeros than anybody would wait for: told from its size alone.
+    std::fs::File::create(&rootfs).unwrap().set_len(1 << 42).unwrap();
+    let error = verify_image(&world.path("out"), &manifest).unwrap_err();
+    assert!(error.to_string().contains(&format!("{} bytes", 1u64 << 42)), "{error}");
 }
 
 #[test]

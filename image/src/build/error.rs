@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use measure::uefi::VarstoreError;
 use spec::canonical::CanonicalError;
-use spec::{Diagnostic, Outcome, Sha256Digest};
+use spec::{Diagnostic, Outcome, Sha256Digest, SyntaxError};
 use store::StoreError;
 
-use super::MAX_COMMAND_LINE;
+use super::{MAX_COMMAND_LINE, guest_binary};
 use crate::deb::DebError;
 use crate::erofs::ErofsError;
 use crate::kernel::KernelError;
@@ -43,12 +43,32 @@ pub enum BuildError {
         /// What it is for.
         purpose: &'static str,
     },
-    /// There is something at the output path.
+    /// The guest binary is too large.
+    #[error("the guest binary has {size} bytes, at most {} are taken", guest_binary::MAX_BYTES)]
+    GuestSize {
+        /// Its size.
+        size: usize,
+    },
+    /// The guest binary cannot be the first process of a guest.
+    #[error("the guest binary is not a static program for x86-64: {reason}")]
+    Guest {
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// There is an image at the output path.
     #[error("{} is there already", .0.display())]
     OutputExists(PathBuf),
-    /// What is at the output path is no image directory, so it is not replaced.
-    #[error("{} is not an image directory: it will not be replaced", .0.display())]
+    /// What is at the output path is no image directory, so it is never replaced.
+    #[error("{} is there already and is not an image directory: it will not be replaced", .0.display())]
     NotReplaceable(PathBuf),
+    /// What is at the output path has a manifest that cannot be used, so whether it is an image is not known.
+    #[error("{} is there already and may not be an image directory: it will not be replaced", path.display())]
+    OutputDamaged {
+        /// The output path.
+        path: PathBuf,
+        /// What is wrong with the manifest.
+        source: SyntaxError,
+    },
     /// The output path cannot name a directory.
     #[error("\"{}\" cannot name an image directory", .0.display())]
     OutputName(PathBuf),
@@ -122,6 +142,9 @@ pub enum BuildError {
     /// The manifest has no canonical form.
     #[error("the manifest cannot be written")]
     Manifest(#[source] CanonicalError),
+    /// The manifest says something that its readers refuse.
+    #[error("the manifest cannot be written")]
+    ManifestContent(#[source] SyntaxError),
     /// No threads.
     #[error("starting threads: {0}")]
     Threads(String),
@@ -154,14 +177,18 @@ impl Diagnostic for BuildError {
             Self::Overlay(error) => error.outcome(),
             Self::Kernel(error) => error.outcome(),
             Self::Erofs(error) => error.outcome(),
+            Self::ManifestContent(error) => error.outcome(),
             Self::OtherPackage { .. } => Outcome::InputMismatch,
             Self::Io { .. } | Self::Threads(_) => Outcome::HostCannot,
             Self::Manifest(_) => Outcome::Internal,
             Self::NotAnImage { .. }
             | Self::OtherRecipe { .. }
             | Self::NotLocked { .. }
+            | Self::GuestSize { .. }
+            | Self::Guest { .. }
             | Self::OutputExists(_)
             | Self::NotReplaceable(_)
+            | Self::OutputDamaged { .. }
             | Self::OutputName(_)
             | Self::OutputBusy(_)
             | Self::NoFile { .. }
@@ -183,6 +210,13 @@ impl Diagnostic for BuildError {
             Self::OtherRecipe { .. } | Self::NotLocked { .. } => {
                 Some("the recipe has changed since it was locked: run `bullion lock`".to_owned())
             }
+            Self::GuestSize { .. } | Self::Guest { .. } => {
+                Some("build it with scripts/build-guest, and name that one with --guest FILE".to_owned())
+            }
+            Self::OutputDamaged { .. } => Some(
+                "if it is an image that is not needed any more, remove it by hand; else choose another output directory"
+                    .to_owned(),
+            ),
             Self::OutputExists(_) => Some("use --replace to put the new image in its place".to_owned()),
             Self::NotReplaceable(_) => Some("choose another output directory".to_owned()),
             Self::OutputBusy(_) => Some("wait for it, or choose another output directory".to_owned()),

@@ -5,6 +5,7 @@
 
 mod boot;
 mod error;
+mod guest_binary;
 mod initrd_cache;
 mod inputs;
 mod output;
@@ -57,7 +58,7 @@ pub struct BuildRequest<'a> {
 /// The guest binary: given by the caller, because nothing locks it yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest<'a> {
-    /// A static ELF program, the first process of the guest.
+    /// A static ELF program for x86-64 of at most 6 000 000 bytes, the first process of the guest.
     pub bytes: &'a [u8],
     /// Where it came from: `host` for one that was built on this machine.
     pub origin: &'a str,
@@ -134,6 +135,8 @@ impl Staged {
     /// Writes the manifest and gives the image its name.
     pub fn commit(self) -> Result<Manifest, BuildError> {
         let bytes = self.manifest.to_bytes().map_err(BuildError::Manifest)?;
+        // What readers refuse is not written.
+        Manifest::parse(manifest::FILE_NAME, &bytes).map_err(BuildError::ManifestContent)?;
         Output::new(self.staging.directory()).write(manifest::FILE_NAME, &bytes)?;
         self.staging.commit()?;
         Ok(self.manifest)
@@ -151,6 +154,7 @@ fn check<'a>(request: &BuildRequest<'a>) -> Result<&'a ImageRecipe, BuildError> 
         let (recipe, found) = (recipe.name.clone(), request.lock.recipe_sha256);
         return Err(BuildError::OtherRecipe { recipe, expected, found });
     }
+    guest_binary::check(request.guest.bytes)?;
     Ok(image)
 }
 

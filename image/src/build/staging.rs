@@ -4,16 +4,21 @@
 //! killed build left is told from the work of a living one and cleared away.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use spec::manifest;
+use spec::SyntaxError;
+use spec::manifest::{self, Manifest};
 
 use super::BuildError;
+use crate::verify::open_regular;
 
 const SUFFIX: &str = ".bullion-build";
+
+/// The largest manifest that is read to tell an image from something else. Ours have some 30 kB.
+const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 
 /// A locked staging directory. Dropped before `commit`, it is removed.
 #[derive(Debug)]
@@ -78,7 +83,10 @@ impl Staging {
         let flags = if exchanged { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::RENAME_NOREPLACE };
         match renameat2(AT_FDCWD, &self.directory, AT_FDCWD, &self.output, flags) {
             Ok(()) => {}
-            Err(nix::Error::EEXIST) => return Err(BuildError::OutputExists(self.output.clone())),
+            Err(nix::Error::EEXIST) => {
+                check_output(&self.output, false)?;
+                return Err(BuildError::OutputExists(self.output.clone()));
+            }
             // A file system without these flags (renameat2(2), EINVAL): the old image goes first.
             Err(nix::Error::EINVAL) => self.rename_in_two_steps(exchanged)?,
             Err(error) => return Err(BuildError::io("creating", &self.output)(error.into())),
@@ -117,15 +125,34 @@ impl Drop for Staging {
     }
 }
 
-/// Refuses an output that is there, or that is something else than an image when it is to be replaced.
+/// Refuses an output that is there and is no image, and an image unless it is to be replaced.
+///
+/// An image is what has a manifest of this program. Its artifacts may be damaged: that is a reason to build it again.
 fn check_output(output: &Path, replace: bool) -> Result<(), BuildError> {
-    match output.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(BuildError::io("finding", output)(error)),
-        Ok(_) if !replace => Err(BuildError::OutputExists(output.to_owned())),
-        Ok(found) if found.is_dir() && output.join(manifest::FILE_NAME).is_file() => Ok(()),
-        Ok(_) => Err(BuildError::NotReplaceable(output.to_owned())),
+    let found = match output.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(BuildError::io("finding", output))?,
+    };
+    if !found.is_dir() || output.join(manifest::FILE_NAME).symlink_metadata().is_err() {
+        return Err(BuildError::NotReplaceable(output.to_owned()));
     }
+    match read_manifest(output) {
+        Err(source) => Err(BuildError::OutputDamaged { path: output.to_owned(), source }),
+        Ok(_) if replace => Ok(()),
+        Ok(_) => Err(BuildError::OutputExists(output.to_owned())),
+    }
+}
+
+fn read_manifest(directory: &Path) -> Result<Manifest, SyntaxError> {
+    let path = directory.join(manifest::FILE_NAME);
+    let file = path.display().to_string();
+    let mut bytes = Vec::new();
+    let read = open_regular(&path).and_then(|opened| opened.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|error| SyntaxError::whole(&file, error.to_string()))?;
+    if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+        return Err(SyntaxError::whole(&file, "it is too large for a manifest"));
+    }
+    Manifest::parse(&file, &bytes)
 }
 
 /// Creates the staging directory, or takes over the one of a build that is dead.

@@ -126,6 +126,34 @@ pub fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     out
 }
 
+/// The least that counts as a static program for x86-64: an ELF header and one empty segment to load.
+pub const STATIC_PROGRAM: [u8; 64 + 56] = {
+    let mut elf = [0; 64 + 56];
+    let fields: [(usize, &[u8]); 10] = [
+        (0, b"\x7fELF\x02\x01\x01"),
+        (16, &[2]),           // ET_EXEC
+        (18, &[62]),          // EM_X86_64
+        (20, &[1]),           // EV_CURRENT
+        (24, &[0, 0x10, 64]), // e_entry
+        (32, &[64]),          // e_phoff
+        (52, &[64]),          // e_ehsize
+        (54, &[56]),          // e_phentsize
+        (56, &[1]),           // e_phnum
+        (64, &[1]),           // PT_LOAD
+    ];
+    let mut field = 0;
+    while field < fields.len() {
+        let (at, bytes) = fields[field];
+        let mut byte = 0;
+        while byte < bytes.len() {
+            elf[at + byte] = bytes[byte];
+            byte += 1;
+        }
+        field += 1;
+    }
+    elf
+};
+
 pub const KERNEL: &str = "7.3.4-test";
 
 /// An ELF file with nothing but a `.modinfo` section.
