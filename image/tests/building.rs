@@ -227,6 +227,7 @@ fn a_guest_that_cannot_start_is_refused_before_anything_is_written() {
 #[test]
 fn an_artifact_that_is_a_pipe_or_a_device_is_refused_without_waiting() {
     let world = image_world();
+    built(&world, "good");
     let manifest = built(&world, "out");
     let rootfs = world.path("out/rootfs");
     let refused = || {
@@ -235,6 +236,7 @@ fn an_artifact_that_is_a_pipe_or_a_device_is_refused_without_waiting() {
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(error.to_string().contains("rootfs") && source.contains("not a regular file"), "{error}: {source}");
         assert!(image::hash_file(&rootfs).is_err());
+        assert!(compare_images(&world.path("out"), &world.path("good")).is_err());
     };
     std::fs::remove_file(&rootfs).unwrap();
     nix::unistd::mkfifo(&rootfs, nix::sys::stat::Mode::S_IRWXU).unwrap();

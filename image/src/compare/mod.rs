@@ -5,12 +5,13 @@ mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use spec::manifest::artifact;
 use spec::{Diagnostic, Outcome};
 
+use crate::verify::open_regular;
 use crate::{deb, erofs};
 pub use cpio::CpioReadError;
 use nodes::Facts;
@@ -119,5 +120,8 @@ fn names(directory: &Path) -> Result<BTreeSet<String>, CompareError> {
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, CompareError> {
-    std::fs::read(path).map_err(|source| CompareError { path: path.to_owned(), source })
+    let mut bytes = Vec::new();
+    let read = open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.map_err(|source| CompareError { path: path.to_owned(), source })?;
+    Ok(bytes)
 }
