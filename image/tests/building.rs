@@ -225,6 +225,24 @@ fn a_guest_that_cannot_start_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn the_guest_that_the_script_builds_is_taken() {
+    let path = std::env::var_os("BULLION_GUEST").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest/bullion-guest"),
+        std::path::PathBuf::from,
+    );
+    let Ok(bytes) = std::fs::read(path) else {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "skipped: scripts/build-guest has not been run");
+        return;
+    };
+    let world = image_world();
+    let guest = Guest { bytes: &bytes, origin: "host" };
+    let output = world.path("out");
+    let staged = build(&BuildRequest { guest, ..request(&world, &output) }, &world.store).unwrap();
+    assert_eq!(staged.manifest.guest.sha256, Sha256Digest::of(&bytes));
+}
+
+#[test]
 fn an_artifact_that_is_a_pipe_or_a_device_is_refused_without_waiting() {
     let world = image_world();
     built(&world, "good");
