@@ -129,7 +129,7 @@ pub(crate) struct Build {
     /// The lock [default: beside the recipe, with the ending .lock]
     #[arg(long, value_name = "FILE")]
     pub(crate) lock: Option<PathBuf>,
-    /// The guest binary [default: $BULLION_GUEST, else beside this program, else target/guest/bullion-guest]
+    /// The guest binary [default: $BULLION_GUEST, else what scripts/build-guest made, else beside this program]
     #[arg(long, value_name = "FILE")]
     pub(crate) guest: Option<PathBuf>,
     /// How many threads work [default: as many as there are processors]

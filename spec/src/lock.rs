@@ -61,7 +61,8 @@ pub struct Release {
     pub sha256: Sha256Digest,
     /// Fingerprints of the keys whose signatures were good, upper-case hex.
     pub signed_by: Vec<String>,
-    /// The release file was past its own `Valid-Until` when the lock was made, and the caller accepted that.
+    /// The release file was past its own `Valid-Until` when the lock was made, or signed by keys that had run out since, and
+    /// the caller accepted that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expired: bool,
 }

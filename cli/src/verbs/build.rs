@@ -62,15 +62,17 @@ fn report(output: &Path, manifest: &Manifest, printer: &Printer) {
     ));
 }
 
-/// Finds and reads the guest binary.
+/// Finds and reads the guest binary: where the caller says, where `scripts/build-guest` puts it, else beside this program.
 fn read_guest(given: Option<&Path>) -> Result<Vec<u8>, Failure> {
-    let beside = || Some(std::env::current_exe().ok()?.parent()?.join("bullion-guest"));
     let variable = std::env::var_os("BULLION_GUEST").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory =
+        std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let built = directory.join("../guest/bullion-guest");
     let path = given
         .map(Path::to_path_buf)
         .or(variable)
-        .or_else(|| beside().filter(|path| path.is_file()))
-        .unwrap_or_else(|| PathBuf::from("target/guest/bullion-guest"));
+        .or_else(|| built.is_file().then_some(built))
+        .unwrap_or_else(|| directory.join("bullion-guest"));
     std::fs::read(&path).map_err(|error| {
         Failure::new(Outcome::HostCannot, format!("reading the guest binary {}: {error}", path.display()))
             .with_hint("build it with scripts/build-guest, or name one with --guest FILE")

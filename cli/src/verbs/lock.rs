@@ -89,7 +89,7 @@ fn resolve(
     let lock = bar.draw(printer, |progress| lock::resolve(&loaded.recipe, mirror, store, &options, progress))?;
     for release in lock.release.iter().filter(|release| release.expired) {
         printer.warning(format_args!(
-            "the release file of {} of {} is past its Valid-Until; accepted, and recorded in the lock",
+            "the release file of {} of {} is past its Valid-Until, or signed by keys that have run out since; accepted, and recorded in the lock",
             release.suite, release.date
         ));
     }
