@@ -28,6 +28,17 @@ pub enum Ending {
         /// What went wrong.
         reason: String,
     },
+    /// The TEE measured something else than was predicted: what runs is not what was meant.
+    MeasuredOtherwise {
+        /// The register, as the vendor writes it.
+        register: String,
+        /// The prediction.
+        expected: String,
+        /// What the guest says it found, or what the simulator computed.
+        found: String,
+        /// What the simulator saw, where this is a simulation.
+        simulation: Option<SimulationReport>,
+    },
     /// The guest's kernel panicked.
     GuestPanicked {
         /// What it said, such as `dm-verity device has I/O error`.
@@ -49,7 +60,7 @@ pub enum Ending {
         /// The last lines it printed.
         stderr: Vec<String>,
     },
-    /// The simulated launch is complete, or was refused.
+    /// The simulated launch is complete and measured what was predicted, as far as that was; or it was refused.
     Simulated {
         /// What the simulator saw.
         report: SimulationReport,
@@ -71,7 +82,9 @@ impl Ending {
     /// The failure this is; `None` where it ended as it should.
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
-            Self::Simulated { report } => report.failed().map(|_| Outcome::Refused),
+            Self::Simulated { report } if report.failed().is_some() => Some(Outcome::Refused),
+            Self::Simulated { report } => report.digest().is_none().then_some(Outcome::Internal),
+            Self::MeasuredOtherwise { .. } => Some(Outcome::Refused),
             Self::Stopped { .. } | Self::GuestPoweredOff => None,
             Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset | Self::NotReadyInTime { .. } => {
                 Some(Outcome::GuestFailed)
@@ -80,9 +93,28 @@ impl Ending {
         }
     }
 
+    /// What the simulator saw, where this is the end of a simulation.
+    pub fn simulation(&self) -> Option<&SimulationReport> {
+        match self {
+            Self::Simulated { report } => Some(report),
+            Self::MeasuredOtherwise { simulation, .. } => simulation.as_ref(),
+            _ => None,
+        }
+    }
+
     /// What to do next, where that is known.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::MeasuredOtherwise { register, found, simulation, .. } => {
+                // The guest chose the text, and a hint is there to be typed.
+                let explained = register == "MEASUREMENT" && found.bytes().all(|c| c.is_ascii_hexdigit());
+                let explain = || format!("`bullion explain --digest {found} --against VM` tells what was launched");
+                let pages = |report: &SimulationReport| {
+                    format!("{} lists the pages that QEMU submitted", report.path.display())
+                };
+                let hints: Vec<_> = explained.then(explain).into_iter().chain(simulation.as_ref().map(pages)).collect();
+                return Some(hints.join("; ")).filter(|hint| !hint.is_empty());
+            }
             Self::GuestPanicked { panic } if panic.contains("verity") => {
                 "the root file system is not the one the image was built with: build or fetch the image again"
             }
@@ -120,9 +152,15 @@ impl fmt::Display for Ending {
                 write!(f, "QEMU ended by itself ({status})")?;
                 stderr.iter().try_for_each(|line| write!(f, "\n  {line}"))
             }
-            Self::Simulated { report } => match report.failed() {
-                None => write!(f, "SIMULATED: the launch is complete"),
-                Some(reason) => write!(f, "SIMULATED: the launch was refused: {reason}"),
+            Self::MeasuredOtherwise { register, expected, found, simulation } => {
+                let who =
+                    if simulation.is_some() { "SIMULATED: " } else { "the guest is not the one that was meant: " };
+                write!(f, "{who}{register} is {found}, expected {expected}")
+            }
+            Self::Simulated { report } => match (report.failed(), report.digest()) {
+                (Some(reason), _) => write!(f, "SIMULATED: the launch was refused: {reason}"),
+                (None, None) => write!(f, "SIMULATED: the report {} has no digest", report.path.display()),
+                (None, Some(_)) => write!(f, "SIMULATED: the launch is complete"),
             },
         }
     }

@@ -2,7 +2,7 @@
 
 mod attempt;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -131,10 +131,13 @@ pub fn launch(
     let facts = HostFacts::probe();
     let (features, artifacts) = check_inputs(request)?;
     let mut trial = Trial { request, facts, features, artifacts, begun };
+    let mut told = BTreeSet::new();
     let (outcome, plan) = loop {
         let plan = plan_with(request, &trial.facts, &trial.features)?;
         for note in &plan.notes {
-            listener(Progress::Note(note));
+            if told.insert(note.clone()) {
+                listener(Progress::Note(note));
+            }
         }
         let outcome = trial.run(&plan, &signals, screen.as_mut(), &mut presence, listener)?;
         if !(outcome.kvm_cannot_run && plan.may_fall_back) {

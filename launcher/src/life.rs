@@ -3,6 +3,7 @@
 //! Events go in with the time they happened at, actions come out. `supervise` reads, polls and carries out; that is all
 //! it does, so that every way a guest can end is tested here without a guest.
 
+use std::collections::BTreeMap;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,7 @@ enum Cause {
     Panicked(String),
     Late,
     InternalError,
+    MeasuredOtherwise { register: String, expected: String, found: String },
 }
 
 /// How far a stop has come.
@@ -106,6 +108,8 @@ pub(crate) struct Life {
     terms: Terms,
     ready: bool,
     agent_open: bool,
+    /// Whether the guest was asked what it measures, and has not answered.
+    awaits_measurements: bool,
     cause: Option<Cause>,
     shutdown: Option<String>,
     stopped_by: Option<&'static str>,
@@ -123,6 +127,7 @@ impl Life {
             terms,
             ready: false,
             agent_open: true,
+            awaits_measurements: false,
             cause: None,
             shutdown: None,
             stopped_by: None,
@@ -145,7 +150,7 @@ impl Life {
             Input::Agent(incoming) => self.on_agent(now, incoming),
             Input::AgentClosed => {
                 self.agent_open = false;
-                vec![]
+                if std::mem::take(&mut self.awaits_measurements) { self.compare(&BTreeMap::new()).1 } else { vec![] }
             }
             Input::Console(Finding::Failed { stage, reason }) => self.fail(now, Cause::Failed { stage, reason }),
             Input::Console(Finding::Panic(panic)) => self.fail(now, Cause::Panicked(panic)),
@@ -212,24 +217,7 @@ impl Life {
                 let (stage, reason) = (one_line(&stage), one_line(&reason));
                 self.fail(now, Cause::Failed { stage, reason })
             }
-            Incoming::Answer { method: Method::Measurements, result } => {
-                let measured = result
-                    .and_then(|value| serde_json::from_value::<Measurements>(value).map_err(|error| error.to_string()));
-                let told = match measured {
-                    Ok(Measurements { tee, registers }) => {
-                        let registers = registers.iter().map(|(name, value)| (one_line(name), one_line(value)));
-                        Action::Measured(Measurements { tee, registers: registers.collect() })
-                    }
-                    Err(error) => {
-                        Action::Note(format!("the guest did not tell its measurements: {}", one_line(&error)))
-                    }
-                };
-                let mut actions = vec![told];
-                if self.terms.until_ready {
-                    actions.extend(self.stop(now, UNTIL_READY));
-                }
-                actions
-            }
+            Incoming::Answer { method: Method::Measurements, result } => self.on_measurements(now, result),
             // The guest will not power off: there is nothing to wait for.
             Incoming::Answer { method: Method::PowerOff, result: Err(error) } if self.stage == Stage::Asked => {
                 let mut actions =
@@ -240,6 +228,52 @@ impl Life {
             Incoming::Answer { .. } => vec![],
             Incoming::Unreadable(line) => self.on_foreign_line("the guest's agent said", &line),
         }
+    }
+
+    fn on_measurements(&mut self, now: Instant, result: Result<Value, String>) -> Vec<Action> {
+        self.awaits_measurements = false;
+        let told =
+            result.and_then(|value| serde_json::from_value::<Measurements>(value).map_err(|error| error.to_string()));
+        let registers = told.as_ref().map_or_else(|_| BTreeMap::new(), |measurements| measurements.registers.clone());
+        let registers = registers.iter().map(|(name, value)| (one_line(name), one_line(value))).collect();
+        let (same, notes) = self.compare(&registers);
+        let mut actions = vec![match told {
+            Ok(Measurements { tee, .. }) => Action::Measured(Measurements { tee, registers }),
+            Err(error) => Action::Note(format!("the guest did not tell its measurements: {}", one_line(&error))),
+        }];
+        actions.extend(notes);
+        // Nothing it could still say is worth a wait.
+        if !same && self.stage < Stage::Quit {
+            self.ready_deadline = None;
+            actions.extend(self.quit(now));
+        } else if same && self.terms.until_ready {
+            actions.extend(self.stop(now, UNTIL_READY));
+        }
+        actions
+    }
+
+    /// Holds what the guest found in its registers against the prediction. Whether none is another, and what to say.
+    fn compare(&mut self, found: &BTreeMap<String, String>) -> (bool, Vec<Action>) {
+        let mut notes = Vec::new();
+        for (register, expected) in &self.terms.expected.measurements {
+            match found.get(register) {
+                Some(found) if found.eq_ignore_ascii_case(expected) => {}
+                Some(found) => {
+                    let (register, expected, found) = (register.clone(), expected.clone(), found.clone());
+                    self.cause.get_or_insert(Cause::MeasuredOtherwise { register, expected, found });
+                    return (false, notes);
+                }
+                None => {
+                    let reason = format!("the guest did not tell {register}: it was not compared");
+                    if self.terms.until_ready {
+                        let cause = Cause::Failed { stage: "measurements".to_owned(), reason: reason.clone() };
+                        self.cause.get_or_insert(cause);
+                    }
+                    notes.push(Action::Note(reason));
+                }
+            }
+        }
+        (true, notes)
     }
 
     fn on_foreign_line(&mut self, who: &str, line: &str) -> Vec<Action> {
@@ -256,6 +290,7 @@ impl Life {
             return self.fail(now, Cause::Failed { stage: "identity".to_owned(), reason });
         }
         self.ready = true;
+        self.awaits_measurements = true;
         self.ready_deadline = None;
         // The guest chose these words, and people will see them.
         let identity = Identity {
@@ -343,6 +378,10 @@ impl Life {
             Some(Cause::InternalError) if !self.ready && self.stopped_by.is_some() => {}
             Some(Cause::InternalError) => return failed("run", "QEMU stopped the guest: internal error"),
             Some(Cause::Failed { stage, reason }) => return failed(stage, reason),
+            Some(Cause::MeasuredOtherwise { register, expected, found }) => {
+                let (register, expected, found) = (register.clone(), expected.clone(), found.clone());
+                return Ending::MeasuredOtherwise { register, expected, found, simulation: None };
+            }
             Some(Cause::Panicked(panic)) => return Ending::GuestPanicked { panic: panic.clone() },
             Some(Cause::Late) => return Ending::NotReadyInTime { seconds: self.terms.ready_timeout.as_secs() },
             None => {}

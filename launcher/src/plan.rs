@@ -39,6 +39,9 @@ pub struct Options {
     pub dangerously_skip_artifact_verification: bool,
     /// Stop the guest as soon as it is ready: to see that it boots.
     pub until_ready: bool,
+    /// What the TEE should measure, where that can be predicted: a register as the vendor writes it (`MEASUREMENT` for
+    /// SEV-SNP, `MRTD` for TDX), and its value in lower-case hex. A guest that measures otherwise is ended.
+    pub expected_measurements: Vec<(String, String)>,
 }
 
 /// The simulator.
@@ -126,7 +129,7 @@ pub struct Plan {
     pub configuration_disk: Vec<u8>,
     /// What a guest that has become ready must say about itself.
     pub expected: Expected,
-    /// What will be measured, by name, where the caller has computed it. For the text only.
+    /// What will be measured, by register, where that was predicted: `Options::expected_measurements`.
     pub expected_measurements: Vec<(String, String)>,
     /// Whether the image's files are held against the manifest first.
     pub verify_artifacts: bool,
@@ -151,6 +154,8 @@ pub struct Expected {
     pub binding: Binding,
     /// The configuration's digest.
     pub configuration: Sha256Digest,
+    /// What it must find in its registers, by the vendor's names, in hex.
+    pub measurements: Vec<(String, String)>,
 }
 
 /// A launch that is refused.
@@ -333,8 +338,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
                 Tee::Tdx => Binding::Mrconfigid,
             },
             configuration: vm.guest.host_data().map_err(configuration)?,
+            measurements: options.expected_measurements.clone(),
         },
-        expected_measurements: Vec::new(),
+        expected_measurements: options.expected_measurements.clone(),
         verify_artifacts: !options.dangerously_skip_artifact_verification,
         simulation: options.simulate.clone(),
         notes,
@@ -344,7 +350,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     })
 }
 
-/// How far the image itself may be trusted, where that is less than it could be.
+/// How far the image, and what is measured, may be trusted, where that is less than it could be.
 fn reservations(inputs: &Inputs<'_>) -> impl Iterator<Item = String> + use<> {
     let manifest = &inputs.image.manifest;
     let dev = inputs.vm.tee != Tee::None && manifest.class == Class::Dev;
@@ -352,7 +358,9 @@ fn reservations(inputs: &Inputs<'_>) -> impl Iterator<Item = String> + use<> {
     let unpublished = manifest.standing == Standing::Unpublished;
     let unpublished =
         unpublished.then_some("the image is UNPUBLISHED: its lock was made on the spot, it is not the golden one");
-    dev.into_iter().chain(unpublished).map(str::to_owned)
+    let unpredicted = inputs.vm.tee != Tee::None && inputs.options.expected_measurements.is_empty();
+    let unpredicted = unpredicted.then_some("there is no prediction of what the TEE measures: nothing is compared");
+    dev.into_iter().chain(unpublished).chain(unpredicted).map(str::to_owned)
 }
 
 type PlannedFirmware = Option<(Sha256Digest, Option<String>)>;

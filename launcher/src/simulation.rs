@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::ending::Ending;
+
 /// A report larger than this is not one.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -36,5 +38,16 @@ impl SimulationReport {
     /// The launch digest (SEV-SNP) or MRTD (TDX) in hex.
     pub fn digest(&self) -> Option<&str> {
         ["launch_digest", "mrtd"].iter().find_map(|key| self.values.get(*key)?.as_str())
+    }
+
+    /// How the launch ended, given what the TEE should have measured: at most one register.
+    pub(crate) fn ending(self, expected: &[(String, String)]) -> Ending {
+        if let (None, Some(found), Some((register, expected))) = (self.failed(), self.digest(), expected.first())
+            && !found.eq_ignore_ascii_case(expected)
+        {
+            let (register, expected, found) = (register.clone(), expected.clone(), found.to_owned());
+            return Ending::MeasuredOtherwise { register, expected, found, simulation: Some(self) };
+        }
+        Ending::Simulated { report: self }
     }
 }

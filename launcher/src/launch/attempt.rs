@@ -82,7 +82,13 @@ impl Trial<'_> {
             started,
         };
         let outcome = supervision.run().map_err(LaunchError::system("supervise QEMU"))?;
-        Ok(if plan.simulation.is_some() { simulated(outcome, &report) } else { outcome })
+        Ok(match &plan.simulation {
+            Some(simulation) => Outcome {
+                ending: simulated(&outcome, &report, simulation.keep_running, &plan.expected.measurements),
+                ..outcome
+            },
+            None => outcome,
+        })
     }
 
     /// The descriptors of the plan that are files.
@@ -103,15 +109,19 @@ impl Trial<'_> {
     }
 }
 
-/// A QEMU that left by itself, and left a report of the whole launch or of its refusal, has done what was asked.
-fn simulated(mut outcome: Outcome, report: &Path) -> Outcome {
-    if matches!(outcome.ending, Ending::QemuDied { .. })
-        && let Ok(report) = SimulationReport::read(report)
-        && (outcome.exited_well || report.failed().is_some())
-    {
-        outcome.ending = Ending::Simulated { report };
+/// A QEMU that left by itself, and left a report of the whole launch or of its refusal, has done what was asked; one that
+/// was stopped before has not.
+fn simulated(outcome: &Outcome, report: &Path, keep_running: bool, expected: &[(String, String)]) -> Ending {
+    match (&outcome.ending, SimulationReport::read(report)) {
+        (Ending::QemuDied { .. }, Ok(report)) if outcome.exited_well || report.failed().is_some() => {
+            report.ending(expected)
+        }
+        (Ending::Stopped { .. }, _) if !keep_running => {
+            let reason = "SIMULATED: it was stopped before it was complete".to_owned();
+            Ending::GuestFailed { stage: "launch".to_owned(), reason }
+        }
+        (ending, _) => ending.clone(),
     }
-    outcome
 }
 
 /// A file in memory that nobody, this process included, can change any more.
@@ -131,4 +141,28 @@ fn start_log(path: &Path) -> Result<File, StateError> {
         _ => {}
     }
     create_private(path).map_err(StateError::io("create", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ending::StopHow;
+
+    #[test]
+    fn a_simulation_counts_only_when_it_is_complete() {
+        let root = tempfile::tempdir().unwrap();
+        let report = root.path().join("simulation.json");
+        let died = || Ending::QemuDied { status: "exit status: 0".to_owned(), stderr: vec![] };
+        let stopped = || Ending::Stopped { by: "SIGTERM", how: StopHow::Quit };
+        let after = |ending: Ending, exited_well, keep_running| {
+            let outcome = Outcome { ending, kvm_cannot_run: false, last_words: vec![], exited_well };
+            simulated(&outcome, &report, keep_running, &[("MRTD".to_owned(), "aa".to_owned())])
+        };
+        assert_eq!(after(died(), true, false), died(), "there is no report");
+        fs::write(&report, r#"{"mrtd": "aa"}"#).unwrap();
+        assert_eq!(after(died(), true, false).outcome(), None);
+        assert_eq!(after(died(), false, false), died(), "the report may be of half a launch");
+        assert!(matches!(after(stopped(), true, false), Ending::GuestFailed { .. }));
+        assert_eq!(after(stopped(), true, true), stopped());
+    }
 }

@@ -17,6 +17,7 @@ fn expected() -> Expected {
         tee: Tee::None,
         binding: Binding::Unattested,
         configuration: Sha256Digest([2; 32]),
+        measurements: vec![],
     }
 }
 
@@ -253,6 +254,79 @@ fn qemu_that_dies() {
         "QEMU ended by itself (signal: 11 (SIGSEGV) (core dumped))\n  qemu: no".replace(" (core dumped)", "")
     );
     assert_eq!(ending.outcome(), Some(spec::Outcome::HostCannot));
+}
+
+/// A ready guest of which `MEASUREMENT` is expected to be `aa`.
+fn predicted(until_ready: bool) -> Case {
+    let mut case = Case::ready();
+    case.life.terms.expected.measurements = vec![("MEASUREMENT".to_owned(), "aa".to_owned())];
+    case.life.terms.until_ready = until_ready;
+    case
+}
+
+fn registers(registers: Value) -> Input {
+    let result = Ok(json!({"tee": "snp", "registers": registers}));
+    Input::Agent(Incoming::Answer { method: Method::Measurements, result })
+}
+
+fn measured_otherwise(found: &str) -> Ending {
+    let [register, expected, found] = ["MEASUREMENT", "aa", found].map(str::to_owned);
+    Ending::MeasuredOtherwise { register, expected, found, simulation: None }
+}
+
+#[test]
+fn a_guest_that_measures_otherwise_is_ended() {
+    for until_ready in [false, true] {
+        let mut case = predicted(until_ready);
+        let actions = case.give(registers(json!({"MEASUREMENT": "ab", "HOST_DATA": "aa"})));
+        assert!(matches!(actions[..], [Action::Measured(_), Action::Qmp("quit")]), "{actions:?}");
+        case.shutdown("host-qmp-quit");
+        assert_eq!(case.ending(), measured_otherwise("ab"));
+        assert_eq!(case.ending().outcome(), Some(spec::Outcome::Refused));
+        assert!(case.ending().hint().unwrap().contains("bullion explain --digest ab --against VM"));
+        assert_eq!(case.wait(), [Action::Kill]);
+    }
+    // While it is stopped on request, it is still another guest.
+    let mut case = predicted(false);
+    case.give(Input::Stop("SIGTERM"));
+    assert!(case.give(registers(json!({"MEASUREMENT": "ab"}))).contains(&Action::Qmp("quit")));
+    assert_eq!(case.ending(), measured_otherwise("ab"));
+    let mut case = predicted(false);
+    case.give(registers(json!({"MEASUREMENT": "$(reboot)"})));
+    assert_eq!(case.ending().hint(), None, "what a guest says is not offered as a command");
+}
+
+#[test]
+fn a_guest_that_measures_as_predicted_goes_on() {
+    let mut case = predicted(false);
+    assert!(matches!(case.give(registers(json!({"MEASUREMENT": "AA"})))[..], [Action::Measured(_)]));
+    case.shutdown("guest-shutdown");
+    assert_eq!(case.ending(), Ending::GuestPoweredOff);
+    let mut case = predicted(true);
+    assert!(case.give(registers(json!({"MEASUREMENT": "aa"}))).contains(&Action::Ask(Method::PowerOff)));
+    case.shutdown("guest-shutdown");
+    assert!(matches!(case.ending(), Ending::Stopped { .. }));
+}
+
+#[test]
+fn a_guest_that_does_not_tell_what_it_measures() {
+    let not_told = "the guest did not tell MEASUREMENT: it was not compared";
+    let silence = || Input::Agent(Incoming::Answer { method: Method::Measurements, result: Err("late".to_owned()) });
+    let answers: [fn() -> Input; 3] =
+        [|| registers(json!({"MRTD": "aa"})), || registers(json!("none")), || Input::AgentClosed];
+    for answer in answers.map(|answer| answer()).into_iter().chain([silence()]) {
+        let mut case = predicted(false);
+        assert!(case.give(answer).contains(&Action::Note(not_told.to_owned())));
+        case.shutdown("guest-shutdown");
+        assert_eq!(case.ending(), Ending::GuestPoweredOff);
+    }
+    for answer in answers.map(|answer| answer()).into_iter().chain([silence()]) {
+        let mut case = predicted(true);
+        assert!(case.give(answer).contains(&Action::Note(not_told.to_owned())));
+        case.shutdown("guest-shutdown");
+        assert_eq!(case.ending(), failed("measurements", not_told));
+    }
+    assert_eq!(Case::ready().give(Input::AgentClosed), [], "nothing was predicted");
 }
 
 #[test]

@@ -181,6 +181,36 @@ fn kvm_that_stops_the_guest_makes_way_for_tcg() {
 }
 
 #[test]
+fn a_simulated_launch_is_compared_with_the_prediction() {
+    if HostFacts::probe().supports(Tee::None).is_err() {
+        eprintln!("skipped: there is no usable /dev/kvm");
+        return;
+    }
+    let launch = |tee: &str, register: &str, report: &str| {
+        let mut fixture = Fixture::new(tee, "ready_timeout_s = 20");
+        fixture.simulate();
+        fixture.options.expected_measurements = vec![(register.to_owned(), "aa".to_owned())];
+        let toy = program(&fixture, &format!("echo '{report}' > $TEESIM_REPORT; exit 0"));
+        let ending = fixture.launch(&toy).0.unwrap().ending;
+        let exit = list(&fixture.directories(), true).unwrap().remove(0).record.unwrap().exit.unwrap();
+        // What `ps` says is what `launch` says.
+        assert_eq!(exit.code, ending.outcome().map_or(0, Outcome::code));
+        assert!(exit.summary == ending.to_string() && exit.summary.contains("SIMULATED"), "{}", exit.summary);
+        assert_eq!(ending.simulation().unwrap().path, fixture.path("state/vm/simulation.json"));
+        (exit.code, ending)
+    };
+    for (tee, register, key) in [("snp", "MEASUREMENT", "launch_digest"), ("tdx", "MRTD", "mrtd")] {
+        assert_eq!(launch(tee, register, &format!(r#"{{"{key}": "aa"}}"#)).0, 0);
+        let (code, ending) = launch(tee, register, &format!(r#"{{"{key}": "ab"}}"#));
+        assert_eq!(code, 6);
+        assert_eq!(ending.to_string(), format!("SIMULATED: {register} is ab, expected aa"));
+        assert!(ending.hint().unwrap().contains("simulation.json"));
+        assert_eq!(launch(tee, register, &format!(r#"{{"{key}": "aa", "failed": "policy"}}"#)).0, 6);
+        assert_eq!(launch(tee, register, "{}").0, 1);
+    }
+}
+
+#[test]
 fn peers_that_send_garbage() {
     let fixture = tcg();
     let script = "
