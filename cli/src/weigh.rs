@@ -44,14 +44,15 @@ pub(crate) fn references(directory: &Path, manifest: &Manifest) -> Result<Refere
     } else {
         Vec::new()
     };
-    let tdx = if manifest.artifacts.contains_key(artifact::FIRMWARE_TDX) { vec![tdx(directory)?] } else { Vec::new() };
+    let has_tdx = manifest.artifacts.contains_key(artifact::FIRMWARE_TDX);
+    let tdx = if has_tdx { vec![tdx(directory, manifest)?] } else { Vec::new() };
     Ok(ReferenceValues { snp, tdx })
 }
 
 /// SNP launch digests of the image with its own firmware, for every combination that is wanted.
 pub(crate) fn snp(directory: &Path, manifest: &Manifest, wanted: &SnpWanted<'_>) -> Result<Vec<SnpReference>, Failure> {
-    let path = directory.join(artifact::FIRMWARE_SNP);
-    let file = image_firmware(&path)?;
+    let file = image_firmware(directory, manifest, artifact::FIRMWARE_SNP)?;
+    let path = file.path.clone();
     let firmware = file.parse()?;
     let firmware_part = firmware_digest(&firmware).map_err(|error| unusable(&path, &error))?;
     let subject = SnpSubject { path: &path, firmware: &firmware, kernel_hashes: Some(kernel_hashes(manifest)?) };
@@ -137,10 +138,9 @@ pub(crate) fn check_vcpus(counts: &[u32]) -> Result<(), Failure> {
 }
 
 /// MRTD of the image's TDX firmware.
-pub(crate) fn tdx(directory: &Path) -> Result<TdxReference, Failure> {
-    let path = directory.join(artifact::FIRMWARE_TDX);
-    let file = image_firmware(&path)?;
-    let digest = mrtd(&file.parse()?, PageOrder::SinglePass).map_err(|error| unusable(&path, &error))?;
+pub(crate) fn tdx(directory: &Path, manifest: &Manifest) -> Result<TdxReference, Failure> {
+    let file = image_firmware(directory, manifest, artifact::FIRMWARE_TDX)?;
+    let digest = mrtd(&file.parse()?, PageOrder::SinglePass).map_err(|error| unusable(&file.path, &error))?;
     Ok(TdxReference { firmware_sha256: file.sha256, mrtd: Sha384Digest(digest.0) })
 }
 
@@ -155,12 +155,24 @@ pub(crate) fn kernel_hashes(manifest: &Manifest) -> Result<KernelHashes, Failure
         .map_err(|error| Failure::new(Outcome::InputMismatch, error.to_string()))
 }
 
-/// The firmware of an image directory.
-pub(crate) fn image_firmware(path: &Path) -> Result<FirmwareFile, Failure> {
-    FirmwareFile::read(path).map_err(|failure| {
-        Failure { outcome: Outcome::InputMismatch, ..failure }
-            .with_hint("the image has no firmware for this TEE: add it to the recipe's [firmware] and build again")
-    })
+/// The firmware of an image directory: the one that its manifest names, and no other. What is weighed must be what is
+/// checked before a launch.
+pub(crate) fn image_firmware(directory: &Path, manifest: &Manifest, name: &str) -> Result<FirmwareFile, Failure> {
+    let path = directory.join(name);
+    let missing = "the image has no firmware for this TEE: add it to the recipe's [firmware] and build again";
+    let refused = |message: String| Failure::new(Outcome::InputMismatch, message);
+    let Some(artifact) = manifest.artifacts.get(name) else {
+        return Err(refused(format!("the manifest of {} has no {name}", manifest.name)).with_hint(missing));
+    };
+    let file = FirmwareFile::read(&path).map_err(|failure| {
+        Failure { outcome: Outcome::InputMismatch, ..failure }.with_hint("the image was damaged: build it again")
+    })?;
+    if file.sha256 != artifact.sha256 {
+        let message =
+            format!("{} has SHA-256 {}, the manifest expects {}", path.display(), file.sha256, artifact.sha256);
+        return Err(refused(message).with_hint("the image was changed after it was built: build it again"));
+    }
+    Ok(file)
 }
 
 /// The image directory that a verb is about, and the VM description that names it, if one does.

@@ -53,7 +53,7 @@ pub(crate) fn run(verb: &Explain, printer: &Printer) -> Result<u8, Failure> {
     weigh::check_vcpus(&[vcpus])?;
     let cpu = verb.cpu.clone().or(vm.as_ref().map(|vm| vm.cpu_model().to_owned())).unwrap_or("EPYC-v4".to_owned());
 
-    let firmware = firmware(&directory, verb)?;
+    let firmware = firmware(&directory, &manifest, verb)?;
     let [own, ..] = &firmware[..] else {
         return Err(Failure::new(Outcome::Internal, "there is no firmware to explain with"));
     };
@@ -100,16 +100,18 @@ struct Weighed {
 }
 
 /// The image's own firmware first, then those that were named.
-fn firmware(directory: &Path, verb: &Explain) -> Result<Vec<Weighed>, Failure> {
+fn firmware(directory: &Path, manifest: &Manifest, verb: &Explain) -> Result<Vec<Weighed>, Failure> {
     let pins = inputs::pins()?;
-    let own = directory.join(artifact::FIRMWARE_SNP);
+    let mut files = vec![weigh::image_firmware(directory, manifest, artifact::FIRMWARE_SNP)?];
+    for path in &verb.firmware {
+        files.push(FirmwareFile::read(path)?);
+    }
     let mut all = Vec::new();
-    for path in std::iter::once(&own).chain(&verb.firmware) {
-        let file = if *path == own { weigh::image_firmware(path)? } else { FirmwareFile::read(path)? };
-        let name = pins.find(&file.sha256).map_or_else(|| path.display().to_string(), |pin| pin.name.clone());
+    for file in files {
+        let name = pins.find(&file.sha256).map_or_else(|| file.path.display().to_string(), |pin| pin.name.clone());
         let firmware = file.parse()?;
-        let digest = firmware_digest(&firmware).map_err(|error| unusable(path, &error))?;
-        let layout = firmware.sev_layout().map_err(|error| unusable(path, &error))?;
+        let digest = firmware_digest(&firmware).map_err(|error| unusable(&file.path, &error))?;
+        let layout = firmware.sev_layout().map_err(|error| unusable(&file.path, &error))?;
         all.push(Weighed { name, digest, layout, file });
     }
     Ok(all)

@@ -61,8 +61,9 @@ fn qemu(verb: &Launch, store: &store::Store) -> Result<(Option<image::UnpackedTr
         }
         None => inputs::pinned_vmm()?,
     };
+    let missing = lock.lock.package.iter().any(|package| !store.has(&package.sha256));
     let tree = tree::unpacked(&recipe, &lock, store).map_err(|failure| match failure.outcome {
-        Outcome::InputMismatch => {
+        Outcome::InputMismatch if missing => {
             failure.with_hint("fetch the pinned QEMU with: bullion fetch --vmm, or name another with --qemu PATH")
         }
         _ => failure,
@@ -116,7 +117,7 @@ fn expected(vm: &Vm, image: &Image) -> Result<Option<Expected>, Failure> {
             Ok(value.map(|value| Expected { key: "launch_digest", register: "MEASUREMENT", value }))
         }
         Tee::Tdx if has_firmware(artifact::FIRMWARE_TDX) => {
-            let value = weigh::tdx(&image.directory)?.mrtd.to_string();
+            let value = weigh::tdx(&image.directory, &image.manifest)?.mrtd.to_string();
             Ok(Some(Expected { key: "mrtd", register: "MRTD", value }))
         }
         // The plan refuses a TEE without firmware, with its own message.

@@ -50,7 +50,7 @@ pub(crate) fn run(verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
         answer.snp = of_image(shapes, vm.as_ref(), &directory, &manifest)?;
     }
     if wants(Tee::Tdx, artifact::FIRMWARE_TDX) {
-        answer.tdx = vec![weigh::tdx(&directory)?];
+        answer.tdx = vec![weigh::tdx(&directory, &manifest)?];
     }
     show(&answer, printer);
     printer.value(&answer);

@@ -84,3 +84,19 @@ fn without_the_hardware_and_without_the_simulator_the_host_cannot() {
     let vm = bench.vm(scratch.path(), "t-no-tee", "snp", 1, bench.image());
     bench.launch(&vm, &[]).expect(3, &["hint:", "--simulate"]);
 }
+
+#[test]
+fn every_line_of_a_simulated_launch_says_so() {
+    let Some(bench) = bench() else { return };
+    if simulate(&bench, "snp", 1).is_none() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-sim-lines", "snp", 1, bench.image());
+    let run = bench.launch(&vm, &["--simulate"]).expect(0, &[]);
+    let lines: Vec<&str> = run.stdout.lines().chain(run.stderr.lines()).collect();
+    assert!(lines.len() >= 3, "{run:?}");
+    for line in lines {
+        assert!(line.contains("SIMULATED"), "\"{line}\" does not say SIMULATED: {run:?}");
+    }
+}
