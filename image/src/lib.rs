@@ -15,6 +15,7 @@ pub mod effects;
 pub mod erofs;
 pub mod initrd;
 pub mod kernel;
+pub mod root_modules;
 pub mod tree;
 pub mod unpack;
 pub mod verify;

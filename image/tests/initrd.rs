@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use image::cpio::{Entry, write_newc};
 use image::initrd;
+use image::kernel::Wanted;
 use support::{image_world, tool};
 
 #[test]
@@ -55,7 +56,10 @@ fn the_archive_holds_what_the_guest_expects() {
     let world = image_world();
     let linux = world.lock.package.iter().find(|package| package.name == "linux").unwrap();
     let package = image::deb::read(&world.store.read(&linux.sha256, linux.size).unwrap()).unwrap();
-    let kernel = image::kernel::find(&[&package], &["dm_c".to_owned()], &["wisher".to_owned()]).unwrap();
+    let kernel = {
+        let wanted = Wanted { boot: &["dm_c".to_owned()], device: &["wisher".to_owned()], root: &[] };
+        image::kernel::find(&[&package], &wanted).unwrap()
+    };
     let archive = initrd::archive(b"the guest", &kernel).unwrap();
     let listed = list(&cpio, &archive);
     let names: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().last()).collect();

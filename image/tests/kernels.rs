@@ -3,7 +3,7 @@
 mod support;
 
 use image::deb::{self, Package};
-use image::kernel::{Kernel, KernelError, find};
+use image::kernel::{Kernel, KernelError, Wanted, find};
 use spec::Diagnostic as _;
 use support::{Deb, KERNEL, kernel_package, module, module_for};
 
@@ -11,7 +11,8 @@ fn find_in(packages: Vec<Deb>, boot: &[&str], device: &[&str]) -> Result<Kernel,
     let packages: Vec<Package> =
         packages.into_iter().map(|package| deb::read(&package.build_as("")).unwrap()).collect();
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    find(&packages.iter().collect::<Vec<_>>(), &owned(boot), &owned(device))
+    let wanted = Wanted { boot: &owned(boot), device: &owned(device), root: &[] };
+    find(&packages.iter().collect::<Vec<_>>(), &wanted)
 }
 
 fn kernel(boot: &[&str], device: &[&str]) -> Result<Kernel, KernelError> {
@@ -37,6 +38,25 @@ fn what_a_module_needs_comes_before_it() {
 fn device_modules_bring_what_they_need() {
     let kernel = kernel(&[], &["dm_c", "wisher"]).unwrap();
     assert_eq!(image::initrd::module_list(&kernel.plan), "device dm_c a,b,dm_c\ndevice wisher a,wisher\n");
+}
+
+#[test]
+fn modules_of_the_root_file_system_come_with_what_is_not_loaded_at_boot() {
+    let package = deb::read(&kernel_package(Deb::new("linux")).build_as("")).unwrap();
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let wanted = Wanted { boot: &names(&["a"]), device: &names(&["wisher"]), root: &names(&["dm-c", "virtio_pci"]) };
+    let kernel = find(&[&package], &wanted).unwrap();
+    assert_eq!(kernel.plan.root, ["b", "dm_c"], "a is loaded at boot, virtio_pci is built in");
+    assert_eq!(kernel.root_modules.keys().collect::<Vec<_>>(), ["b", "dm_c"]);
+    assert_eq!(kernel.modules.keys().collect::<Vec<_>>(), ["a", "wisher"], "the initrd has nothing of it");
+
+    let mut tree = image::tree::Tree::default();
+    image::root_modules::add(&mut tree, &kernel);
+    assert_eq!(tree.file("usr/lib/bullion/modules/list"), Some(b"boot b\nboot dm_c\n".as_slice()));
+    assert_eq!(tree.file("usr/lib/bullion/modules/b.ko"), Some(module("b", "a,virtio-pci", &[]).as_slice()));
+    let mut none = image::tree::Tree::default();
+    image::root_modules::add(&mut none, &find(&[&package], &Wanted::default()).unwrap());
+    assert_eq!(none, image::tree::Tree::default());
 }
 
 #[test]

@@ -110,6 +110,10 @@ pub struct KernelFile {
     /// Modules that are put into the initrd and loaded only when the device they drive is there.
     #[serde(default)]
     pub device_modules: Vec<String>,
+    /// Modules that are put into the root file system, with what they depend on, and loaded from there, in this order,
+    /// once it is verified. What need not be there to open it belongs here: it keeps the initrd small.
+    #[serde(default)]
+    pub root_modules: Vec<String>,
     /// Words of the kernel command line. The root file system's verity parameters are added by the builder.
     #[serde(default)]
     pub command_line: Vec<String>,
@@ -276,6 +280,9 @@ pub struct ImageRecipe {
     pub boot_modules: Vec<String>,
     /// Modules loaded when their device is there.
     pub device_modules: Vec<String>,
+    /// Modules loaded from the verified root file system, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub root_modules: Vec<String>,
     /// Words of the kernel command line.
     pub command_line: Vec<String>,
     /// The verity salt: 64 hex digits.

@@ -81,13 +81,18 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         .build()
         .map_err(|error| BuildError::Threads(error.to_string()))?;
     let output = Output::new(staging.directory());
-    let (boot, root) = pool.install(|| {
-        rayon::join(
-            || boot::make(request, image, store, &output),
-            || Ok((root::make(request, image, store, &output)?, firmware(request, image, store, &output)?)),
-        )
-    });
-    let (boot, (root, firmware)) = first_error(boot, root)?;
+    let (boot, (root, firmware)) = pool.install(|| {
+        let (kernel, packages) = rayon::join(|| boot::kernel(request, image, store), || root::packages(request, store));
+        let (kernel, packages) = first_error(kernel, packages)?;
+        let (boot, root) = rayon::join(
+            || boot::make(request, &kernel, store, &output),
+            || {
+                let root = root::make(request, image, &packages, &kernel, &output)?;
+                Ok((root, firmware(request, image, store, &output)?))
+            },
+        );
+        first_error(boot, root)
+    })?;
     let command_line = command_line(image, &root.verity)?;
     let mut artifacts = BTreeMap::from([
         (artifact::KERNEL.to_owned(), boot.vmlinuz),

@@ -9,8 +9,10 @@ use store::Store;
 
 use super::output::Output;
 use super::{BuildError, BuildRequest, inputs};
+use crate::deb::Package;
+use crate::kernel::Kernel;
 use crate::tree::{Glob, Tree};
-use crate::{effects, erofs, verity};
+use crate::{effects, erofs, root_modules, verity};
 
 /// The package whose directories win: it owns the layout of a Debian system.
 pub(crate) const FIRST: &str = "base-files";
@@ -20,13 +22,21 @@ pub(super) struct Root {
     pub(super) verity: Verity,
 }
 
+/// The packages of the root file system, in the order in which they are merged.
+pub(super) fn packages(request: &BuildRequest<'_>, store: &Store) -> Result<Vec<Package>, BuildError> {
+    let mut packages = inputs::all(request.lock, Use::Tree, store)?;
+    packages.sort_by_key(|package| package.name != FIRST);
+    Ok(packages)
+}
+
 pub(super) fn make(
     request: &BuildRequest<'_>,
     image: &ImageRecipe,
-    store: &Store,
+    packages: &[Package],
+    kernel: &Kernel,
     output: &Output,
 ) -> Result<Root, BuildError> {
-    let tree = tree(request, image, store)?;
+    let tree = tree(request, image, packages, kernel)?;
     let uuid = uuid(&image.uuid)?;
     let salt = image.salt_bytes();
     let plan = erofs::Image::plan(&tree, uuid)?;
@@ -52,15 +62,19 @@ pub(super) fn make(
     Ok(Root { artifact: file.finish()?, verity })
 }
 
-/// The merged tree: packages, then effects, then what the recipe leaves out, then what it adds.
-fn tree(request: &BuildRequest<'_>, image: &ImageRecipe, store: &Store) -> Result<Tree, BuildError> {
+/// The merged tree: packages and kernel modules, then effects, then what the recipe leaves out, then what it adds.
+fn tree(
+    request: &BuildRequest<'_>,
+    image: &ImageRecipe,
+    packages: &[Package],
+    kernel: &Kernel,
+) -> Result<Tree, BuildError> {
     let globs = image.drop.iter().map(|pattern| Glob::parse(pattern)).collect::<Result<Vec<_>, _>>()?;
-    let mut packages = inputs::all(request.lock, Use::Tree, store)?;
-    packages.sort_by_key(|package| package.name != FIRST);
     let mut tree = Tree::default();
-    for package in &packages {
+    for package in packages {
         tree.merge(package, |_, content| content.clone())?;
     }
+    root_modules::add(&mut tree, kernel);
     effects::apply(&mut tree);
     tree.remove_matching(&globs);
     tree.overlay(image, request.recipe_dir)?;

@@ -11,7 +11,7 @@ mod order;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use error::KernelError;
-pub use order::{DeviceModule, Plan};
+pub use order::{DeviceModule, Plan, Wanted};
 
 use crate::content::Content;
 use crate::deb::{EntryKind, Package};
@@ -26,8 +26,10 @@ pub struct Kernel {
     pub vmlinuz: Content,
     /// Which modules are loaded, and in which order.
     pub plan: Plan,
-    /// The modules of the plan by name, decompressed.
+    /// The modules of the initrd by name, decompressed.
     pub modules: BTreeMap<String, Vec<u8>>,
+    /// The modules of the root file system by name, decompressed.
+    pub root_modules: BTreeMap<String, Vec<u8>>,
 }
 
 /// A module file of the packages.
@@ -46,12 +48,14 @@ struct Shelf {
 }
 
 /// Finds the kernel in `packages` and puts together the modules of a recipe.
-pub fn find(packages: &[&Package], boot: &[String], device: &[String]) -> Result<Kernel, KernelError> {
+pub fn find(packages: &[&Package], wanted: &Wanted<'_>) -> Result<Kernel, KernelError> {
     let shelf = shelf(packages)?;
     let mut loader = order::Loader::new(&shelf);
-    let plan = loader.plan(boot, device)?;
-    let modules = loader.into_modules();
-    Ok(Kernel { version: shelf.version, vmlinuz: shelf.vmlinuz, plan, modules })
+    let plan = loader.plan(wanted)?;
+    let modules = loader.modules(plan.boot.iter().chain(plan.device.iter().flat_map(|device| &device.order)));
+    let root_modules = loader.modules(plan.root.iter());
+    drop(loader);
+    Ok(Kernel { version: shelf.version, vmlinuz: shelf.vmlinuz, plan, modules, root_modules })
 }
 
 /// A module's name as the kernel writes it: `-` and `_` are the same.

@@ -4,6 +4,17 @@ use std::collections::BTreeMap;
 
 use super::{KernelError, Modinfo, Shelf, normalised};
 
+/// What a recipe asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Modules loaded at boot.
+    pub boot: &'a [String],
+    /// Modules loaded when their device is there.
+    pub device: &'a [String],
+    /// Modules loaded from the root file system.
+    pub root: &'a [String],
+}
+
 /// What the guest loads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -11,6 +22,8 @@ pub struct Plan {
     pub boot: Vec<String>,
     /// Modules loaded when their device is there.
     pub device: Vec<DeviceModule>,
+    /// Modules loaded from the root file system, in order; none of them is loaded at boot already.
+    pub root: Vec<String>,
 }
 
 /// A module that is loaded when its device is there.
@@ -33,12 +46,12 @@ impl<'a> Loader<'a> {
         Self { shelf, read: BTreeMap::new() }
     }
 
-    pub(super) fn plan(&mut self, boot: &[String], device: &[String]) -> Result<Plan, KernelError> {
+    pub(super) fn plan(&mut self, wanted: &Wanted<'_>) -> Result<Plan, KernelError> {
         let mut plan = Plan::default();
-        for name in boot {
+        for name in wanted.boot {
             self.add(&normalised(name), None, &mut plan.boot, &mut Vec::new())?;
         }
-        for name in device {
+        for name in wanted.device {
             let name = normalised(name);
             let mut order = plan.boot.clone();
             self.add(&name, None, &mut order, &mut Vec::new())?;
@@ -49,11 +62,17 @@ impl<'a> Loader<'a> {
                 plan.device.push(DeviceModule { name, order });
             }
         }
+        let mut order = plan.boot.clone();
+        for name in wanted.root {
+            self.add(&normalised(name), None, &mut order, &mut Vec::new())?;
+        }
+        plan.root = order.split_off(plan.boot.len());
         Ok(plan)
     }
 
-    pub(super) fn into_modules(self) -> BTreeMap<String, Vec<u8>> {
-        self.read.into_iter().map(|(name, (elf, _))| (name, elf)).collect()
+    /// The modules `names`, each of which a plan of this loader has.
+    pub(super) fn modules<'n>(&self, names: impl Iterator<Item = &'n String>) -> BTreeMap<String, Vec<u8>> {
+        names.filter_map(|name| Some((name.clone(), self.read.get(name)?.0.clone()))).collect()
     }
 
     /// Adds `name` to `order`, after what it needs. `above` holds the modules that are being added, against cycles.

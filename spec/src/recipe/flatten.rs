@@ -81,6 +81,7 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
         set(&mut kernel.package, next.package.as_ref());
         extend(&mut kernel.boot_modules, &next.boot_modules);
         extend(&mut kernel.device_modules, &next.device_modules);
+        extend(&mut kernel.root_modules, &next.root_modules);
         extend(&mut kernel.command_line, &next.command_line);
     }
     if let Some(next) = &next.rootfs {
@@ -144,6 +145,7 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
         kernel: kernel.package.ok_or_else(|| missing("kernel.package"))?,
         boot_modules: kernel.boot_modules,
         device_modules: kernel.device_modules,
+        root_modules: kernel.root_modules,
         command_line: kernel.command_line,
         verity_salt: rootfs.verity_salt.ok_or_else(|| missing("rootfs.verity_salt"))?,
         uuid: rootfs.uuid.ok_or_else(|| missing("rootfs.uuid"))?,

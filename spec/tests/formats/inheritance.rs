@@ -59,6 +59,7 @@ fn values_override_and_lists_add() {
         [kernel]
         package = "linux-image-amd64"
         boot_modules = ["erofs", "nvme"]
+        root_modules = ["overlay"]
         command_line = ["panic=-1"]
         [rootfs]
         drop = ["/usr/share/man/**"]
@@ -70,6 +71,7 @@ fn values_override_and_lists_add() {
     let image = recipe.image.unwrap();
     assert_eq!(image.kernel.to_string(), "linux-image-amd64");
     assert_eq!(image.boot_modules, ["virtio_pci", "erofs", "nvme"], "inherited first, nothing twice");
+    assert_eq!(image.root_modules, ["overlay"]);
     assert_eq!(image.command_line, ["quiet", "panic=-1"]);
     assert_eq!(image.drop, ["/usr/share/doc/**", "/usr/share/man/**"]);
 }
