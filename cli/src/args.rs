@@ -2,6 +2,7 @@
 
 mod inspect;
 mod measure;
+mod publish;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use spec::Tee;
 
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, Shapes};
+pub(crate) use publish::Keygen;
 
 /// Casts golden images for confidential VMs, weighs them before anyone launches them, and launches them.
 #[derive(Debug, Parser)]
@@ -57,6 +59,8 @@ pub(crate) enum Verb {
     EventLog(EventLog),
     /// Look into firmware images, and derive them
     Firmware(Firmware),
+    /// Make a key pair to sign releases and ID blocks with
+    Keygen(Keygen),
     /// Start a VM, supervise it, stream its console, end with it
     Launch(Launch),
     /// List your VMs, running and ended

@@ -18,14 +18,12 @@ pub mod kernel;
 pub mod root_modules;
 pub mod tree;
 pub mod unpack;
-pub mod verify;
 pub mod verity;
 
 pub use build::{BuildError, BuildRequest, Guest, Staged, build};
 pub use compare::{Difference, compare_images};
 pub use content::Content;
 pub use unpack::{UnpackError, UnpackedTree, open_tree, unpack_tree};
-pub use verify::{VerifyError, hash_file, verify_image};
 
 /// The version of the writers in this crate: EROFS, dm-verity, cpio, zstd. It changes whenever the same inputs would give
 /// other bits, and stands in the manifest.

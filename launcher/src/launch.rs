@@ -17,7 +17,6 @@ use spec::{Diagnostic, Outcome};
 
 use crate::ending::{Ending, Report};
 use crate::host::HostFacts;
-use crate::image::Image;
 use crate::plan::{Inputs, Options, Plan, PlanError, plan};
 use crate::qemu::{Accelerator, FeatureError, Features, QemuProgram};
 use crate::screen::Screen;
@@ -25,7 +24,7 @@ use crate::state::directories::create_private_directory;
 use crate::state::{Directories, Exit, Lock, Phase, ProcessId, Record, StateError, now, sweep};
 use crate::supervise::{Progress, Signals, Witness};
 use crate::verdict::{Verdict, Verdicts};
-use crate::verify::{OpenArtifacts, VerifyError, open_unverified, verify};
+use store::{Image, OpenArtifacts, VerifyError, open_unverified, verify};
 
 /// What is to be launched, and with what.
 #[derive(Clone, Copy, Debug)]

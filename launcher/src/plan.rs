@@ -17,10 +17,10 @@ use spec::manifest::{Class, artifact};
 use spec::pins::Pins;
 use spec::vm::{Accelerator as Wanted, Vm};
 use spec::{Diagnostic, Outcome, Sha256Digest, Tee};
+use store::Image;
 
 use crate::firmware::{self, FirmwareError};
 use crate::host::{HostFacts, KvmAccess};
-use crate::image::Image;
 use crate::qemu::features::FLOOR;
 use crate::qemu::{self, Accelerator, CommandLine, Features, QemuProgram, descriptor};
 use crate::verdict::Verdict;

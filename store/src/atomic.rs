@@ -21,13 +21,17 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Starts a file that will be called `path` and have mode 0644. Its directory must exist.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
+        Self::create_with(path, 0o644)
+    }
+
+    fn create_with(path: &Path, mode: u32) -> Result<Self, StoreError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
             .suffix(TEMPORARY_SUFFIX)
             .tempfile_in(directory_of(path))
             .map_err(StoreError::io("creating", path))?;
-        temporary.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(StoreError::io("creating", path))?;
+        temporary.as_file().set_permissions(Permissions::from_mode(mode)).map_err(StoreError::io("creating", path))?;
         Ok(Self { temporary, path: path.to_owned() })
     }
 
@@ -46,6 +50,13 @@ impl AtomicFile {
         let Self { temporary, path } = self;
         temporary.as_file().sync_all().map_err(StoreError::io("writing", &path))?;
         temporary.persist(&path).map_err(|error| StoreError::io("writing", &path)(error.error))?;
+        sync_directory_of(&path)
+    }
+
+    fn commit_new(self) -> Result<(), StoreError> {
+        let Self { temporary, path } = self;
+        temporary.as_file().sync_all().map_err(StoreError::io("writing", &path))?;
+        temporary.persist_noclobber(&path).map_err(|error| StoreError::io("writing", &path)(error.error))?;
         sync_directory_of(&path)
     }
 }
@@ -70,6 +81,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(StoreError::io("writing", path))?;
     file.commit()
+}
+
+/// Writes `bytes` to `path` with `mode`, whole or not at all. What is there already is left alone: the error is an I/O error
+/// of kind `AlreadyExists`.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    let mut file = AtomicFile::create_with(path, mode)?;
+    file.write_all(bytes).map_err(StoreError::io("writing", path))?;
+    file.commit_new()
 }
 
 /// The directory that holds `path`; `.` for a bare name.

@@ -48,7 +48,7 @@ pub(crate) fn run(verb: &Explain, printer: &Printer) -> Result<u8, Failure> {
         ));
     }
     let manifest = Image::open(&directory)?.manifest;
-    image::verify_image(&directory, &manifest)?;
+    store::verify(&directory, &manifest)?;
     let vcpus = verb.vcpus.or(vm.as_ref().map(|vm| vm.vcpus)).unwrap_or(1);
     weigh::check_vcpus(&[vcpus])?;
     let cpu = verb.cpu.clone().or(vm.as_ref().map(|vm| vm.cpu_model().to_owned())).unwrap_or("EPYC-v4".to_owned());

@@ -38,7 +38,7 @@ pub(crate) fn run(verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
     };
     let (directory, vm) = weigh::image_or_vm(subject)?;
     let manifest = Image::open(&directory)?.manifest;
-    image::verify_image(&directory, &manifest)?;
+    store::verify(&directory, &manifest)?;
     let tee = shapes.tee.map(Tee::from).or(vm.as_ref().map(|vm| vm.tee));
     if tee == Some(Tee::None) {
         return Err(Failure::new(Outcome::Usage, "a guest without a TEE measures nothing")

@@ -7,6 +7,7 @@ mod exec;
 mod explain;
 mod fetch;
 mod firmware;
+mod keygen;
 mod launch;
 mod lock;
 mod logs;
@@ -28,6 +29,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Explain(verb) => explain::run(verb, printer),
         Verb::EventLog(verb) => eventlog::run(verb, printer),
         Verb::Firmware(verb) => firmware::run(verb, printer),
+        Verb::Keygen(verb) => keygen::run(verb, printer),
         Verb::Launch(verb) => launch::run(arguments, verb, printer),
         Verb::Ps => ps::run(printer),
         Verb::Logs(verb) => logs::run(verb, printer),

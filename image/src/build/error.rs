@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use measure::uefi::VarstoreError;
 use spec::canonical::CanonicalError;
 use spec::{Diagnostic, Outcome, Sha256Digest, SyntaxError};
-use store::StoreError;
+use store::{ImageError, StoreError};
 
 use super::{MAX_COMMAND_LINE, guest_binary};
 use crate::deb::DebError;
@@ -67,7 +67,7 @@ pub enum BuildError {
         /// The output path.
         path: PathBuf,
         /// What is wrong with the manifest.
-        source: SyntaxError,
+        source: ImageError,
     },
     /// The output path cannot name a directory.
     #[error("\"{}\" cannot name an image directory", .0.display())]

@@ -4,21 +4,17 @@
 //! killed build left is told from the work of a living one and cleared away.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use spec::SyntaxError;
-use spec::manifest::{self, Manifest};
+use spec::manifest;
 
 use super::BuildError;
-use crate::verify::open_regular;
+use store::Image;
 
 const SUFFIX: &str = ".bullion-build";
-
-/// The largest manifest that is read to tell an image from something else. Ours have some 30 kB.
-const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 
 /// A locked staging directory. Dropped before `commit`, it is removed.
 #[derive(Debug)]
@@ -136,23 +132,11 @@ fn check_output(output: &Path, replace: bool) -> Result<(), BuildError> {
     if !found.is_dir() || output.join(manifest::FILE_NAME).symlink_metadata().is_err() {
         return Err(BuildError::NotReplaceable(output.to_owned()));
     }
-    match read_manifest(output) {
+    match Image::open(output) {
         Err(source) => Err(BuildError::OutputDamaged { path: output.to_owned(), source }),
         Ok(_) if replace => Ok(()),
         Ok(_) => Err(BuildError::OutputExists(output.to_owned())),
     }
-}
-
-fn read_manifest(directory: &Path) -> Result<Manifest, SyntaxError> {
-    let path = directory.join(manifest::FILE_NAME);
-    let file = path.display().to_string();
-    let mut bytes = Vec::new();
-    let read = open_regular(&path).and_then(|opened| opened.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| SyntaxError::whole(&file, error.to_string()))?;
-    if bytes.len() as u64 > MAX_MANIFEST_BYTES {
-        return Err(SyntaxError::whole(&file, "it is too large for a manifest"));
-    }
-    Manifest::parse(&file, &bytes)
 }
 
 /// Creates the staging directory, or takes over the one of a build that is dead.

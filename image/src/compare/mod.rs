@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use spec::manifest::artifact;
 use spec::{Diagnostic, Outcome};
 
-use crate::verify::open_regular;
 use crate::{deb, erofs};
 pub use cpio::CpioReadError;
 use nodes::Facts;
+use store::open_regular;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,13 +4,13 @@ use std::fs;
 
 use launcher::host::KvmAccess;
 use launcher::qemu::Features;
-use launcher::verify::{VerifyError, verify};
 use launcher::{Image, PlanError};
 use spec::pins::SecureBoot;
 use spec::{Diagnostic, Outcome};
 
 use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
 use crate::golden::{Situation, features};
+use store::{VerifyError, verify};
 
 fn refusal(situation: &Situation) -> PlanError {
     let error = situation.plan().unwrap_err();

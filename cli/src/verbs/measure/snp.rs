@@ -126,7 +126,7 @@ fn read(verb: &MeasureSnp) -> Result<(FirmwareFile, Option<Hashed>, Option<Hashe
 
 fn hashed(file: Option<&Path>, sha256: Option<Sha256Digest>) -> Result<Option<Hashed>, Failure> {
     let Some(path) = file else { return Ok(sha256.map(|sha256| Hashed { file: None, size: None, sha256 })) };
-    let (size, sha256) = image::hash_file(path).map_err(|error: io::Error| Failure::file("reading", path, &error))?;
+    let (size, sha256) = store::hash_file(path).map_err(|error: io::Error| Failure::file("reading", path, &error))?;
     Ok(Some(Hashed { file: Some(path.to_owned()), size: Some(size), sha256 }))
 }
 

@@ -1,12 +1,13 @@
-//! An image directory as `launcher` sees it: the manifest and where its files are. The files themselves are only looked
-//! at by `verify`.
+//! An image directory as its readers see it: the manifest and where its files are. The files themselves are only looked at
+//! by `verify`.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use spec::manifest::{self, Manifest};
 use spec::{Diagnostic, Outcome, Sha256Digest, SyntaxError};
+
+use crate::regular::open_regular;
 
 /// A manifest larger than this is not one.
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
@@ -68,7 +69,7 @@ impl Image {
         let path = directory.join(manifest::FILE_NAME);
         let unreadable = |source| ImageError::Unreadable { path: path.clone(), source };
         let mut bytes = Vec::new();
-        let file = File::open(&path).map_err(unreadable)?;
+        let file = open_regular(&path).map_err(unreadable)?;
         file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(ImageError::TooLarge { path });

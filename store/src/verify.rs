@@ -1,23 +1,19 @@
 //! Holding an image's files against its manifest, just before they are used.
 //!
 //! Every artifact is hashed, not only those the launch needs: a directory that does not match its manifest is not the
-//! image it says it is. The files that were hashed stay open, and it is these descriptors that QEMU is given: what is
-//! renamed into place afterwards is not what runs.
+//! image it says it is. The files that were hashed stay open, so that what is renamed into place afterwards is not what is used.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::num::NonZero;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use nix::fcntl::OFlag;
-use sha2::{Digest as _, Sha256};
 use spec::manifest::{Artifact, Manifest};
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
-const READ_BYTES: usize = 256 << 10;
+use crate::regular::{hash, open_regular};
 
 /// An artifact that is not what the manifest says.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +68,7 @@ impl Diagnostic for VerifyError {
 pub type OpenArtifacts = BTreeMap<String, File>;
 
 /// Opens every artifact of `manifest` in `directory` and compares size and SHA-256 with the manifest.
+/// What is reported of several mismatches is one of them.
 pub fn verify(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
     let mut queue: Vec<_> = manifest.artifacts.iter().collect();
     // The largest first, so that the last one to finish is a small one.
@@ -92,7 +89,7 @@ pub fn verify(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, Ve
 }
 
 /// Opens every artifact without looking at its content.
-pub(crate) fn open_unverified(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
+pub fn open_unverified(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
     manifest.artifacts.keys().map(|name| Ok((name.clone(), open(&directory.join(name))?))).collect()
 }
 
@@ -110,29 +107,14 @@ fn verify_from(directory: &Path, queue: &Queue<'_>) -> Result<OpenArtifacts, Ver
 fn verify_one(path: &Path, artifact: &Artifact) -> Result<File, VerifyError> {
     let unreadable = |source| VerifyError::Unreadable { path: path.to_owned(), source };
     let mut file = open(path)?;
-    let size = file.metadata().map_err(unreadable)?.len();
-    let differs = |found| Err(VerifyError::Size { path: path.to_owned(), expected: artifact.size, found });
-    if size != artifact.size {
-        return differs(size);
-    }
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; READ_BYTES];
-    let mut total = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => {
-                hasher.update(buffer.get(..length).unwrap_or_default());
-                total += length as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(unreadable(error)),
-        }
-    }
-    if total != artifact.size {
-        return differs(total);
-    }
-    let found = Sha256Digest(hasher.finalize().into());
+    let expect_size = |found| match found == artifact.size {
+        true => Ok(()),
+        false => Err(VerifyError::Size { path: path.to_owned(), expected: artifact.size, found }),
+    };
+    expect_size(file.metadata().map_err(unreadable)?.len())?;
+    // A file that grows meanwhile is read no further than to see that it does.
+    let (size, found) = hash((&mut file).take(artifact.size.saturating_add(1))).map_err(unreadable)?;
+    expect_size(size)?;
     if found != artifact.sha256 {
         return Err(VerifyError::Digest { path: path.to_owned(), expected: artifact.sha256, found });
     }
@@ -140,13 +122,8 @@ fn verify_one(path: &Path, artifact: &Artifact) -> Result<File, VerifyError> {
 }
 
 fn open(path: &Path) -> Result<File, VerifyError> {
-    let unreadable = |source| VerifyError::Unreadable { path: path.to_owned(), source };
-    // A FIFO in the place of a file would make a plain open wait for ever.
-    let nonblocking = OFlag::O_NONBLOCK.bits();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.is_file() {
-        Ok(file)
-    } else {
-        Err(VerifyError::NotAFile { path: path.to_owned() })
-    }
+    open_regular(path).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidInput => VerifyError::NotAFile { path: path.to_owned() },
+        _ => VerifyError::Unreadable { path: path.to_owned(), source },
+    })
 }
