@@ -19,6 +19,7 @@ pub mod plan;
 pub mod qemu;
 mod qmp;
 pub mod screen;
+mod sealed_memory;
 pub mod simulation;
 pub mod state;
 mod supervise;

@@ -445,11 +445,13 @@ fn command(inputs: &Inputs<'_>, shape: &Shape, accelerator: Accelerator) -> Resu
         kernel_command_line: &inputs.image.manifest.command_line,
         facts: inputs.facts,
         sandbox: inputs.features.sandbox,
+        stand_in: false,
     };
     Ok((program.argv(command_line.arguments()), program.env))
 }
 
-fn descriptors(tee: Tee) -> Vec<Descriptor> {
+/// The descriptors that QEMU inherits for a guest in `tee`.
+pub(crate) fn descriptors(tee: Tee) -> Vec<Descriptor> {
     let common = [
         (descriptor::QMP, Role::Qmp),
         (descriptor::CONSOLE, Role::Console),

@@ -1,13 +1,16 @@
 //! QEMU's command line: the only place where one is put together.
 //!
 //! `command_line` turns a shape and what belongs to one host into an argument list; `snp`, `tdx` and `plain` say what is
-//! particular to one TEE. `program` knows how QEMU itself is started, `features` what it can do.
+//! particular to one TEE. `program` knows how QEMU itself is started, `features` what it can do, and `oracle` what it tells
+//! firmware about the machine.
 
 mod arguments;
 pub mod features;
+pub mod oracle;
 mod plain;
 pub mod program;
 mod snp;
+mod stand_in;
 mod tdx;
 
 use measure::shape::{Shape, TeeShape};
@@ -17,6 +20,7 @@ use spec::guest_config::DISK_SERIAL;
 use arguments::{Arguments, Properties};
 pub use features::{FeatureError, Features};
 pub use program::{ProgramError, QemuProgram};
+use stand_in::StandIn;
 
 use crate::host::HostFacts;
 
@@ -67,10 +71,12 @@ impl std::fmt::Display for Accelerator {
 trait TeeArguments {
     /// Properties added to `-cpu MODEL`.
     fn cpu(&self, model: Properties, accelerator: Accelerator, facts: &HostFacts) -> Properties;
-    /// Properties added to `-machine`.
+    /// Properties added to `-machine`, apart from the one that makes it confidential.
     fn machine(&self, machine: Properties) -> Properties;
+    /// The object that makes the machine confidential, without its `id`.
+    fn confidential_guest(&self, facts: &HostFacts) -> Option<Properties>;
     /// Options of its own.
-    fn options(&self, arguments: &mut Arguments, facts: &HostFacts);
+    fn options(&self, arguments: &mut Arguments);
     /// Properties added to every virtio device.
     fn virtio(&self, device: Properties) -> Properties;
     /// Whether all memory is one shared memfd, as private memory (guest_memfd) needs beside it.
@@ -106,9 +112,16 @@ pub(crate) struct CommandLine<'a> {
     pub(crate) kernel_command_line: &'a str,
     pub(crate) facts: &'a HostFacts,
     pub(crate) sandbox: bool,
+    /// Whether this is the machine without what only the real host has: what `oracle` asks, never what is launched.
+    pub(crate) stand_in: bool,
 }
 
 impl CommandLine<'_> {
+    fn tee(&self) -> Box<dyn TeeArguments + '_> {
+        let tee = tee_arguments(self.shape);
+        if self.stand_in { Box::new(StandIn(tee)) } else { tee }
+    }
+
     /// The arguments, without QEMU's own name and what `QemuProgram` puts before them.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments = Arguments::default();
@@ -136,12 +149,15 @@ impl CommandLine<'_> {
     }
 
     fn machine(&self, arguments: &mut Arguments) {
-        let tee = tee_arguments(self.shape);
+        let tee = self.tee();
         let mut machine = Properties::of(MACHINE).with("hpet", "off").with("smm", "off").with("vmport", "off");
         if tee.shared_memory() {
             machine = machine.with("memory-backend", "ram");
         }
-        arguments.option("-machine", tee.machine(machine));
+        let guest = tee.confidential_guest(self.facts);
+        let machine = tee.machine(machine);
+        let confidential = |machine: Properties| machine.with("confidential-guest-support", "tee");
+        arguments.option("-machine", if guest.is_some() { confidential(machine) } else { machine });
         arguments.option(
             "-accel",
             match self.accelerator {
@@ -159,7 +175,10 @@ impl CommandLine<'_> {
             let memory = Properties::of("memory-backend-memfd").with("id", "ram").with("size", &size);
             arguments.option("-object", memory.with("share", "on").with("prealloc", "off"));
         }
-        tee.options(arguments, self.facts);
+        if let Some(guest) = guest {
+            arguments.option("-object", guest);
+        }
+        tee.options(arguments);
     }
 
     fn boot(&self, arguments: &mut Arguments) {
@@ -181,7 +200,7 @@ impl CommandLine<'_> {
         arguments.value("-qmp", "chardev:qmp");
         arguments.value("-serial", "chardev:console");
         let bus = Properties::of("virtio-serial-pci").with("id", "ports").with("bus", "pcie.0").with("addr", "0x4");
-        arguments.option("-device", tee_arguments(self.shape).virtio(bus.with("max_ports", "2")));
+        arguments.option("-device", self.tee().virtio(bus.with("max_ports", "2")));
         let port = Properties::of("virtserialport").with("bus", "ports.0").with("nr", "1");
         arguments.option("-device", port.with("chardev", "agent").with("name", PORT_NAME));
     }
@@ -197,7 +216,7 @@ impl CommandLine<'_> {
             arguments.option("-blockdev", file.with("read-only", "on").with("aio", "threads"));
             let device = Properties::of("virtio-blk-pci").with("id", &format!("disk-{name}")).with("drive", name);
             let device = device.with("serial", serial).with("bus", "pcie.0").with("addr", address);
-            arguments.option("-device", tee_arguments(self.shape).virtio(device));
+            arguments.option("-device", self.tee().virtio(device));
         }
     }
 }

@@ -1,13 +1,9 @@
 //! One attempt: the descriptors of a plan made real, QEMU started with them, and supervised to its end.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::Path;
 use std::time::Instant;
-
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{Informer, Inherited, LaunchError, Listener, Presence, Trial};
 use crate::agent::Agent;
@@ -19,6 +15,7 @@ use crate::plan::{Plan, Role};
 use crate::qemu::Accelerator;
 use crate::qmp::Qmp;
 use crate::screen::Screen;
+use crate::sealed_memory::sealed_memory;
 use crate::simulation::SimulationReport;
 use crate::state::{StateError, create_private};
 use crate::supervise::{Outcome, Progress, Signals, Stderr, Supervision};
@@ -122,16 +119,6 @@ fn simulated(outcome: &Outcome, report: &Path, keep_running: bool, expected: &[(
         }
         (ending, _) => ending.clone(),
     }
-}
-
-/// A file in memory that nobody, this process included, can change any more.
-fn sealed_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(c"bullion-configuration", flags)?);
-    file.write_all(bytes)?;
-    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(file.into())
 }
 
 /// A new console log; the last launch's is kept beside it.

@@ -104,7 +104,8 @@ impl Features {
     }
 }
 
-fn identity(program: &QemuProgram) -> io::Result<Sha256Digest> {
+/// What tells this QEMU from another: its file, by size, inode and times, and how it is started.
+pub(super) fn identity(program: &QemuProgram) -> io::Result<Sha256Digest> {
     let file = fs::metadata(&program.binary)?;
     let parts = (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec());
     Ok(Sha256Digest::of(format!("{parts:?} {:?} {:?} {:?}", program.command, program.data, program.env).as_bytes()))

@@ -15,7 +15,11 @@ impl TeeArguments for Plain {
         machine
     }
 
-    fn options(&self, _: &mut Arguments, _: &HostFacts) {}
+    fn confidential_guest(&self, _: &HostFacts) -> Option<Properties> {
+        None
+    }
+
+    fn options(&self, _: &mut Arguments) {}
 
     fn virtio(&self, device: Properties) -> Properties {
         device.with("disable-legacy", "on")

@@ -23,10 +23,10 @@ impl TeeArguments for Snp<'_> {
     }
 
     fn machine(&self, machine: Properties) -> Properties {
-        machine.with("kernel-irqchip", "split").with("confidential-guest-support", "tee")
+        machine.with("kernel-irqchip", "split")
     }
 
-    fn options(&self, arguments: &mut Arguments, facts: &HostFacts) {
+    fn confidential_guest(&self, facts: &HostFacts) -> Option<Properties> {
         let guest = Properties::of("sev-snp-guest")
             .with("id", "tee")
             .with("policy", &format!("{:#x}", self.0.policy))
@@ -34,8 +34,10 @@ impl TeeArguments for Snp<'_> {
             .with("host-data", &base64(&self.0.host_data))
             .with("cbitpos", &facts.c_bit_position.to_string())
             .with("reduced-phys-bits", REDUCED_PHYSICAL_BITS);
-        arguments.option("-object", guest);
+        Some(guest)
     }
+
+    fn options(&self, _: &mut Arguments) {}
 
     fn virtio(&self, device: Properties) -> Properties {
         device.with("disable-legacy", "on").with("iommu_platform", "on")

@@ -19,16 +19,18 @@ impl TeeArguments for Tdx<'_> {
 
     fn machine(&self, machine: Properties) -> Properties {
         // The TDX module offers no i8259 and no i8254 to a guest.
-        let machine = machine.with("pic", "off").with("pit", "off");
-        machine.with("kernel-irqchip", "split").with("confidential-guest-support", "tee")
+        machine.with("pic", "off").with("pit", "off").with("kernel-irqchip", "split")
     }
 
-    fn options(&self, arguments: &mut Arguments, _: &HostFacts) {
+    fn confidential_guest(&self, _: &HostFacts) -> Option<Properties> {
         let guest = Properties::of("tdx-guest")
             .with("id", "tee")
             .with("attributes", &format!("{:#x}", self.0.attributes))
             .with("mrconfigid", &base64(&self.0.mrconfigid));
-        arguments.option("-object", guest);
+        Some(guest)
+    }
+
+    fn options(&self, arguments: &mut Arguments) {
         arguments.option("-smbios", Properties::with_first("type", "4").with("processor-id", PROCESSOR_ID));
     }
 

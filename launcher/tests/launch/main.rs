@@ -6,6 +6,7 @@
 
 mod fixture;
 mod golden;
+mod oracle;
 mod process;
 mod qemu;
 mod refusals;

@@ -1,0 +1,183 @@
+//! What QEMU tells firmware about a machine, asked of QEMU itself: the ACPI tables and the other fw_cfg files that RTMR0
+//! of a TDX guest is made of.
+//!
+//! QEMU builds its ACPI tables when firmware first reads them, and they depend on where firmware has placed the PCI
+//! devices by then. So the machine of the launch is started under TCG, with stand-ins for the TEE, for the image and for
+//! the peers of its sockets, on the launch's own firmware; once that has read the tables, the machine is stopped and the
+//! files are read over qtest. No guest code of the image runs, and neither TEE nor KVM is needed.
+//!
+//! An answer takes a second or two and is kept in the cache under QEMU's identity, the firmware and the argument list.
+
+mod cache;
+mod error;
+mod fw_cfg;
+mod session;
+mod wire;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use measure::shape::{Shape, TeeShape};
+use spec::{Sha256Digest, Tee};
+
+pub use error::{ImportError, OracleError};
+pub use fw_cfg::FwCfg;
+use session::Session;
+
+use super::features::FLOOR;
+use super::{Accelerator, CommandLine, Features, QemuProgram, features};
+use crate::host::{HostFacts, KvmAccess};
+use crate::plan::{Role, descriptors};
+use crate::sealed_memory::sealed_memory;
+
+/// How long QEMU and firmware may take together. A second or two is usual, and six with 250 vCPUs.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A machine to ask about.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The QEMU that the guest is launched with.
+    pub program: &'a QemuProgram,
+    /// The firmware that the guest is launched with.
+    pub firmware: &'a [u8],
+    /// The guest.
+    pub shape: &'a Shape,
+}
+
+/// The fw_cfg files of a machine, from the cache in the directory `cache` where they were asked for before.
+pub fn ask(question: &Question<'_>, cache: &Path) -> Result<FwCfg, OracleError> {
+    let run = |source| OracleError::Run { program: question.program.binary.clone(), source };
+    let features = Features::of(question.program, cache)?;
+    if features.version < FLOOR {
+        return Err(OracleError::TooOld { found: features.version_text() });
+    }
+    let arguments = command_line(question.shape, features.sandbox);
+    let identity = features::identity(question.program).map_err(run)?;
+    let kept = cache::Place::of(cache, &identity, &Sha256Digest::of(question.firmware), &arguments);
+    if let Some(known) = kept.read() {
+        return Ok(known);
+    }
+    let (inherited, peers) = stand_ins(question).map_err(run)?;
+    let found = watch(question.program, arguments, inherited)?;
+    drop(peers);
+    kept.write(&found);
+    Ok(found)
+}
+
+/// The fw_cfg files of any machine, by QEMU's own arguments and the descriptors they name, 60 and 61 excepted. Nothing is
+/// remembered.
+pub fn watch(
+    program: &QemuProgram,
+    arguments: Vec<String>,
+    inherited: Vec<(i32, OwnedFd)>,
+) -> Result<FwCfg, OracleError> {
+    let mut session = Session::start(program, arguments, inherited, TIMEOUT)?;
+    let directory = session.directory()?;
+    let wanted = fw_cfg::ACPI.iter().map(|name| directory.key(name)).collect::<Result<Vec<_>, _>>()?;
+    session.run_until_selected(&wanted)?;
+    session.read(&directory)
+}
+
+/// The launch's own argument list, for a host without a TEE.
+fn command_line(shape: &Shape, sandbox: bool) -> Vec<String> {
+    let facts = HostFacts {
+        kvm: KvmAccess::Unusable { reason: String::new() },
+        c_bit_position: 0,
+        physical_address_bits: 0,
+        kernel_release: String::new(),
+        boot_id: String::new(),
+    };
+    let line = CommandLine {
+        name: "oracle",
+        shape,
+        accelerator: Accelerator::Tcg,
+        kernel_command_line: "",
+        facts: &facts,
+        sandbox,
+        stand_in: true,
+    };
+    line.arguments()
+}
+
+/// Descriptors by their number in QEMU, and our ends of those that are sockets.
+type StandIns = (Vec<(i32, OwnedFd)>, Vec<UnixStream>);
+
+/// Something for each descriptor of the launch: what a file holds reaches no table, apart from the firmware.
+fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
+    let tee = match question.shape.tee {
+        TeeShape::None => Tee::None,
+        TeeShape::Snp(_) => Tee::Snp,
+        TeeShape::Tdx(_) => Tee::Tdx,
+    };
+    let firmware = crate::firmware::artifact_name(tee);
+    let (mut inherited, mut peers) = (Vec::new(), Vec::new());
+    for descriptor in descriptors(tee) {
+        let file = match descriptor.role {
+            Role::Qmp | Role::Console | Role::Agent => {
+                let (ours, theirs) = UnixStream::pair()?;
+                peers.push(ours);
+                theirs.into()
+            }
+            Role::Artifact(name) if Some(name) == firmware => sealed_memory(question.firmware)?,
+            Role::Artifact(spec::manifest::artifact::KERNEL) => sealed_memory(&kernel())?,
+            Role::Configuration | Role::Artifact(_) => sealed_memory(&[0; 4096])?,
+        };
+        inherited.push((descriptor.number, file));
+    }
+    Ok((inherited, peers))
+}
+
+/// As much of a bzImage as QEMU looks at (Linux `Documentation/arch/x86/boot.rst`): it offers one to firmware, which
+/// would start it after it has read the tables.
+fn kernel() -> Vec<u8> {
+    // One sector of set-up code, the signatures, protocol 2.15, loaded high, initrd anywhere below 2 GiB.
+    let fields: [(usize, &[u8]); 6] = [
+        (0x1f1, &[1]),
+        (0x1fe, &[0x55, 0xaa]),
+        (0x202, b"HdrS"),
+        (0x206, &[0x0f, 0x02]),
+        (0x211, &[1]),
+        (0x22c, &[0xff, 0xff, 0xff, 0x7f]),
+    ];
+    let mut image = vec![0; 4096];
+    for (offset, bytes) in fields {
+        image.splice(offset..offset + bytes.len(), bytes.iter().copied());
+    }
+    image
+}
+
+#[cfg(test)]
+mod tests {
+    use measure::shape::TdxShape;
+
+    use super::*;
+
+    #[test]
+    fn the_stand_in_lacks_the_tee_and_nothing_else() {
+        let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
+        let shape = Shape { tee: TeeShape::Tdx(tdx), vcpus: 4, cpu_model: "host".to_owned(), memory_mib: 2048 };
+        let launch = CommandLine {
+            name: "oracle",
+            shape: &shape,
+            accelerator: Accelerator::Kvm,
+            kernel_command_line: "",
+            facts: &HostFacts::probe(),
+            sandbox: true,
+            stand_in: false,
+        };
+        let mut launched = launch.arguments();
+        let asked = command_line(&shape, true);
+        let guest = launched.iter().position(|word| word.starts_with("tdx-guest,")).unwrap();
+        launched.drain(guest - 1..=guest);
+        let changed: Vec<_> = launched.iter().zip(&asked).filter(|(launched, asked)| launched != asked).collect();
+        let [(machine, plain), (kvm, tcg), (host, max)] = changed[..] else { panic!("{changed:#?}") };
+        assert_eq!(*machine, format!("{plain},confidential-guest-support=tee"));
+        assert_eq!(
+            [kvm.as_str(), tcg, host, max],
+            ["kvm", "tcg,thread=multi", "host,pmu=off", "max,phys-bits=46,pmu=off"]
+        );
+        assert_eq!(launched.len(), asked.len());
+    }
+}

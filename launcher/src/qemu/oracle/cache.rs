@@ -1,0 +1,93 @@
+//! Answers in the cache: one file each, among the findings about this host that `bullion cache prune` knows.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use spec::Sha256Digest;
+
+use super::fw_cfg::{FwCfg, MAX_BYTES};
+use crate::state::write_atomically;
+
+/// A new number whenever what is asked for changes.
+const SCHEMA: u32 = 1;
+
+/// Where an answer is kept.
+pub(super) struct Place(PathBuf);
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    schema: u32,
+    qemu_version: Option<[u64; 3]>,
+    boot_menu: Option<u16>,
+    files: BTreeMap<String, KeptFile>,
+}
+
+/// A file without the zeroes it ends in, which are most of it.
+#[derive(Serialize, Deserialize)]
+struct KeptFile {
+    size: usize,
+    hex: String,
+}
+
+impl Place {
+    pub(super) fn of(cache: &Path, qemu: &Sha256Digest, firmware: &Sha256Digest, arguments: &[String]) -> Self {
+        let key = Sha256Digest::of(format!("{SCHEMA} {qemu} {firmware} {arguments:?}").as_bytes());
+        Self(cache.join("verdicts").join(format!("fw-cfg-{key}.json")))
+    }
+
+    /// A file that cannot be read is as good as none.
+    pub(super) fn read(&self) -> Option<FwCfg> {
+        let kept: Kept = serde_json::from_slice(&fs::read(&self.0).ok()?).ok()?;
+        if kept.schema != SCHEMA {
+            return None;
+        }
+        let files = kept.files.into_iter().map(|(name, file)| {
+            let mut bytes = hex::decode(&file.hex).ok()?;
+            let fits = bytes.len() <= file.size && file.size as u64 <= MAX_BYTES;
+            fits.then(|| {
+                bytes.resize(file.size, 0);
+                (name, bytes)
+            })
+        });
+        Some(FwCfg { qemu_version: kept.qemu_version, boot_menu: kept.boot_menu, files: files.collect::<Option<_>>()? })
+    }
+
+    /// A cache that cannot be written costs time, nothing else.
+    pub(super) fn write(&self, found: &FwCfg) {
+        let file = |bytes: &Vec<u8>| {
+            let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            KeptFile { size: bytes.len(), hex: hex::encode(bytes.get(..length).unwrap_or_default()) }
+        };
+        let files = found.files.iter().map(|(name, bytes)| (name.clone(), file(bytes))).collect();
+        let kept = Kept { schema: SCHEMA, qemu_version: found.qemu_version, boot_menu: found.boot_menu, files };
+        let _ = serde_json::to_vec(&kept).map_err(io::Error::other).and_then(|bytes| {
+            self.0.parent().map_or(Ok(()), fs::create_dir_all)?;
+            write_atomically(&self.0, &bytes)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_comes_back_as_it_was() {
+        let cache = tempfile::tempdir().unwrap();
+        let place =
+            |arguments: &[String]| Place::of(cache.path(), &Sha256Digest([1; 32]), &Sha256Digest([2; 32]), arguments);
+        let files = [("etc/acpi/tables", [b"DSDT".as_slice(), &[0; 100]].concat()), ("bootorder", Vec::new())];
+        let files = files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+        let answer = FwCfg { qemu_version: Some([11, 1, 3]), boot_menu: Some(0), files };
+        let (one, other) = (place(&["-smp".to_owned(), "1".to_owned()]), place(&["-smp 1".to_owned()]));
+        assert_eq!(one.read(), None);
+        one.write(&answer);
+        assert_eq!(one.read(), Some(answer));
+        assert_eq!(other.read(), None, "another machine");
+        fs::write(&one.0, "{").unwrap();
+        assert_eq!(one.read(), None, "a damaged file is asked for again");
+    }
+}
