@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use measure::firmware::Firmware;
+use measure::smbios::BiosInformation;
+use measure::tdx::Profile;
+use measure::tdx::platform::FirmwareFacts;
+use measure::tdx::profile::UnknownProfile;
 use serde::Serialize;
 use spec::pins::{self, Pins};
 use spec::{Outcome, Sha256Digest};
@@ -58,6 +62,20 @@ impl FirmwareFile {
     pub(crate) fn input<'a>(&'a self, pins: &'a Pins) -> FirmwareInput<'a> {
         FirmwareInput { file: &self.path, size: self.bytes.len(), sha256: self.sha256, pin: pins.find(&self.sha256) }
     }
+}
+
+/// What `measure` must be told of an image to predict the events of its firmware: from its pin alone.
+pub(crate) fn facts(pin: &pins::Firmware) -> Result<FirmwareFacts<'_>, UnknownProfile> {
+    let bios = pin.bios.as_ref().map(|bios| BiosInformation {
+        vendor: &bios.vendor,
+        version: &bios.version,
+        release_date: &bios.release_date,
+    });
+    Ok(FirmwareFacts {
+        profile: Profile::of_build(&pin.edk2, &format!("{:?}", pin.platform))?,
+        has_secure_boot: pin.secure_boot != pins::SecureBoot::Absent,
+        bios,
+    })
 }
 
 impl FirmwareInput<'_> {

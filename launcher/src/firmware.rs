@@ -138,6 +138,8 @@ mod tests {
             secure_boot: SecureBoot::Absent,
             vmm_in_trust_boundary: false,
             tees: vec![Tee::Snp, Tee::Tdx],
+            bios: None,
+            events_judged_by: vec![],
         }
     }
 

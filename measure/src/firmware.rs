@@ -9,6 +9,7 @@ mod table;
 mod tdx;
 #[cfg(test)]
 mod tests;
+pub mod volumes;
 
 use alloc::vec::Vec;
 

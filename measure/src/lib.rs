@@ -21,6 +21,7 @@ mod command_line;
 pub mod digest;
 pub mod eventlog;
 pub mod firmware;
+pub mod fw_cfg;
 mod guid;
 pub mod linux;
 mod read;
@@ -28,6 +29,7 @@ pub mod shape;
 pub mod smbios;
 pub mod snp;
 pub mod tdx;
+pub mod tpm;
 pub mod uefi;
 
 pub use digest::{Digest256, Digest384};

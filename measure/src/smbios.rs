@@ -31,6 +31,78 @@ const HEADER_SIZE: usize = 4;
 const END_OF_TABLE: u8 = 127;
 const FIRST_OEM_TYPE: u8 = 128;
 
+/// What firmware says of itself in the structure that it adds to QEMU's (type 0, "BIOS Information"): as it was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BiosInformation<'a> {
+    /// PcdFirmwareVendor.
+    pub vendor: &'a str,
+    /// PcdFirmwareVersionString.
+    pub version: &'a str,
+    /// PcdFirmwareReleaseDateString.
+    pub release_date: &'a str,
+}
+
+/// The handle of the structure that ends a table made by firmware (edk2 `MdeModulePkg/Universal/SmbiosDxe`).
+const END_HANDLE: [u8; 2] = [0xff, 0xfe];
+
+/// The table as firmware completes it: QEMU's structures, its own of type 0 unless QEMU has one, and the end (edk2
+/// `OvmfPkg/SmbiosPlatformDxe`). An empty text stands as "unknown" or a fixed date in firmware, and is not predicted.
+pub fn completed(qemu: &[u8], bios: &BiosInformation<'_>) -> Result<Vec<u8>, SmbiosError> {
+    const BIOS_INFORMATION: u8 = 0;
+    let mut out = Vec::new();
+    let mut has_bios_information = false;
+    loop {
+        let offset = out.len();
+        let rest = qemu.get(offset..).filter(|rest| !rest.is_empty()).ok_or(SmbiosError::NoEnd)?;
+        let (_, size) = structure(rest).ok_or(SmbiosError::CutOff(offset))?;
+        match rest.first() {
+            Some(&END_OF_TABLE) => break,
+            Some(&BIOS_INFORMATION) => has_bios_information = true,
+            _ => {}
+        }
+        out.extend(rest.get(..size).ok_or(SmbiosError::CutOff(offset))?);
+    }
+    if !has_bios_information {
+        // Handle 0; strings 1 to 3; segment 0xe800; no characteristics; a virtual machine with UEFI; releases not given.
+        out.extend([
+            BIOS_INFORMATION,
+            26,
+            0,
+            0,
+            1,
+            2,
+            0,
+            0xe8,
+            3,
+            0,
+            8,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0x1c,
+            0,
+            0,
+            0xff,
+            0xff,
+            0,
+            0,
+        ]);
+        for text in [bios.vendor, bios.version, bios.release_date] {
+            out.extend(text.bytes().chain([0]));
+        }
+        out.push(0);
+    }
+    out.extend([END_OF_TABLE, 4]);
+    out.extend(END_HANDLE);
+    out.extend([0, 0]);
+    Ok(out)
+}
+
 /// A field that is blanked: numbers to zero; strings to blanks, and their number to zero.
 #[derive(Clone, Copy)]
 enum Field {

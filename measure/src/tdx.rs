@@ -16,5 +16,5 @@ pub mod profile;
 pub mod runtime;
 pub mod td_hob;
 
-pub use event::{Input, PredictedEvent, Rtmr, registers};
+pub use event::{Input, Pcr, PredictedEvent, Rtmr, registers};
 pub use profile::Profile;

@@ -19,7 +19,7 @@ fn prediction(log: &EventLog<'_>, memory_mib: u64) -> Vec<PredictedEvent> {
     let of =
         |event_type, nth| log.events.iter().filter(|e| e.event_type == event_type).nth(nth).unwrap().sha384().unwrap();
     let acpi = [0, 1, 2].map(|nth| of(EventType::EV_PLATFORM_CONFIG_FLAGS, nth));
-    let acpi = AcpiDigests { loader: acpi[0], rsdp: acpi[1], tables: acpi[2] };
+    let acpi = AcpiDigests { loader: acpi[0], rsdp: acpi[1], tables: acpi[2], tpm_log: None };
     let mut events = Platform::new(&firmware, &profile::BEFORE_202411, memory_mib, acpi).unwrap().events();
     let stub =
         StubInputs { load_options: of(EventType::EV_EVENT_TAG, 0), initrd: Some(of(EventType::EV_EVENT_TAG, 1)) };

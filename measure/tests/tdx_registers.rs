@@ -6,7 +6,7 @@ use measure::Digest384;
 use measure::eventlog::{EventLog, EventType};
 use measure::firmware::{Firmware, TdxLayout};
 use measure::tdx::image::{Image, StubInputs, load_options};
-use measure::tdx::platform::{AcpiDigests, Platform, PlatformError};
+use measure::tdx::platform::{AcpiDigests, Common, Platform, PlatformError};
 use measure::tdx::{PredictedEvent, Profile, profile, registers, runtime, td_hob};
 use measure::uefi::SecureBootVariables;
 use serde_json::Value;
@@ -60,7 +60,8 @@ fn dstack_platform(memory_mib: u64, acpi: AcpiDigests) -> Option<Platform> {
     let (layout, variable_store) = dstack_layout()?;
     let td_hob = td_hob::digest(&layout, memory_mib).unwrap();
     let variables = SecureBootVariables::default();
-    Some(Platform { profile: profile::UP_TO_202502, td_hob, variable_store, variables, acpi })
+    let common = Common { profile: profile::UP_TO_202502, variables, acpi, smbios: None };
+    Some(Platform { td_hob, variable_store, settings: Vec::new(), common })
 }
 
 /// A guest with 2 vCPUs and 2 GiB: all three registers as its quote signs them.
@@ -133,7 +134,7 @@ fn trust_center_guests_event_by_event() {
         let logged = |imr: u32| log.iter().filter(move |event| event["imr"] == imr).collect::<Vec<_>>();
         let acpi: Vec<_> =
             logged(0).iter().filter(|e| e["event_type"] == 0xa).map(|event| hex(&event["digest"])).collect();
-        let acpi = AcpiDigests { loader: acpi[0], rsdp: acpi[1], tables: acpi[2] };
+        let acpi = AcpiDigests { loader: acpi[0], rsdp: acpi[1], tables: acpi[2], tpm_log: None };
         let memory_mib = case["vm_config"]["memory_size"].as_u64().unwrap() >> 20;
         let stub = logged(2);
         let image = Image {
@@ -163,8 +164,9 @@ fn older_firmware_puts_both_separators_into_rtmr0() {
         .filter(|event| event.event_type == EventType::EV_PLATFORM_CONFIG_FLAGS)
         .map(|event| event.sha384().unwrap())
         .collect();
-    let acpi = AcpiDigests { loader: acpi[0], rsdp: acpi[1], tables: acpi[2] };
-    let platform = Platform { profile: profile::BEFORE_202411, ..dstack_platform(2048, acpi).unwrap() };
+    let acpi = AcpiDigests { loader: acpi[0], rsdp: acpi[1], tables: acpi[2], tpm_log: None };
+    let mut platform = dstack_platform(2048, acpi).unwrap();
+    platform.common.profile = profile::BEFORE_202411;
     let stub: Vec<_> = logged(3).map(|event| event.sha384().unwrap()).collect();
     let image = Image {
         profile: profile::BEFORE_202411,
@@ -196,5 +198,7 @@ fn firmware_with_keys_or_of_an_unknown_version_is_refused() {
     let acpi = AcpiDigests::of(b"", b"", b"");
     let platform = Platform::new(&firmware, &profile::UP_TO_202502, 2048, acpi);
     assert_eq!(platform, Err(PlatformError::KeysEnrolled));
-    assert!(Profile::of_release("edk2-stable202608").is_err());
+    assert!(Profile::of_build("edk2-stable202605", "IntelTdxX64").is_err());
+    let platform = Platform::new(&firmware, &profile::INTEL_TDX_202608, 2048, acpi);
+    assert_eq!(platform, Err(PlatformError::NeedsFwCfg("edk2-202608-IntelTdxX64")));
 }

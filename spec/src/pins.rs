@@ -60,6 +60,41 @@ pub struct Firmware {
     pub vmm_in_trust_boundary: bool,
     /// TEEs it may be launched in.
     pub tees: Vec<Tee>,
+    /// What it says of itself in SMBIOS tables, which firmware since edk2-stable202505 measures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bios: Option<Bios>,
+    /// What the events predicted for this image were compared with; empty where nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events_judged_by: Vec<EventJudge>,
+}
+
+/// The texts of the SMBIOS structure of type 0, as the firmware was built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Bios {
+    /// The vendor.
+    pub vendor: String,
+    /// The version.
+    pub version: String,
+    /// The release date, MM/DD/YYYY.
+    pub release_date: String,
+}
+
+/// What predicted events were compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum EventJudge {
+    /// A quote of a TDX guest that ran this image.
+    Quote,
+    /// A log of a TDX guest with firmware of the same edk2 release.
+    Log,
+    /// The whole log that this image wrote for an emulated TPM.
+    EmulatedLog,
+    /// What this image left in memory when it ran without a TEE: boot entries, variables, SMBIOS tables. What it measures in a
+    /// TDX guest only (the TD HOB, the variable store as a whole, settings from QEMU) is from its source.
+    EmulatedBoot,
 }
 
 /// The whole file.

@@ -83,6 +83,8 @@ fn pin(name: &str, content: &[u8], tee: Tee, platform: Platform) -> Firmware {
         secure_boot: SecureBoot::Absent,
         vmm_in_trust_boundary: false,
         tees: vec![tee],
+        bios: None,
+        events_judged_by: vec![],
     }
 }
 

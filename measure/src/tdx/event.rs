@@ -1,4 +1,7 @@
 //! Events as they are predicted: what is extended into which register, and which input it comes from.
+//!
+//! A TPM's PCRs and TDX's RTMRs are filled by the same events of the same firmware; [`Pcr::rtmr`] says which PCR stands for
+//! which RTMR. What only one of them has is added where the list for it is made.
 
 use core::fmt;
 
@@ -36,6 +39,28 @@ impl fmt::Display for Rtmr {
     }
 }
 
+/// A PCR of a TPM, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pcr(pub u8);
+
+impl Pcr {
+    /// The RTMR that stands for this PCR (UEFI 2.11, 38.4.1); `None` for PCR 0, whose content is in MRTD, and above 15.
+    pub fn rtmr(self) -> Option<Rtmr> {
+        match self.0 {
+            1 | 7 => Some(Rtmr::Rtmr0),
+            2..=6 => Some(Rtmr::Rtmr1),
+            8..=15 => Some(Rtmr::Rtmr2),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Pcr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PCR {}", self.0)
+    }
+}
+
 /// The input behind an event, so that a difference can be named by its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Input {
@@ -53,6 +78,16 @@ pub enum Input {
     AcpiRsdp,
     /// The ACPI tables: vCPUs, devices, QEMU's version.
     AcpiTables,
+    /// The area that QEMU offers for a TPM's log, by fw_cfg.
+    TpmLogArea,
+    /// A setting that firmware takes from QEMU by fw_cfg, by name.
+    FwCfg(&'static str),
+    /// The SMBIOS tables: memory size, sockets, CPU signature, QEMU's version.
+    Smbios,
+    /// The version that the firmware was built with.
+    FirmwareVersion,
+    /// A volume of the firmware, by name.
+    FirmwareVolume(&'static str),
     /// The kernel file.
     Kernel,
     /// The kernel command line.
@@ -71,6 +106,11 @@ impl fmt::Display for Input {
             Self::AcpiLoader => "ACPI table loader",
             Self::AcpiRsdp => "ACPI root pointer",
             Self::AcpiTables => "ACPI tables",
+            Self::TpmLogArea => "TPM log area of QEMU",
+            Self::FwCfg(name) => return write!(f, "QEMU setting {name} (fw_cfg)"),
+            Self::Smbios => "SMBIOS tables",
+            Self::FirmwareVersion => "firmware version",
+            Self::FirmwareVolume(name) => return write!(f, "firmware volume {name}"),
             Self::Kernel => "kernel",
             Self::CommandLine => "kernel command line",
             Self::Initrd => "initrd",
@@ -78,11 +118,11 @@ impl fmt::Display for Input {
     }
 }
 
-/// One predicted event.
+/// One predicted event, for an [`Rtmr`] or for a [`Pcr`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PredictedEvent {
+pub struct PredictedEvent<R = Rtmr> {
     /// The register.
-    pub register: Rtmr,
+    pub register: R,
     /// How the log calls it.
     pub event_type: EventType,
     /// Where it comes from.
@@ -106,8 +146,16 @@ pub fn registers<'a>(events: impl IntoIterator<Item = &'a PredictedEvent>) -> [D
     [rtmr0, rtmr1, rtmr2, rtmr3]
 }
 
+impl PredictedEvent<Pcr> {
+    /// The same event as TDX firmware measures it; `None` where it has no RTMR for it.
+    pub(super) fn for_tdx(self) -> Option<PredictedEvent> {
+        let Self { register, event_type, input, digest } = self;
+        register.rtmr().map(|register| PredictedEvent { register, event_type, input, digest })
+    }
+}
+
 /// EV_SEPARATOR: four zero bytes.
-pub(super) fn separator(register: Rtmr) -> PredictedEvent {
+pub(crate) fn separator<R>(register: R) -> PredictedEvent<R> {
     PredictedEvent {
         register,
         event_type: EventType::EV_SEPARATOR,
@@ -117,9 +165,9 @@ pub(super) fn separator(register: Rtmr) -> PredictedEvent {
 }
 
 /// EV_EFI_ACTION: its text without a NUL.
-pub(super) fn action(text: &'static str) -> PredictedEvent {
+pub(crate) fn action<R>(register: R, text: &'static str) -> PredictedEvent<R> {
     PredictedEvent {
-        register: Rtmr::Rtmr1,
+        register,
         event_type: EventType::EV_EFI_ACTION,
         input: Input::Fixed(text),
         digest: Digest384::of(text.as_bytes()),

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::event::{Input, PredictedEvent, Rtmr, action, separator};
+use super::event::{Input, Pcr, PredictedEvent, Rtmr, action, separator};
 use super::profile::{InitrdArgument, Profile};
 use crate::digest::Digest384;
 use crate::eventlog::EventType;
@@ -44,19 +44,37 @@ pub fn load_options(profile: &Profile, command_line: &str, has_initrd: bool) -> 
 impl Image {
     /// The events of RTMR1 and RTMR2 in their order.
     pub fn events(&self) -> Vec<PredictedEvent> {
-        let event = |register, event_type, input, digest| PredictedEvent { register, event_type, input, digest };
-        let mut events = Vec::from([
-            event(Rtmr::Rtmr1, EventType::EV_EFI_BOOT_SERVICES_APPLICATION, Input::Kernel, self.kernel),
-            action("Calling EFI Application from Boot Option"),
-        ]);
+        let mut events: Vec<_> = self.before_boot().into_iter().filter_map(PredictedEvent::for_tdx).collect();
+        events.push(action(Rtmr::Rtmr1, CALLING));
         events.extend((!self.profile.second_separator_in_rtmr0).then(|| separator(Rtmr::Rtmr1)));
-        if let Some(stub) = self.stub {
-            events.push(event(Rtmr::Rtmr2, EventType::EV_EVENT_TAG, Input::CommandLine, stub.load_options));
-            let initrd = stub.initrd.map(|digest| event(Rtmr::Rtmr2, EventType::EV_EVENT_TAG, Input::Initrd, digest));
-            events.extend(initrd);
-        }
-        events.push(action("Exit Boot Services Invocation"));
-        events.push(action("Exit Boot Services Returned with Success"));
+        events.extend(self.after_boot().into_iter().filter_map(PredictedEvent::for_tdx));
         events
     }
+
+    /// What is measured of the image before firmware is ready to boot: QEMU's kernel is loaded first of all.
+    pub(crate) fn before_boot(&self) -> Vec<PredictedEvent<Pcr>> {
+        Vec::from([application(Input::Kernel, self.kernel)])
+    }
+
+    /// What is measured once it runs.
+    pub(crate) fn after_boot(&self) -> Vec<PredictedEvent<Pcr>> {
+        let tag =
+            |input, digest| PredictedEvent { register: Pcr(9), event_type: EventType::EV_EVENT_TAG, input, digest };
+        let mut events = Vec::new();
+        if let Some(stub) = self.stub {
+            events.push(tag(Input::CommandLine, stub.load_options));
+            events.extend(stub.initrd.map(|digest| tag(Input::Initrd, digest)));
+        }
+        events.extend(EXIT_BOOT_SERVICES.map(|text| action(Pcr(5), text)));
+        events
+    }
+}
+
+pub(crate) const CALLING: &str = "Calling EFI Application from Boot Option";
+const EXIT_BOOT_SERVICES: [&str; 2] = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
+
+/// The start of a PE image.
+fn application(input: Input, digest: Digest384) -> PredictedEvent<Pcr> {
+    let event_type = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
+    PredictedEvent { register: Pcr(4), event_type, input, digest }
 }

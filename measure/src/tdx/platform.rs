@@ -1,15 +1,20 @@
-//! RTMR0 of a direct kernel boot: what firmware measures of the platform (edk2 `OvmfPkg/Library/PeilessStartupLib`,
-//! `OvmfPkg/Library/AcpiPlatformLib`, `SecurityPkg/Tcg`), in its order.
+//! What firmware measures of the platform (edk2 `OvmfPkg/Library/PeilessStartupLib`, `OvmfPkg/Library/AcpiPlatformLib`,
+//! `OvmfPkg/Tcg/TdTcg2Dxe`, `SecurityPkg/Tcg`), in its order: RTMR0 of a direct kernel boot.
+//!
+//! What a TPM's log has of it too is in [`Common`]; the events of TDX alone are the TD HOB, the variable store as a whole and
+//! the settings from QEMU.
 
 use alloc::vec::Vec;
 
-use super::event::{Input, PredictedEvent, Rtmr, separator};
+use super::event::{Input, Pcr, PredictedEvent, Rtmr, separator};
 use super::profile::{Profile, UnknownProfile};
 use super::td_hob::{self, TdHobError};
 use crate::digest::Digest384;
 use crate::eventlog::EventType;
 use crate::firmware::{Firmware, FirmwareError, TdxSectionType};
-use crate::guid::Guid;
+use crate::fw_cfg::{FwCfg, FwCfgError};
+use crate::smbios::{self, BiosInformation, SmbiosError};
+use crate::uefi::load_option::firmware_application;
 use crate::uefi::{SecureBootVariables, VariableStore, VarstoreError};
 
 /// Why the events cannot be told.
@@ -27,6 +32,18 @@ pub enum PlatformError {
     /// The TD HOB cannot be told.
     #[error(transparent)]
     TdHob(#[from] TdHobError),
+    /// What QEMU gives the firmware is incomplete, or not as it was ever seen.
+    #[error(transparent)]
+    FwCfg(#[from] FwCfgError),
+    /// QEMU's SMBIOS tables cannot be read.
+    #[error(transparent)]
+    Smbios(#[from] SmbiosError),
+    /// The firmware measures SMBIOS tables, and what it adds to them is not known.
+    #[error("what this firmware says of itself in SMBIOS tables is not known: its RTMR0 is not predicted")]
+    NoBiosInformation,
+    /// The firmware measures more than ACPI tables of what QEMU gives it.
+    #[error("{0} firmware measures settings and SMBIOS tables too: they are needed to predict RTMR0")]
+    NeedsFwCfg(&'static str),
     /// The firmware has no variable store.
     #[error("firmware has no CFV section")]
     NoVariableStore,
@@ -44,50 +61,139 @@ pub struct AcpiDigests {
     pub rsdp: Digest384,
     /// SHA-384 of `etc/acpi/tables`.
     pub tables: Digest384,
+    /// SHA-384 of `etc/tpm/log`, which QEMU offers where it has a TPM.
+    pub tpm_log: Option<Digest384>,
 }
 
 impl AcpiDigests {
     /// Of the files as QEMU gives them to firmware, padding included.
     pub fn of(loader: &[u8], rsdp: &[u8], tables: &[u8]) -> Self {
-        Self { loader: Digest384::of(loader), rsdp: Digest384::of(rsdp), tables: Digest384::of(tables) }
+        Self { loader: Digest384::of(loader), rsdp: Digest384::of(rsdp), tables: Digest384::of(tables), tpm_log: None }
+    }
+}
+
+/// What is known of a firmware image and cannot be read from it: `firmware/pins.toml` has it by SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirmwareFacts<'a> {
+    /// What this version and build does.
+    pub profile: &'static Profile,
+    /// Whether Secure Boot is built in. Keys are looked for in the variable store.
+    pub has_secure_boot: bool,
+    /// What it says of itself in SMBIOS tables; `None` where that is not known.
+    pub bios: Option<BiosInformation<'a>>,
+}
+
+/// What firmware measures of the platform both for a TPM and for TDX.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Common {
+    /// What this version of the firmware does.
+    pub profile: Profile,
+    /// The variables of Secure Boot.
+    pub variables: SecureBootVariables,
+    /// The ACPI tables.
+    pub acpi: AcpiDigests,
+    /// The digest of the event "SMBIOS"; `None` where the firmware measures none.
+    pub smbios: Option<Digest384>,
+}
+
+impl Common {
+    /// From what QEMU gives the firmware, and the store that its variables start from.
+    pub fn new(facts: &FirmwareFacts<'_>, store: &VariableStore<'_>, fw_cfg: &FwCfg) -> Result<Self, PlatformError> {
+        if store.has_keys() {
+            return Err(PlatformError::KeysEnrolled);
+        }
+        let smbios = || {
+            let bios = facts.bios.as_ref().ok_or(PlatformError::NoBiosInformation)?;
+            let table = smbios::completed(fw_cfg.smbios_tables()?, bios)?;
+            Ok::<_, PlatformError>(smbios::digest(&table)?)
+        };
+        Ok(Self {
+            profile: *facts.profile,
+            variables: if facts.has_secure_boot { SecureBootVariables::of_store(store) } else { Default::default() },
+            acpi: fw_cfg.acpi()?,
+            smbios: facts.profile.measures_settings.then(smbios).transpose()?,
+        })
+    }
+
+    /// What is measured before anything is started.
+    pub(crate) fn before_boot(&self) -> Vec<PredictedEvent<Pcr>> {
+        let event = |pcr, event_type, input, digest| PredictedEvent { register: Pcr(pcr), event_type, input, digest };
+        let variable =
+            |(name, digest)| event(7, EventType::EV_EFI_VARIABLE_DRIVER_CONFIG, Input::Variable(name), digest);
+        let mut events: Vec<_> = self.variables.events().into_iter().map(variable).collect();
+        events.push(separator(Pcr(7)));
+        let acpi = [
+            Some((Input::AcpiLoader, self.acpi.loader)),
+            Some((Input::AcpiRsdp, self.acpi.rsdp)),
+            self.acpi.tpm_log.map(|digest| (Input::TpmLogArea, digest)),
+            Some((Input::AcpiTables, self.acpi.tables)),
+        ];
+        let acpi = acpi.into_iter().flatten();
+        events.extend(acpi.map(|(input, digest)| event(1, EventType::EV_PLATFORM_CONFIG_FLAGS, input, digest)));
+        events
+    }
+
+    /// What is measured when firmware is ready to boot. Of boot variables only the value is hashed.
+    pub(crate) fn ready_to_boot(&self) -> Vec<PredictedEvent<Pcr>> {
+        const NAMES: [&str; 2] = ["Boot0000", "Boot0001"];
+        let event = |event_type, input, digest| PredictedEvent { register: Pcr(1), event_type, input, digest };
+        let smbios = self.smbios.map(|digest| event(EventType::EV_EFI_HANDOFF_TABLES, Input::Smbios, digest));
+        let mut events: Vec<_> = smbios.into_iter().collect();
+        let entries = self.profile.boot_entries;
+        let order: Vec<u8> = (0_u16..).zip(entries).flat_map(|(number, _)| number.to_le_bytes()).collect();
+        let variable =
+            |name, value: &[u8]| event(EventType::EV_EFI_VARIABLE_BOOT, Input::Fixed(name), Digest384::of(value));
+        events.push(variable("BootOrder", &order));
+        let options = NAMES.into_iter().zip(entries);
+        events.extend(options.map(|(name, application)| variable(name, &firmware_application(application))));
+        events
     }
 }
 
 /// Everything that RTMR0 depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
-    /// What this version of the firmware does.
-    pub profile: Profile,
     /// The event "TdxTable".
     pub td_hob: Digest384,
     /// SHA-384 of the CFV section.
     pub variable_store: Digest384,
-    /// The variables of Secure Boot.
-    pub variables: SecureBootVariables,
-    /// The ACPI tables.
-    pub acpi: AcpiDigests,
+    /// The settings that firmware takes from QEMU: names and digests; empty where the firmware does not measure them.
+    pub settings: Vec<(&'static str, Digest384)>,
+    /// What is not special to TDX.
+    pub common: Common,
 }
 
 impl Platform {
-    /// The platform of a firmware image without Secure Boot, for a q35 guest with `memory_mib` MiB.
+    /// The platform of a firmware image without Secure Boot that measures ACPI tables only (edk2 before 202505), for a q35
+    /// guest with `memory_mib` MiB.
     pub fn new(
         firmware: &Firmware<'_>,
         profile: &Profile,
         memory_mib: u64,
         acpi: AcpiDigests,
     ) -> Result<Self, PlatformError> {
-        let layout = firmware.tdx_layout()?;
-        let cfv = layout.section(TdxSectionType::CFV).ok_or(PlatformError::NoVariableStore)?.content(firmware.bytes());
+        if profile.measures_settings {
+            return Err(PlatformError::NeedsFwCfg(profile.name));
+        }
+        let (td_hob, cfv) = parts(firmware, memory_mib)?;
         if VariableStore::parse(cfv)?.has_keys() {
             return Err(PlatformError::KeysEnrolled);
         }
-        Ok(Self {
-            profile: *profile,
-            td_hob: td_hob::digest(&layout, memory_mib)?,
-            variable_store: Digest384::of(cfv),
-            variables: SecureBootVariables::default(),
-            acpi,
-        })
+        let common = Common { profile: *profile, variables: SecureBootVariables::default(), acpi, smbios: None };
+        Ok(Self { td_hob, variable_store: Digest384::of(cfv), settings: Vec::new(), common })
+    }
+
+    /// The platform of a known firmware image, for a q35 guest with `memory_mib` MiB, from what QEMU gives it.
+    pub fn of_fw_cfg(
+        firmware: &Firmware<'_>,
+        facts: &FirmwareFacts<'_>,
+        memory_mib: u64,
+        fw_cfg: &FwCfg,
+    ) -> Result<Self, PlatformError> {
+        let (td_hob, cfv) = parts(firmware, memory_mib)?;
+        let common = Common::new(facts, &VariableStore::parse(cfv)?, fw_cfg)?;
+        let settings = if facts.profile.measures_settings { fw_cfg.settings()? } else { Vec::new() };
+        Ok(Self { td_hob, variable_store: Digest384::of(cfv), settings, common })
     }
 
     /// The events of RTMR0 in their order.
@@ -97,44 +203,20 @@ impl Platform {
             event(EventType::EV_EFI_HANDOFF_TABLES2, Input::TdHob, self.td_hob),
             event(EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB2, Input::VariableStore, self.variable_store),
         ]);
-        let variables = self.variables.events().into_iter();
+        let settings = self.settings.iter();
         events.extend(
-            variables
-                .map(|(name, digest)| event(EventType::EV_EFI_VARIABLE_DRIVER_CONFIG, Input::Variable(name), digest)),
+            settings.map(|(name, digest)| event(EventType::EV_PLATFORM_CONFIG_FLAGS, Input::FwCfg(name), *digest)),
         );
-        events.push(separator(Rtmr::Rtmr0));
-        for (input, digest) in [
-            (Input::AcpiLoader, self.acpi.loader),
-            (Input::AcpiRsdp, self.acpi.rsdp),
-            (Input::AcpiTables, self.acpi.tables),
-        ] {
-            events.push(event(EventType::EV_PLATFORM_CONFIG_FLAGS, input, digest));
-        }
-        // Of boot variables only the value is hashed. Entry 0 is the firmware's own setup program, and there is no other.
-        let boot_order = Digest384::of(&0_u16.to_le_bytes());
-        let boot_entry = Digest384::of(&ui_app_load_option());
-        events.push(event(EventType::EV_EFI_VARIABLE_BOOT, Input::Fixed("BootOrder"), boot_order));
-        events.push(event(EventType::EV_EFI_VARIABLE_BOOT, Input::Fixed("Boot0000"), boot_entry));
-        events.extend(self.profile.second_separator_in_rtmr0.then(|| separator(Rtmr::Rtmr0)));
+        let common = self.common.before_boot().into_iter().chain(self.common.ready_to_boot());
+        events.extend(common.filter_map(PredictedEvent::for_tdx));
+        events.extend(self.common.profile.second_separator_in_rtmr0.then(|| separator(Rtmr::Rtmr0)));
         events
     }
 }
 
-/// EFI_LOAD_OPTION (UEFI 2.11, 3.1.3) of the firmware's setup program: attributes, description, and the device path
-/// Fv(7CB8BDC9-F8EB-4F34-AAEA-3EE4AF6516A1)/FvFile(462CAA21-7614-4503-836E-8AB6F4662331).
-fn ui_app_load_option() -> Vec<u8> {
-    const VOLUME: Guid = Guid::new(0x7cb8bdc9, 0xf8eb, 0x4f34, [0xaa, 0xea, 0x3e, 0xe4, 0xaf, 0x65, 0x16, 0xa1]);
-    const FILE: Guid = Guid::new(0x462caa21, 0x7614, 0x4503, [0x83, 0x6e, 0x8a, 0xb6, 0xf4, 0x66, 0x23, 0x31]);
-    /// Active, hidden, and an application.
-    const ATTRIBUTES: u32 = 0x109;
-    /// Media device path nodes for a firmware volume and a file in it, 20 bytes each, and the end node.
-    const NODES: [[u8; 4]; 3] = [[4, 7, 20, 0], [4, 6, 20, 0], [0x7f, 0xff, 4, 0]];
-    const PATH_LENGTH: u16 = 44;
-    let [volume, file, end] = NODES;
-    let mut option = Vec::new();
-    option.extend(ATTRIBUTES.to_le_bytes());
-    option.extend(PATH_LENGTH.to_le_bytes());
-    option.extend("UiApp\0".encode_utf16().flat_map(u16::to_le_bytes));
-    option.extend([&volume[..], &VOLUME.0, &file, &FILE.0, &end].concat());
-    option
+/// The digest of the TD HOB, and the variable store.
+fn parts<'a>(firmware: &Firmware<'a>, memory_mib: u64) -> Result<(Digest384, &'a [u8]), PlatformError> {
+    let layout = firmware.tdx_layout()?;
+    let cfv = layout.section(TdxSectionType::CFV).ok_or(PlatformError::NoVariableStore)?.content(firmware.bytes());
+    Ok((td_hob::digest(&layout, memory_mib)?, cfv))
 }

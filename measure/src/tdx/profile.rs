@@ -1,11 +1,11 @@
-//! What OVMF does differently from version to version, as data.
+//! What OVMF does differently from version to version and from build to build, as data.
 //!
-//! Known are the versions whose logs were seen. edk2-stable202505 and later also measure fw_cfg files and SMBIOS tables, and
-//! have other boot entries: their RTMR0 is not predicted yet, and asking for it is an error.
+//! Known are the builds whose logs or whose boots were seen; for any other, asking is an error.
 
 use crate::eventlog::SeparatorRule;
+use crate::guid::Guid;
 
-/// One range of edk2 releases.
+/// One range of edk2 releases, for some of the builds of OVMF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// A short name for people.
@@ -14,11 +14,42 @@ pub struct Profile {
     first: u32,
     /// The last release.
     last: u32,
+    /// The builds, as `firmware/pins.toml` names them; empty for all.
+    builds: &'static [&'static str],
     /// Whether the separator that ends PCR 2 to 6 goes into RTMR0 instead of RTMR1 (fixed by edk2 efaf8931bb).
     pub second_separator_in_rtmr0: bool,
     /// Where firmware puts the name of the initrd.
     pub initrd_argument: InitrdArgument,
+    /// Whether SMBIOS tables are measured, and in TDX guests the settings that firmware takes from QEMU (edk2 be529ef3c9 and
+    /// what came with it, 202505).
+    pub measures_settings: bool,
+    /// The boot entries that firmware makes by itself, before it starts the kernel that QEMU gives it.
+    pub boot_entries: &'static [FirmwareApplication],
 }
+
+/// A program in the firmware that is a boot entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirmwareApplication {
+    /// What the entry is called.
+    pub description: &'static str,
+    /// LOAD_OPTION_* attributes.
+    pub attributes: u32,
+    /// The name of its file in the firmware volume.
+    pub file: Guid,
+}
+
+/// LOAD_OPTION_ACTIVE and LOAD_OPTION_CATEGORY_APP.
+const APPLICATION: u32 = 0x101;
+/// The same with LOAD_OPTION_HIDDEN.
+const HIDDEN_APPLICATION: u32 = 0x109;
+const UI_APP_FILE: Guid = Guid::new(0x462caa21, 0x7614, 0x4503, [0x83, 0x6e, 0x8a, 0xb6, 0xf4, 0x66, 0x23, 0x31]);
+const MENU_FILE: Guid = Guid::new(0xeec25bdc, 0x67f2, 0x4d95, [0xb1, 0xd5, 0xf8, 0x1b, 0x20, 0x39, 0xd1, 0x1d]);
+const UI_APP: FirmwareApplication =
+    FirmwareApplication { description: "UiApp", attributes: HIDDEN_APPLICATION, file: UI_APP_FILE };
+const MENU: FirmwareApplication =
+    FirmwareApplication { description: "BootManagerMenuApp", attributes: HIDDEN_APPLICATION, file: MENU_FILE };
+const SETUP: FirmwareApplication =
+    FirmwareApplication { description: "EFI Firmware Setup", attributes: APPLICATION, file: UI_APP_FILE };
 
 /// How firmware tells the kernel's stub the name of the initrd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +65,11 @@ pub const BEFORE_202411: Profile = Profile {
     name: "edk2-202402-to-202408",
     first: 202_402,
     last: 202_408,
+    builds: &[],
     second_separator_in_rtmr0: true,
     initrd_argument: InitrdArgument::After,
+    measures_settings: false,
+    boot_entries: &[UI_APP],
 };
 
 /// 202411 and 202502.
@@ -44,24 +78,63 @@ pub const UP_TO_202502: Profile = Profile {
     first: 202_411,
     last: 202_502,
     second_separator_in_rtmr0: false,
-    initrd_argument: InitrdArgument::After,
+    ..BEFORE_202411
+};
+
+/// IntelTdxX64 of 202511.
+pub const INTEL_TDX_202511: Profile = Profile {
+    name: "edk2-202511-IntelTdxX64",
+    first: 202_511,
+    last: 202_511,
+    builds: &["IntelTdxX64"],
+    initrd_argument: InitrdArgument::Before,
+    measures_settings: true,
+    boot_entries: &[MENU, SETUP],
+    ..UP_TO_202502
+};
+
+/// IntelTdxX64 of 202608: the setup program is in a volume that TDX guests do not read (edk2 03a07cb0f5, f272dd7ea3).
+pub const INTEL_TDX_202608: Profile = Profile {
+    name: "edk2-202608-IntelTdxX64",
+    first: 202_608,
+    last: 202_608,
+    boot_entries: &[MENU],
+    ..INTEL_TDX_202511
+};
+
+/// OvmfPkgX64 of 202608.
+pub const OVMF_202608: Profile = Profile {
+    name: "edk2-202608-OvmfPkgX64",
+    builds: &["OvmfPkgX64"],
+    boot_entries: &[MENU, SETUP],
+    ..INTEL_TDX_202608
 };
 
 /// All profiles.
-pub const ALL: [&Profile; 2] = [&BEFORE_202411, &UP_TO_202502];
+pub const ALL: [&Profile; 5] = [&BEFORE_202411, &UP_TO_202502, &INTEL_TDX_202511, &INTEL_TDX_202608, &OVMF_202608];
 
 /// A release whose events are not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("which events firmware built from \"{0}\" measures is not known: its RTMRs are not predicted")]
-pub struct UnknownProfile(pub alloc::string::String);
+#[error("which events {build} firmware built from \"{edk2}\" measures is not known: its registers are not predicted")]
+pub struct UnknownProfile {
+    /// The edk2 release as given.
+    pub edk2: alloc::string::String,
+    /// The build as given.
+    pub build: alloc::string::String,
+}
 
 impl Profile {
-    /// The profile of a release, as `firmware/pins.toml` names it: `edk2-stable202502`.
-    pub fn of_release(edk2: &str) -> Result<&'static Self, UnknownProfile> {
+    /// The profile of a firmware image, by what `firmware/pins.toml` says of it: its edk2 release (`edk2-stable202502`) and
+    /// its build (`IntelTdxX64`).
+    pub fn of_build(edk2: &str, build: &str) -> Result<&'static Self, UnknownProfile> {
         let digits = edk2.strip_prefix("edk2-stable").filter(|digits| digits.len() == 6);
         let release: Option<u32> = digits.and_then(|digits| digits.parse().ok());
-        let known = |release| ALL.into_iter().find(|profile| (profile.first..=profile.last).contains(&release));
-        release.and_then(known).ok_or_else(|| UnknownProfile(edk2.into()))
+        let covers = |profile: &Self, release: u32| {
+            (profile.first..=profile.last).contains(&release)
+                && (profile.builds.is_empty() || profile.builds.contains(&build))
+        };
+        let known = |release| ALL.into_iter().find(|profile| covers(profile, release));
+        release.and_then(known).ok_or_else(|| UnknownProfile { edk2: edk2.into(), build: build.into() })
     }
 }
 
@@ -82,13 +155,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_releases_that_were_seen() {
-        assert_eq!(Profile::of_release("edk2-stable202402").unwrap(), &BEFORE_202411);
-        assert_eq!(Profile::of_release("edk2-stable202502").unwrap(), &UP_TO_202502);
-        for unknown in
-            ["edk2-stable202505", "edk2-stable202608", "edk2-stable2025020", "202502", "edk2-stable+02502", ""]
-        {
-            assert!(Profile::of_release(unknown).is_err(), "{unknown}");
+    fn only_builds_that_were_seen() {
+        for (edk2, build, profile) in [
+            ("edk2-stable202402", "OvmfPkgX64", &BEFORE_202411),
+            ("edk2-stable202502", "IntelTdxX64", &UP_TO_202502),
+            ("edk2-stable202511", "IntelTdxX64", &INTEL_TDX_202511),
+            ("edk2-stable202608", "IntelTdxX64", &INTEL_TDX_202608),
+            ("edk2-stable202608", "OvmfPkgX64", &OVMF_202608),
+        ] {
+            assert_eq!(Profile::of_build(edk2, build), Ok(profile), "{edk2} {build}");
+        }
+        for (edk2, build) in [
+            ("edk2-stable202505", "IntelTdxX64"),
+            ("edk2-stable202605", "IntelTdxX64"),
+            ("edk2-stable202511", "OvmfPkgX64"),
+            ("edk2-stable202608", "AmdSevX64"),
+            ("edk2-stable2025020", "OvmfPkgX64"),
+            ("202502", "OvmfPkgX64"),
+            ("edk2-stable+02502", "OvmfPkgX64"),
+            ("", ""),
+        ] {
+            assert!(Profile::of_build(edk2, build).is_err(), "{edk2} {build}");
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::args::MeasureTdx;
 use crate::failure::Failure;
-use crate::firmware::{FirmwareFile, FirmwareInput};
+use crate::firmware::{FirmwareFile, FirmwareInput, facts};
 use crate::inputs;
 use crate::printer::Printer;
 use crate::weigh::unusable;
@@ -22,6 +22,8 @@ struct Answer<'a> {
 struct Inputs<'a> {
     firmware: FirmwareInput<'a>,
     page_order: &'static str,
+    /// Which events the firmware measures, by the name of its profile; null where that is not known.
+    profile: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -45,8 +47,9 @@ pub(super) fn run(verb: &MeasureTdx, printer: &Printer) -> Result<u8, Failure> {
     } else {
         Vec::new()
     };
+    let profile = pins.find(&file.sha256).and_then(|pin| facts(pin).ok()).map(|facts| facts.profile.name);
     let answer = Answer {
-        inputs: Inputs { firmware: file.input(&pins), page_order },
+        inputs: Inputs { firmware: file.input(&pins), page_order, profile },
         mrtd: digest.to_string(),
         steps: steps.iter().map(step).collect(),
     };

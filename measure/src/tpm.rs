@@ -1,0 +1,61 @@
+//! PCRs of a TPM, predicted: PCR 0 to 15 in the SHA-384 bank, for OvmfPkgX64 firmware under QEMU.
+//!
+//! The events are those of [`crate::tdx`], with what only a TPM has: the firmware's own volumes in PCR 0, and a separator in
+//! each of PCR 0 to 6. A TPM that QEMU emulates belongs to the host, so these values prove the prediction (firmware wrote a
+//! log that we did not), never a guest: they are no reference values.
+
+use alloc::vec::Vec;
+
+use crate::digest::Digest384;
+use crate::eventlog::EventType;
+use crate::tdx::event::{action, separator};
+use crate::tdx::image::{CALLING, Image};
+use crate::tdx::platform::Common;
+use crate::tdx::{Input, Pcr, PredictedEvent};
+
+/// What PCR 0 depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirmwareCode<'a> {
+    /// PcdFirmwareVersionString, as in `BiosInformation`.
+    pub version: &'a str,
+    /// SHA-384 of the volume of PEI modules, unpacked ([`crate::firmware::volumes`]).
+    pub pei_volume: Digest384,
+    /// SHA-384 of the volume of DXE drivers.
+    pub dxe_volume: Digest384,
+}
+
+/// All events of a boot in the order of the log: firmware, platform, image.
+pub fn events(code: &FirmwareCode<'_>, platform: &Common, image: &Image) -> Vec<PredictedEvent<Pcr>> {
+    let mut events = code.events();
+    events.extend(platform.before_boot());
+    events.extend(image.before_boot());
+    events.extend(platform.ready_to_boot());
+    events.push(action(Pcr(4), CALLING));
+    events.extend((0..=6).map(|number| separator(Pcr(number))));
+    events.extend(image.after_boot());
+    events
+}
+
+/// PCR 0 to 15 after these events; all start at zero.
+pub fn pcrs<'a>(events: impl IntoIterator<Item = &'a PredictedEvent<Pcr>>) -> [Digest384; 16] {
+    let mut pcrs = [Digest384::ZERO; 16];
+    for event in events {
+        if let Some(pcr) = pcrs.get_mut(usize::from(event.register.0)) {
+            *pcr = pcr.extended(&event.digest);
+        }
+    }
+    pcrs
+}
+
+impl FirmwareCode<'_> {
+    fn events(&self) -> Vec<PredictedEvent<Pcr>> {
+        let event = |event_type, input, digest| PredictedEvent { register: Pcr(0), event_type, input, digest };
+        let version: Vec<u8> = self.version.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+        let blob = EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB;
+        Vec::from([
+            event(EventType::EV_S_CRTM_VERSION, Input::FirmwareVersion, Digest384::of(&version)),
+            event(blob, Input::FirmwareVolume("PEIFV"), self.pei_volume),
+            event(blob, Input::FirmwareVolume("DXEFV"), self.dxe_volume),
+        ])
+    }
+}
