@@ -1,5 +1,6 @@
 //! What was typed. Each verb's own words are explained in its `--help`.
 
+mod host;
 mod inspect;
 mod measure;
 mod publish;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use spec::Tee;
 
+pub(crate) use host::{Host, HostAction, HostCheck};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, Shapes};
 pub(crate) use publish::Keygen;
@@ -61,6 +63,8 @@ pub(crate) enum Verb {
     Firmware(Firmware),
     /// Make a key pair to sign releases and ID blocks with
     Keygen(Keygen),
+    /// Look at this host
+    Host(Host),
     /// Start a VM, supervise it, stream its console, end with it
     Launch(Launch),
     /// List your VMs, running and ended
@@ -163,6 +167,17 @@ impl From<TeeWord> for Tee {
     }
 }
 
+/// Which QEMU is run.
+#[derive(Debug, Args)]
+pub(crate) struct QemuChoice {
+    /// A QEMU to run instead of the pinned one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// A recipe (with its lock beside it) of a QEMU tree instead of the pinned one
+    #[arg(long, value_name = "RECIPE", conflicts_with = "qemu")]
+    pub(crate) vmm: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Launch {
     /// The VM description
@@ -171,12 +186,8 @@ pub(crate) struct Launch {
     /// Proves the prediction for exactly this command line; the guest itself does not run
     #[arg(long)]
     pub(crate) simulate: bool,
-    /// A QEMU to run instead of the pinned one
-    #[arg(long, value_name = "PATH")]
-    pub(crate) qemu: Option<PathBuf>,
-    /// A recipe (with its lock beside it) of a QEMU tree instead of the pinned one
-    #[arg(long, value_name = "RECIPE", conflicts_with = "qemu")]
-    pub(crate) vmm: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) qemu: QemuChoice,
     /// The image directory, instead of the one that the VM description names
     #[arg(long, value_name = "DIR")]
     pub(crate) image: Option<PathBuf>,

@@ -5,12 +5,15 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use image::UnpackedTree;
+use launcher::QemuProgram;
+use spec::Outcome;
 use spec::Sha256Digest;
 use spec::recipe::Recipe;
 use store::Store;
 
+use crate::args::QemuChoice;
 use crate::failure::Failure;
-use crate::inputs::LoadedLock;
+use crate::inputs::{self, LoadedLock};
 
 /// The loader inside a tree (x86-64 ABI, PT_INTERP of Debian's programs).
 pub(crate) const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
@@ -29,4 +32,28 @@ pub(crate) fn library_path(root: &Path) -> OsString {
         path.push(root.join(more));
     }
     path
+}
+
+/// The QEMU to run, and what keeps it in the cache meanwhile.
+pub(crate) fn qemu(choice: &QemuChoice, store: &Store) -> Result<(Option<UnpackedTree>, QemuProgram), Failure> {
+    if let Some(path) = &choice.qemu {
+        return Ok((None, QemuProgram::at(path)?));
+    }
+    let (recipe, lock) = match &choice.vmm {
+        Some(path) => {
+            let loaded = inputs::recipe(path)?;
+            let lock = inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?;
+            (loaded.recipe, lock)
+        }
+        None => inputs::pinned_vmm()?,
+    };
+    let missing = lock.lock.package.iter().any(|package| !store.has(&package.sha256));
+    let tree = unpacked(&recipe, &lock, store).map_err(|failure| match failure.outcome {
+        Outcome::InputMismatch if missing => {
+            failure.with_hint("fetch the pinned QEMU with: bullion fetch --vmm, or name another with --qemu PATH")
+        }
+        _ => failure,
+    })?;
+    let program = QemuProgram::from_tree(&tree.root())?;
+    Ok((Some(tree), program))
 }

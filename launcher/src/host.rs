@@ -1,22 +1,40 @@
-//! What this host can do, found out by asking it: system calls and CPUID, never file names alone.
+//! What this host can do, found out by asking it: system calls, CPUID and the kernel's own tables, never file names alone.
 //!
-//! The answers are plain data, so that a plan can be made (and tested) for a host that is not this one.
+//! The facts are plain data, so that a plan can be made, and a check run, for a host that is not this one. They come from two
+//! sources: `answers` holds what system calls said, `kernel`, `pci` and `memory` read the files below a root directory. A
+//! directory with both (`HostFacts::of_tree`) stands for a known host in tests.
+
+pub mod answers;
+pub mod check;
+mod clock;
+pub mod cpu;
+pub mod kernel;
+mod kvm;
+pub mod memory;
+pub mod pci;
+mod sev;
 
 use std::io;
+use std::path::Path;
 
-use kvm_ioctls::Kvm;
-use nix::errno::Errno;
+use serde::Serialize;
 use spec::Tee;
 
-/// KVM_CAP_VM_TYPES (include/uapi/linux/kvm.h): a bit mask of the types KVM_CREATE_VM takes.
-const CAP_VM_TYPES: u64 = 235;
+pub use answers::Answers;
+pub use cpu::Cpu;
+pub use kernel::Kernel;
+pub use kvm::TdxCapabilities;
+pub use memory::Memory;
+pub use pci::PciFunction;
+pub use sev::PlatformStatus;
+
 /// KVM_X86_SNP_VM (arch/x86/include/uapi/asm/kvm.h).
-const SNP_VM: u32 = 4;
+pub(crate) const SNP_VM: u32 = 4;
 /// KVM_X86_TDX_VM.
-const TDX_VM: u32 = 5;
+pub(crate) const TDX_VM: u32 = 5;
 
 /// Facts about a host that decide whether and how a guest runs there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HostFacts {
     /// What `/dev/kvm` can do.
     pub kvm: KvmAccess,
@@ -28,10 +46,21 @@ pub struct HostFacts {
     pub kernel_release: String,
     /// Identifies this boot of the host.
     pub boot_id: String,
+    /// The processor.
+    pub cpu: Cpu,
+    /// The kernel: its command line, configuration, modules and their parameters.
+    pub kernel: Kernel,
+    /// Memory and huge pages, by NUMA node.
+    pub memory: Memory,
+    /// Every PCI function, by address.
+    pub devices: Vec<PciFunction>,
+    /// What system calls said.
+    pub answers: Answers,
 }
 
 /// What `/dev/kvm` can do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KvmAccess {
     /// There is no usable `/dev/kvm`.
     Unusable {
@@ -45,16 +74,42 @@ pub enum KvmAccess {
     },
 }
 
+impl Default for KvmAccess {
+    fn default() -> Self {
+        Self::Unusable { reason: "KVM was not asked".to_owned() }
+    }
+}
+
 impl HostFacts {
-    /// Asks the host that this runs on. Takes well under a millisecond.
+    /// Asks the host that this runs on. Takes some milliseconds.
     pub fn probe() -> Self {
-        let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        Self::read(Path::new("/"), Answers::ask())
+    }
+
+    /// The host whose files lie below `root`, and whose system calls gave the answers of `root/answers.json`.
+    pub fn of_tree(root: &Path) -> io::Result<Self> {
+        let answers = serde_json::from_slice(&std::fs::read(root.join("answers.json"))?)?;
+        Ok(Self::read(root, answers))
+    }
+
+    fn read(root: &Path, answers: Answers) -> Self {
+        let kernel = Kernel::read(root);
+        let cpu = Cpu::of(&answers.cpuid, root);
+        let read = |path: &str| read_trimmed(&root.join(path)).unwrap_or_default();
         Self {
-            kvm: probe_kvm(),
-            c_bit_position: cpuid(0x8000_001f).map_or(0, |leaf| leaf.ebx & 0x3f),
-            physical_address_bits: cpuid(0x8000_0008).map_or(36, |leaf| leaf.eax & 0xff),
-            kernel_release: read("/proc/sys/kernel/osrelease"),
-            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            kvm: match &answers.kvm.error {
+                Some(reason) => KvmAccess::Unusable { reason: reason.clone() },
+                None => KvmAccess::Usable { vm_types: answers.kvm.vm_types },
+            },
+            c_bit_position: cpu.c_bit_position,
+            physical_address_bits: cpu.physical_address_bits,
+            kernel_release: kernel.release.clone(),
+            boot_id: read("proc/sys/kernel/random/boot_id"),
+            memory: Memory::read(root),
+            devices: pci::read(root),
+            cpu,
+            kernel,
+            answers,
         }
     }
 
@@ -75,33 +130,33 @@ impl HostFacts {
                 self.kernel_release
             ));
         }
-        Ok(())
+        match self.answers.kvm.refused_types.get(&number) {
+            Some(error) => Err(format!("KVM offers {name} VMs but did not create one: {error}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The PCI function at `address`, where there is one.
+    pub fn device(&self, address: &str) -> Option<&PciFunction> {
+        self.devices.iter().find(|device| device.address == address)
     }
 }
 
-fn probe_kvm() -> KvmAccess {
-    // By mask and ioctl alone KVM may say yes where it cannot: a VM is created and thrown away.
-    let usable = Kvm::new().and_then(|kvm| {
-        kvm.create_vm()?;
-        Ok(u32::try_from(kvm.check_extension_raw(CAP_VM_TYPES)).unwrap_or(0))
-    });
-    match usable {
-        Ok(vm_types) => KvmAccess::Usable { vm_types },
-        Err(error) => KvmAccess::Unusable {
-            reason: match Errno::from_raw(error.errno()) {
-                Errno::ENOENT => "there is no /dev/kvm".to_owned(),
-                Errno::EACCES | Errno::EPERM => "no permission to open /dev/kvm".to_owned(),
-                _ => format!("/dev/kvm cannot create VMs: {}", io::Error::from_raw_os_error(error.errno())),
-            },
-        },
-    }
+/// A file's text without the white space around it; none where it cannot be read. Files of the kernel are small: what is
+/// longer than 1 MiB is cut.
+fn read_trimmed(path: &Path) -> Option<String> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).ok()?.take(1 << 20).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
-/// One leaf of CPUID, where the CPU has it.
-fn cpuid(leaf: u32) -> Option<core::arch::x86_64::CpuidResult> {
-    use core::arch::x86_64::__cpuid;
-    let highest = __cpuid(leaf & 0x8000_0000).eax;
-    (leaf <= highest).then(|| __cpuid(leaf))
+/// The names in a directory, sorted; none where it cannot be read.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
 }
 
 #[cfg(test)]
@@ -112,25 +167,34 @@ mod tests {
     fn facts_agree_with_what_the_kernel_says() {
         let facts = HostFacts::probe();
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
-        let sizes = format!("address sizes\t: {} bits physical", facts.physical_address_bits);
-        assert!(cpuinfo.contains(&sizes), "{sizes}");
+        let field = |key: &str| {
+            let line = cpuinfo.lines().find(|line| line.split(':').next().is_some_and(|name| name.trim() == key));
+            line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned()).unwrap()
+        };
+        let sizes = format!("{} bits physical", facts.physical_address_bits);
+        assert!(field("address sizes").starts_with(&sizes), "{sizes}");
+        assert_eq!(field("vendor_id"), facts.cpu.vendor);
+        assert_eq!(field("cpu family"), facts.cpu.family.to_string());
+        assert_eq!(field("model"), facts.cpu.model.to_string());
+        assert_eq!(field("stepping"), facts.cpu.stepping.to_string());
+        assert_eq!(field("microcode"), facts.cpu.microcode);
         assert_eq!(facts.boot_id.len(), 36);
         assert_eq!(matches!(facts.kvm, KvmAccess::Usable { .. }), facts.supports(Tee::None).is_ok());
+        // The calls of a host and its files can be kept and read again.
+        let json = serde_json::to_string(&facts.answers).unwrap();
+        assert_eq!(serde_json::from_str::<Answers>(&json).unwrap(), facts.answers);
     }
 
     #[test]
     fn a_tee_needs_its_bit() {
-        let facts = |vm_types| HostFacts {
-            kvm: KvmAccess::Usable { vm_types },
-            c_bit_position: 51,
-            physical_address_bits: 52,
-            kernel_release: "7.3.4".to_owned(),
-            boot_id: String::new(),
-        };
+        let facts = |vm_types| HostFacts { kvm: KvmAccess::Usable { vm_types }, ..HostFacts::default() };
         assert!(facts(0x11).supports(Tee::Snp).is_ok());
         assert!(facts(0x21).supports(Tee::Tdx).is_ok());
         assert!(facts(0x0f).supports(Tee::Snp).unwrap_err().contains("bit 4"));
         assert!(facts(0x1f).supports(Tee::Tdx).unwrap_err().contains("bit 5"));
         assert!(facts(0).supports(Tee::None).is_ok());
+        let mut refused = facts(0x11);
+        refused.answers.kvm.refused_types.insert(SNP_VM, "Invalid argument".to_owned());
+        assert!(refused.supports(Tee::Snp).unwrap_err().contains("did not create one"));
     }
 }

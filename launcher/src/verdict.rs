@@ -78,6 +78,7 @@ mod tests {
             physical_address_bits: 48,
             kernel_release: "6.18".to_owned(),
             boot_id: boot.to_owned(),
+            ..HostFacts::default()
         };
         let kernel = Sha256Digest::of(b"kernel");
         assert_eq!(verdicts.find(&facts("a"), &kernel), None);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use launcher::plan::Simulation;
 use launcher::screen::Screen;
 use launcher::simulation::SimulationReport;
-use launcher::{Directories, Image, Options, Progress, QemuProgram, Report, Request};
+use launcher::{Directories, Image, Options, Progress, Report, Request};
 use serde::Serialize;
 use serde_json::{Value, json};
 use spec::agent::{Identity, Measurements};
@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
     let image = Image::open(verb.image.as_deref().unwrap_or(&named))?;
     let store = inputs::open_store(arguments)?;
     // The tree is held for as long as QEMU runs, so that no `cache prune` takes it away.
-    let (_hold, program) = qemu(verb, &store)?;
+    let (_hold, program) = tree::qemu(&verb.qemu, &store)?;
     let expected = expected(&vm, &image)?;
     let options = options(verb, expected.as_ref())?;
     let pins = inputs::pins()?;
@@ -46,30 +46,6 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
     let screen = if printer.json() { None } else { Screen::new(&std::io::stdout()).ok() };
     let report = launcher::launch(&request, screen, &mut |progress| tell(progress, verb, printer))?;
     finish(&vm, &report, expected.as_ref(), verb, printer)
-}
-
-/// The QEMU to run, and what keeps it in the cache meanwhile.
-fn qemu(verb: &Launch, store: &store::Store) -> Result<(Option<image::UnpackedTree>, QemuProgram), Failure> {
-    if let Some(path) = &verb.qemu {
-        return Ok((None, QemuProgram::at(path)?));
-    }
-    let (recipe, lock) = match &verb.vmm {
-        Some(path) => {
-            let loaded = inputs::recipe(path)?;
-            let lock = inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?;
-            (loaded.recipe, lock)
-        }
-        None => inputs::pinned_vmm()?,
-    };
-    let missing = lock.lock.package.iter().any(|package| !store.has(&package.sha256));
-    let tree = tree::unpacked(&recipe, &lock, store).map_err(|failure| match failure.outcome {
-        Outcome::InputMismatch if missing => {
-            failure.with_hint("fetch the pinned QEMU with: bullion fetch --vmm, or name another with --qemu PATH")
-        }
-        _ => failure,
-    })?;
-    let program = QemuProgram::from_tree(&tree.root())?;
-    Ok((Some(tree), program))
 }
 
 fn options(verb: &Launch, expected: Option<&Expected>) -> Result<Options, Failure> {

@@ -21,6 +21,7 @@ pub(crate) fn server() -> HostFacts {
         physical_address_bits: 52,
         kernel_release: "7.3.4".to_owned(),
         boot_id: "boot".to_owned(),
+        ..HostFacts::default()
     }
 }
 
@@ -100,10 +101,14 @@ fn predicted(tee: &str, more: &str, register: &str) -> Situation {
 
 fn agrees(name: &str, found: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/launch/golden").join(format!("{name}.txt"));
+    agrees_at(&path, found);
+}
+
+pub(crate) fn agrees_at(path: &Path, found: &str) {
     if std::env::var_os("BULLION_BLESS").is_some() {
-        fs::write(&path, found).unwrap();
+        fs::write(path, found).unwrap();
     }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
+    let expected = fs::read_to_string(path).unwrap_or_default();
     assert!(found == expected, "{} differs.\n--- expected\n{expected}\n--- found\n{found}", path.display());
 }
 

@@ -6,6 +6,7 @@
 
 mod fixture;
 mod golden;
+mod hosts;
 mod oracle;
 mod process;
 mod qemu;

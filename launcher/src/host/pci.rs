@@ -1,0 +1,90 @@
+//! PCI functions as sysfs shows them: who they are, who drives them, and with whom they share an IOMMU group.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{names, read_trimmed};
+
+/// One function.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PciFunction {
+    /// `0000:c1:00.0`.
+    pub address: String,
+    /// Vendor and device number, `10de:2330`.
+    pub id: String,
+    /// The class code, 24 bits.
+    pub class: u32,
+    /// The driver it is bound to.
+    pub driver: Option<String>,
+    /// Its IOMMU group; none without an IOMMU.
+    pub group: Option<u32>,
+    /// The other functions of the group that are not bridges: whoever gets one of them gets all.
+    pub peers: Vec<String>,
+    /// The character device that iommufd knows it by, below `/dev/vfio/devices`.
+    pub cdev: Option<String>,
+    /// The NUMA node it is near.
+    pub numa_node: Option<u32>,
+    /// The sizes of its memory BARs of at least 1 GiB, in GiB.
+    pub large_bars_gib: Vec<u64>,
+    /// How the kernel can reset it; empty where it cannot.
+    pub reset_methods: String,
+}
+
+impl PciFunction {
+    /// Whether this is a bridge, which is never passed to a guest.
+    pub fn is_bridge(&self) -> bool {
+        self.class >> 16 == 0x06
+    }
+}
+
+/// All functions below `root`, by address.
+pub(super) fn read(root: &Path) -> Vec<PciFunction> {
+    let directory = root.join("sys/bus/pci/devices");
+    let mut functions: Vec<_> = names(&directory).into_iter().map(|name| function(&directory, name)).collect();
+    let mut groups: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for function in functions.iter().filter(|function| !function.is_bridge()) {
+        if let Some(group) = function.group {
+            groups.entry(group).or_default().push(function.address.clone());
+        }
+    }
+    for function in &mut functions {
+        let peers = function.group.and_then(|group| groups.get(&group)).into_iter().flatten();
+        function.peers = peers.filter(|peer| **peer != function.address).cloned().collect();
+    }
+    functions
+}
+
+fn function(directory: &Path, address: String) -> PciFunction {
+    let path = directory.join(&address);
+    let text = |name: &str| read_trimmed(&path.join(name)).unwrap_or_default();
+    let number = |name: &str| u32::from_str_radix(text(name).trim_start_matches("0x"), 16).unwrap_or(0);
+    let link = |name: &str| {
+        let target = std::fs::read_link(path.join(name)).ok()?;
+        Some(target.file_name()?.to_string_lossy().into_owned())
+    };
+    PciFunction {
+        id: format!("{:04x}:{:04x}", number("vendor"), number("device")),
+        class: number("class"),
+        driver: link("driver"),
+        group: link("iommu_group").and_then(|group| group.parse().ok()),
+        peers: Vec::new(),
+        cdev: names(&path.join("vfio-dev")).into_iter().next(),
+        numa_node: text("numa_node").parse().ok(),
+        large_bars_gib: large_bars(&text("resource")),
+        reset_methods: text("reset_method"),
+        address,
+    }
+}
+
+/// Sizes of memory BARs from `resource`: lines of start, end and flags, the first six of them BARs.
+fn large_bars(text: &str) -> Vec<u64> {
+    let size = |line: &str| {
+        let mut words = line.split_whitespace().map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+        let (start, end) = (words.next()??, words.next()??);
+        let gib = end.checked_sub(start)?.checked_add(1)? >> 30;
+        (gib > 0).then_some(gib)
+    };
+    text.lines().take(6).filter_map(size).collect()
+}
