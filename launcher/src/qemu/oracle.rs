@@ -88,6 +88,7 @@ fn command_line(shape: &Shape, sandbox: bool) -> Vec<String> {
         physical_address_bits: 0,
         kernel_release: String::new(),
         boot_id: String::new(),
+        ..HostFacts::default()
     };
     let line = CommandLine {
         name: "oracle",
