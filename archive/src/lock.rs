@@ -211,6 +211,9 @@ fn choose(recipe: &Recipe, universe: &Universe<'_>) -> Result<Vec<Package>, Lock
         for source in [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten() {
             add(resolve::pick(universe, &source.package)?, Use::Firmware)?;
         }
+        if let Some(uki) = &image.uki {
+            add(resolve::pick(universe, &uki.package)?, Use::Stub)?;
+        }
     }
     Ok(chosen.into_values().map(|(id, uses)| locked(universe, id, uses)).collect())
 }

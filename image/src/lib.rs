@@ -15,8 +15,10 @@ pub mod effects;
 pub mod erofs;
 pub mod initrd;
 pub mod kernel;
+mod little_endian;
 pub mod root_modules;
 pub mod tree;
+pub mod uki;
 pub mod unpack;
 pub mod verity;
 

@@ -16,6 +16,8 @@ pub enum Use {
     Kernel,
     /// Holds firmware.
     Firmware,
+    /// Holds the EFI stub of the unified kernel image.
+    Stub,
 }
 
 /// Whether a lock is what its recipe's owner committed.

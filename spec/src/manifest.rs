@@ -26,6 +26,8 @@ pub mod artifact {
     pub const ROOTFS: &str = "rootfs";
     /// The kernel command line, without a trailing newline.
     pub const COMMAND_LINE: &str = "cmdline";
+    /// The unified kernel image: kernel, initrd and command line in one PE file.
+    pub const UKI: &str = "uki.efi";
     /// Firmware for SEV-SNP.
     pub const FIRMWARE_SNP: &str = "firmware-snp.fd";
     /// Firmware for TDX.

@@ -55,6 +55,8 @@ pub struct RecipeFile {
     pub rootfs: Option<RootfsFile>,
     /// Firmware that the image ships with, by TEE (images only).
     pub firmware: Option<FirmwareFile>,
+    /// A unified kernel image, made beside the other artifacts (images only).
+    pub uki: Option<UkiRecipe>,
     /// The shapes whose measurements go into the manifest (images only).
     pub references: Option<References>,
     /// Programs of a tree that may be run, by name, with their path inside it (trees only).
@@ -220,6 +222,22 @@ pub struct FirmwareSource {
     pub derive: Option<Derivation>,
 }
 
+/// `[uki]`: kernel, initrd and command line in one PE file that firmware starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct UkiRecipe {
+    /// The package with the EFI stub that the sections are added to, such as `systemd-boot-efi`.
+    pub package: PackageRequest,
+    /// Absolute path of the stub inside the package.
+    #[serde(default = "systemd_stub")]
+    pub path: String,
+}
+
+fn systemd_stub() -> String {
+    "/usr/lib/systemd/boot/efi/linuxx64.efi.stub".to_owned()
+}
+
 /// How an image's firmware is made from a package's, always with the same result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -299,6 +317,9 @@ pub struct ImageRecipe {
     pub links: Vec<LinkEntry>,
     /// Firmware by TEE.
     pub firmware: FirmwareFile,
+    /// The unified kernel image, where one is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uki: Option<UkiRecipe>,
     /// Shapes measured by the builder.
     pub references: References,
 }
@@ -330,7 +351,7 @@ impl RecipeFile {
 
 impl Recipe {
     /// The digest that ties a lock to this recipe: SHA-256 of the canonical JSON of the parts that decide which packages
-    /// are locked (suites, packages, kernel, firmware). Changing a command line, a file or what is derived from a firmware
+    /// are locked (suites, packages, kernel, firmware, EFI stub). Changing a command line, a file or what is derived from a firmware
     /// needs no new lock.
     pub fn lock_digest(&self) -> Sha256Digest {
         #[derive(Serialize)]
@@ -342,6 +363,8 @@ impl Recipe {
             assume: &'a [String],
             kernel: Option<&'a PackageRequest>,
             firmware: Option<FirmwareFile>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            uki: Option<&'a PackageRequest>,
         }
         let as_packaged = |source: &FirmwareSource| FirmwareSource { derive: None, ..source.clone() };
         let part = Part {
@@ -355,6 +378,7 @@ impl Recipe {
                 snp: image.firmware.snp.as_ref().map(as_packaged),
                 tdx: image.firmware.tdx.as_ref().map(as_packaged),
             }),
+            uki: self.image.as_ref().and_then(|image| image.uki.as_ref()).map(|uki| &uki.package),
         };
         // The types above hold strings, small integers and booleans only, which always have a canonical form.
         Sha256Digest::of(&crate::canonical::to_canonical_bytes(&part).unwrap_or_default())

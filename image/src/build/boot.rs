@@ -6,13 +6,17 @@ use spec::recipe::ImageRecipe;
 use store::Store;
 
 use super::output::Output;
-use super::{BuildError, BuildRequest, initrd_cache, inputs};
+use super::{BuildError, BuildRequest, first_error, initrd_cache, inputs};
+use crate::content::Content;
 use crate::initrd;
 use crate::kernel::{self, Kernel, Wanted};
 
 pub(super) struct Boot {
     pub(super) vmlinuz: Artifact,
     pub(super) initrd: Artifact,
+    /// The same as bytes, for what is made of them.
+    pub(super) kernel_bytes: Content,
+    pub(super) initrd_bytes: Vec<u8>,
     pub(super) kernel_version: String,
 }
 
@@ -35,8 +39,9 @@ pub(super) fn make(
             let path = output.path(artifact::INITRD);
             let archive = initrd::archive(request.guest.bytes, kernel).map_err(BuildError::io("writing", &path))?;
             let compressed = initrd_cache::compress(&archive, store).map_err(BuildError::io("writing", &path))?;
-            output.write(artifact::INITRD, &compressed)
+            Ok((output.write(artifact::INITRD, &compressed)?, compressed))
         },
     );
-    Ok(Boot { vmlinuz: vmlinuz?, initrd: initrd?, kernel_version: kernel.version.clone() })
+    let (vmlinuz, (initrd, initrd_bytes)) = first_error(vmlinuz, initrd)?;
+    Ok(Boot { vmlinuz, initrd, kernel_bytes: kernel.vmlinuz.clone(), initrd_bytes, kernel_version: kernel.version.clone() })
 }

@@ -13,6 +13,7 @@ use crate::deb::DebError;
 use crate::erofs::ErofsError;
 use crate::kernel::KernelError;
 use crate::tree::{GlobError, MergeError, OverlayError};
+use crate::uki::UkiError;
 
 /// A build that failed. Nothing of it is left on disk.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +123,9 @@ pub enum BuildError {
     /// The root file system.
     #[error(transparent)]
     Erofs(#[from] ErofsError),
+    /// The unified kernel image.
+    #[error(transparent)]
+    Uki(#[from] UkiError),
     /// A firmware that the recipe wants without its keys, and that has no variable store to take them from.
     #[error("firmware {firmware} cannot be derived from")]
     Derive {
@@ -177,6 +181,7 @@ impl Diagnostic for BuildError {
             Self::Overlay(error) => error.outcome(),
             Self::Kernel(error) => error.outcome(),
             Self::Erofs(error) => error.outcome(),
+            Self::Uki(error) => error.outcome(),
             Self::ManifestContent(error) => error.outcome(),
             Self::OtherPackage { .. } => Outcome::InputMismatch,
             Self::Io { .. } | Self::Threads(_) => Outcome::HostCannot,
@@ -207,6 +212,7 @@ impl Diagnostic for BuildError {
             Self::Overlay(error) => error.hint(),
             Self::Kernel(error) => error.hint(),
             Self::Erofs(error) => error.hint(),
+            Self::Uki(error) => error.hint(),
             Self::OtherRecipe { .. } | Self::NotLocked { .. } => {
                 Some("the recipe has changed since it was locked: run `bullion lock`".to_owned())
             }

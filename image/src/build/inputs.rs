@@ -28,6 +28,7 @@ pub(super) fn one(lock: &Lock, wanted: Use, name: &str, store: &Store) -> Result
         Use::Tree => "the root file system",
         Use::Kernel => "the kernel",
         Use::Firmware => "firmware",
+        Use::Stub => "the EFI stub",
     };
     let missing = || BuildError::NotLocked { package: name.to_owned(), purpose };
     read(lock.packages_for(wanted).find(|package| package.name == name).ok_or_else(missing)?, store)

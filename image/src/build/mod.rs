@@ -19,8 +19,11 @@ use measure::uefi::VariableStore;
 use spec::Sha256Digest;
 use spec::lock::{Lock, Use};
 use spec::manifest::{self, Artifact, Class, GuestBinary, Manifest, ReferenceValues, artifact};
-use spec::recipe::{Derivation, FirmwareSource, ImageRecipe, Kind, Recipe};
+use spec::recipe::{Derivation, FirmwareSource, ImageRecipe, Kind, Recipe, UkiRecipe};
 use store::Store;
+
+use crate::content::Content;
+use crate::uki;
 
 pub use error::BuildError;
 pub(crate) use inputs::read as read_locked;
@@ -95,12 +98,16 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
     })?;
     let command_line = command_line(image, &root.verity)?;
     let mut artifacts = BTreeMap::from([
-        (artifact::KERNEL.to_owned(), boot.vmlinuz),
-        (artifact::INITRD.to_owned(), boot.initrd),
+        (artifact::KERNEL.to_owned(), boot.vmlinuz.clone()),
+        (artifact::INITRD.to_owned(), boot.initrd.clone()),
         (artifact::ROOTFS.to_owned(), root.artifact),
         (artifact::COMMAND_LINE.to_owned(), output.write(artifact::COMMAND_LINE, command_line.as_bytes())?),
     ]);
     artifacts.extend(firmware);
+    if let Some(recipe) = &image.uki {
+        let bytes = uki(request, recipe, store, &boot, root.os_release.as_ref(), &command_line)?;
+        artifacts.insert(artifact::UKI.to_owned(), output.write(artifact::UKI, &bytes)?);
+    }
     output.write(LOCK_FILE, request.lock_text.as_bytes())?;
     let manifest = Manifest {
         schema: 1,
@@ -178,6 +185,27 @@ fn command_line(image: &ImageRecipe, verity: &manifest::Verity) -> Result<String
         return Err(BuildError::CommandLine { length: line.len() });
     }
     Ok(line)
+}
+
+/// The unified kernel image: what the other artifacts of the kernel side are, around the stub that the recipe names.
+fn uki(
+    request: &BuildRequest<'_>,
+    recipe: &UkiRecipe,
+    store: &Store,
+    boot: &boot::Boot,
+    os_release: Option<&Content>,
+    command_line: &str,
+) -> Result<Vec<u8>, BuildError> {
+    let package = inputs::one(request.lock, Use::Stub, &recipe.package.name, store)?;
+    let parts = uki::Parts {
+        stub: inputs::file(&package, &recipe.path)?.bytes(),
+        os_release: os_release.map(Content::bytes),
+        command_line,
+        kernel_version: &boot.kernel_version,
+        kernel: boot.kernel_bytes.bytes(),
+        initrd: &boot.initrd_bytes,
+    };
+    Ok(uki::build(&parts)?)
 }
 
 /// Takes the firmware images out of their packages, and makes of them what the recipe says.

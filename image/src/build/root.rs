@@ -9,9 +9,10 @@ use store::Store;
 
 use super::output::Output;
 use super::{BuildError, BuildRequest, inputs};
+use crate::content::Content;
 use crate::deb::Package;
 use crate::kernel::Kernel;
-use crate::tree::{Glob, Tree};
+use crate::tree::{Glob, Kind, Tree};
 use crate::{effects, erofs, root_modules, verity};
 
 /// The package whose directories win: it owns the layout of a Debian system.
@@ -20,6 +21,8 @@ pub(crate) const FIRST: &str = "base-files";
 pub(super) struct Root {
     pub(super) artifact: Artifact,
     pub(super) verity: Verity,
+    /// The content of `os-release`, where there is one.
+    pub(super) os_release: Option<Content>,
 }
 
 /// The packages of the root file system, in the order in which they are merged.
@@ -37,6 +40,7 @@ pub(super) fn make(
     output: &Output,
 ) -> Result<Root, BuildError> {
     let tree = tree(request, image, packages, kernel)?;
+    let os_release = os_release(&tree);
     let uuid = uuid(&image.uuid)?;
     let salt = image.salt_bytes();
     let plan = erofs::Image::plan(&tree, uuid)?;
@@ -59,7 +63,15 @@ pub(super) fn make(
         salt: image.verity_salt.clone(),
         root_hash: hashes.root_hash,
     };
-    Ok(Root { artifact: file.finish()?, verity })
+    Ok(Root { artifact: file.finish()?, verity, os_release })
+}
+
+/// os-release(5): `/etc/os-release` is a link to the file of the vendor's tree.
+fn os_release(tree: &Tree) -> Option<Content> {
+    match &tree.get("usr/lib/os-release")?.kind {
+        Kind::File { content, .. } => Some(content.clone()),
+        _ => None,
+    }
 }
 
 /// The merged tree: packages and kernel modules, then effects, then what the recipe leaves out, then what it adds.

@@ -3,6 +3,7 @@
 
 use super::format::{BLOCK, DIRENT};
 use super::inode::{Data, Inode};
+use crate::little_endian::put;
 use crate::tree::Kind;
 
 /// A directory's entries and, once `lay_out` has run, its bytes.
@@ -81,7 +82,7 @@ pub(super) fn resolve(inode: &mut Inode<'_>, nids: &[u64]) {
     };
     for (entry, slot) in directory.entries.iter().zip(&directory.slots) {
         let nid = nids.get(entry.inode).copied().unwrap_or_default();
-        super::put(&mut directory.bytes, *slot, &nid.to_le_bytes());
+        put(&mut directory.bytes, *slot, &nid.to_le_bytes());
     }
 }
 

@@ -15,6 +15,7 @@ use std::io::{self, Write};
 pub use format::BLOCK;
 pub use read::{ErofsReadError, ReadNode, read};
 
+use crate::little_endian::put;
 use crate::tree::Tree;
 use inode::{Data, Inode};
 use place::Placed;
@@ -94,13 +95,6 @@ impl<'a> Image<'a> {
 }
 
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
-
-/// Copies `bytes` to `offset`; the layout has made room for them.
-fn put(into: &mut [u8], offset: usize, bytes: &[u8]) {
-    if let Some(room) = into.get_mut(offset..offset + bytes.len()) {
-        room.copy_from_slice(bytes);
-    }
-}
 
 impl Data<'_> {
     fn bytes(&self) -> &[u8] {

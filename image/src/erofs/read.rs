@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::format::{
     BLOCK, BLOCK_BITS, DIRENT, FLAT_INLINE, FLAT_PLAIN, MAGIC, S_IFCHR, S_IFDIR, S_IFMT, SLOT, SUPERBLOCK_OFFSET,
 };
+use crate::little_endian::{u16_at, u32_at};
 
 /// Bytes that are not an image of the writer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,12 +149,4 @@ fn entries_of(block: &[u8]) -> Option<Vec<(String, u64)>> {
         }
     }
     Some(found)
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }

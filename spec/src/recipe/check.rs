@@ -46,6 +46,7 @@ pub(super) fn no_image_parts(merged: &RecipeFile, origin: Origin<'_>) -> Result<
         ("kernel", merged.kernel.is_some()),
         ("rootfs", merged.rootfs.is_some()),
         ("firmware", merged.firmware.is_some()),
+        ("uki", merged.uki.is_some()),
         ("references", merged.references.is_some()),
     ] {
         if there {
@@ -111,6 +112,7 @@ fn packages(recipe: &Recipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
         .iter()
         .chain(recipe.image.iter().map(|image| &image.kernel))
         .chain(firmware.map(|source| &source.package))
+        .chain(recipe.image.iter().filter_map(|image| image.uki.as_ref()).map(|uki| &uki.package))
         .collect();
     for request in requests {
         if let Some(suite) = request.suite.as_deref().filter(|suite| !recipe.suites.contains_key(*suite)) {
@@ -133,9 +135,10 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
     }
     kernel(image, origin)?;
     entries(image, origin)?;
-    for source in [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten() {
-        if !is_clean_path(&source.path) {
-            return Err(origin.refuse(&source.path, not_a_path(&source.path)));
+    let firmware = [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten().map(|source| &source.path);
+    for path in firmware.chain(image.uki.as_ref().map(|uki| &uki.path)) {
+        if !is_clean_path(path) {
+            return Err(origin.refuse(path, not_a_path(path)));
         }
     }
     if let Some(vcpus) = image.references.vcpus.iter().find(|vcpus| !(1..=MAX_VCPUS).contains(*vcpus)) {

@@ -93,6 +93,7 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
         set(&mut firmware.snp, next.snp.as_ref());
         set(&mut firmware.tdx, next.tdx.as_ref());
     }
+    set(&mut into.uki, next.uki.as_ref());
     set(&mut into.references, next.references.as_ref());
     Ok(())
 }
@@ -154,6 +155,7 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
         directories: rootfs.directory,
         links: rootfs.link,
         firmware: merged.firmware.clone().unwrap_or_default(),
+        uki: merged.uki.clone(),
         references: merged.references.clone().unwrap_or_default(),
     })
 }
