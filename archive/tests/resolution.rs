@@ -224,6 +224,8 @@ fn kernels_old_and_new_are_found_through_their_metapackages() {
     let firmware = image("linux-image-one", "[firmware.snp]\npackage = \"ovmf-amdsev\"\npath = \"/x\"\n");
     assert_eq!(of(&firmware, Use::Firmware), ["ovmf-amdsev 1"]);
     assert_eq!(of(&firmware, Use::Tree), ["libc 2"]);
+    let uki = image("linux-image-one", "[uki]\npackage = \"ovmf-amdsev\"\n");
+    assert_eq!(of(&uki, Use::Stub), ["ovmf-amdsev 1"]);
     let both = firmware.replace("add = [", "add = [\"ovmf-amdsev\", ");
     let lock = archive.lock_recipe(&both).unwrap();
     let shared = lock.package.iter().find(|package| package.name == "ovmf-amdsev").unwrap();

@@ -43,5 +43,11 @@ pub(super) fn make(
         },
     );
     let (vmlinuz, (initrd, initrd_bytes)) = first_error(vmlinuz, initrd)?;
-    Ok(Boot { vmlinuz, initrd, kernel_bytes: kernel.vmlinuz.clone(), initrd_bytes, kernel_version: kernel.version.clone() })
+    Ok(Boot {
+        vmlinuz,
+        initrd,
+        kernel_bytes: kernel.vmlinuz.clone(),
+        initrd_bytes,
+        kernel_version: kernel.version.clone(),
+    })
 }

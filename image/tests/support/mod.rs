@@ -331,6 +331,11 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     path
 }
 
+/// A file beside the tools, such as the EFI stub that ukify is given.
+pub fn shared_file(name: &str) -> Option<PathBuf> {
+    tool(&format!("../share/{name}"))
+}
+
 /// Runs a tool that must succeed.
 pub fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();

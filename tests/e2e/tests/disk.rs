@@ -1,0 +1,99 @@
+//! What firmware boots by itself, judged by OVMF under emulation and by programs that Bullion did not write.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use e2e::{Bench, bench, judge, run, skipped};
+
+/// The image of `minimal-disk`, built once; `None` (and a word why) where `scripts/test` did not name the recipe.
+fn image(bench: &Bench) -> Option<PathBuf> {
+    static IMAGE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let Some(recipe) = std::env::var_os("BULLION_TEST_DISK_RECIPE") else {
+        skipped("BULLION_TEST_DISK_RECIPE is set by scripts/test only");
+        return None;
+    };
+    let directory = IMAGE.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("image");
+        bench.run(["build".as_ref(), recipe.as_os_str(), "-o".as_ref(), output.as_os_str()]).expect(0, &[]);
+        directory
+    });
+    Some(directory.path().join("image"))
+}
+
+/// Starts QEMU with OVMF and `words` under emulation, and gives what the guest wrote on its console up to its word that it
+/// is ready. Two minutes are enough on a busy machine.
+fn boot(scratch: &Path, words: &[String]) -> Option<String> {
+    let mut qemu = judge("qemu-system-x86_64")?;
+    let firmware = Path::new(&std::env::var_os("BULLION_TOOLS")?).join("../share/OVMF.fd");
+    if !firmware.exists() {
+        skipped("there is no OVMF.fd beside BULLION_TOOLS");
+        return None;
+    }
+    let console = scratch.join("console");
+    qemu.args([
+        "-machine",
+        "q35,accel=tcg",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        "512M",
+        "-nodefaults",
+        "-no-user-config",
+    ]);
+    qemu.args(["-display", "none", "-no-reboot", "-device", "virtio-serial-pci"]).arg("-bios").arg(&firmware);
+    qemu.arg("-serial").arg(format!("file:{}", console.display())).args(words);
+    let mut running = qemu.stdin(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let text = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
+        let ended = running.try_wait().unwrap();
+        if text.contains("bullion-guest: READY ") || ended.is_some() || Instant::now() > deadline {
+            let _ = running.kill();
+            running.wait().unwrap();
+            return Some(text);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[test]
+fn ovmf_starts_the_unified_kernel_image() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = image(&bench) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let root = format!("if=none,id=root,format=raw,readonly=on,file={}", image.join("rootfs").display());
+    let device = "virtio-blk-pci,drive=root,serial=bullion-root";
+    let kernel = image.join("uki.efi").display().to_string();
+    let Some(console) = boot(scratch.path(), &words(&["-kernel", &kernel, "-drive", &root, "-device", device])) else {
+        return;
+    };
+    assert!(console.contains("bullion-guest: READY "), "{console}");
+}
+
+#[test]
+fn the_unified_kernel_image_holds_the_other_artifacts() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = image(&bench) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    for (section, artifact) in [(".linux", "vmlinuz"), (".initrd", "initrd"), (".cmdline", "cmdline")] {
+        let Some(mut objcopy) = judge("objcopy") else { return };
+        let out = scratch.path().join("section");
+        objcopy.arg("-O").arg("binary").arg(format!("--only-section={section}")).arg(image.join("uki.efi")).arg(&out);
+        run(&mut objcopy).expect(0, &[]);
+        assert!(std::fs::read(&out).unwrap() == std::fs::read(image.join(artifact)).unwrap(), "{section}");
+    }
+    let manifest = std::fs::read(image.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let sha256 = spec::Sha256Digest::of(&std::fs::read(image.join("uki.efi")).unwrap()).to_string();
+    assert_eq!(manifest["artifacts"]["uki.efi"]["sha256"], sha256);
+}
