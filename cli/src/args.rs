@@ -12,7 +12,7 @@ use spec::Tee;
 
 pub(crate) use host::{Host, HostAction, HostCheck};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile};
-pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, Shapes};
+pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
 pub(crate) use publish::Keygen;
 
 /// Casts golden images for confidential VMs, weighs them before anyone launches them, and launches them.

@@ -27,7 +27,7 @@ pub(crate) fn unpacked(recipe: &Recipe, lock: &LoadedLock, store: &Store) -> Res
 /// Where the loader looks for libraries.
 pub(crate) fn library_path(root: &Path) -> OsString {
     let mut path = root.join("usr/lib/x86_64-linux-gnu").into_os_string();
-    for more in ["usr/lib/x86_64-linux-gnu/systemd", "usr/lib"] {
+    for more in ["usr/lib/x86_64-linux-gnu/systemd", "usr/lib/x86_64-linux-gnu/swtpm", "usr/lib"] {
         path.push(":");
         path.push(root.join(more));
     }

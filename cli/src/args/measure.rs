@@ -9,7 +9,8 @@ use super::{TeeWord, parse_sha256, parse_u32, parse_u64};
 const USAGE: &str = "\
 bullion measure [OPTIONS] <IMAGE_OR_VM>
        bullion measure snp --firmware <FILE> [OPTIONS]
-       bullion measure tdx --firmware <FILE> [OPTIONS]";
+       bullion measure tdx --firmware <FILE> [OPTIONS]
+       bullion measure tpm --firmware <FILE> --kernel <FILE> [OPTIONS]";
 
 const OF_FILES: &str = "\
 `measure snp` and `measure tdx` need no image: they take firmware, kernel and initrd as files or by hash.
@@ -77,6 +78,13 @@ pub(crate) enum MeasureFiles {
     /// MRTD depends on the firmware and on the order in which the VMM adds its pages, and on nothing else. RTMR0 to RTMR3 are
     /// not predicted here, and those of firmware built from edk2 >= 202505 nowhere: which events it measures is not known yet.
     Tdx(MeasureTdx),
+    /// PCR 0 to 15 of a boot with an emulated TPM: a test of the prediction, not reference values
+    ///
+    /// The SHA-384 bank, from the same events as RTMRs, without PCR 10, which belongs to the kernel's IMA at run time. A TPM that QEMU emulates belongs to the host, which can put anything into
+    /// it: these values show that predictions and firmware agree, and say nothing about a guest.
+    ///
+    /// Only for firmware whose pin is judged by an emulated log, and for Linux 6.9 and later.
+    Tpm(MeasureTpm),
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +135,31 @@ pub(crate) struct MeasureTdx {
     #[arg(long)]
     pub(crate) two_pass: bool,
     /// Print every section with what MRTD would be if nothing followed
+    #[arg(long)]
+    pub(crate) steps: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MeasureTpm {
+    /// The firmware's code, as QEMU's first pflash gets it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) firmware: PathBuf,
+    /// The variables that it starts with, as QEMU's second pflash gets them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) variables: PathBuf,
+    /// What QEMU gives the firmware: the files of fw_cfg, each at its name or at NAME/raw
+    #[arg(long, value_name = "DIR")]
+    pub(crate) fw_cfg: PathBuf,
+    /// The kernel, as QEMU's -kernel gets it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: PathBuf,
+    /// The initrd, as QEMU's -initrd gets it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The kernel command line, to the byte [default: empty]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) cmdline: Option<String>,
+    /// Print every event
     #[arg(long)]
     pub(crate) steps: bool,
 }

@@ -2,6 +2,7 @@
 
 mod snp;
 mod tdx;
+mod tpm;
 
 use std::path::Path;
 
@@ -32,6 +33,7 @@ pub(crate) fn run(verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
             return match files {
                 MeasureFiles::Snp(files) => snp::run(files, printer),
                 MeasureFiles::Tdx(files) => tdx::run(files, printer),
+                MeasureFiles::Tpm(files) => tpm::run(files, printer),
             };
         }
         _ => return Err(misplaced(shapes)),
@@ -60,7 +62,7 @@ pub(crate) fn run(verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
 /// A word or option before `snp` or `tdx`, where it would mean nothing.
 fn misplaced(shapes: &Shapes) -> Failure {
     let what = shapes.given().unwrap_or("an image");
-    Failure::new(Outcome::Usage, format!("{what} cannot stand before the words snp and tdx"))
+    Failure::new(Outcome::Usage, format!("{what} cannot stand before the words snp, tdx and tpm"))
         .with_hint("write options after that word, or name an image directory of that name as ./snp or ./tdx")
 }
 

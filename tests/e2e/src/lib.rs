@@ -4,6 +4,8 @@
 //! the tests say "skipped" and why.
 #![allow(clippy::print_stderr, clippy::unwrap_used, clippy::panic, reason = "test support: failing loudly is its job")]
 
+pub mod emulator;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

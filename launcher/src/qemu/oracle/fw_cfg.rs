@@ -18,8 +18,9 @@ const RSDP: &str = "etc/acpi/rsdp";
 const TABLES: &str = "etc/acpi/tables";
 /// Every q35 machine has them.
 pub(super) const ACPI: [&str; 3] = [LOADER, RSDP, TABLES];
-/// What firmware may measure besides, where a machine has it: boot order and menu, places of 64-bit BARs, SMBIOS.
-pub(super) const OPTIONAL: [&str; 8] = [
+/// What firmware may measure besides, where a machine has it: boot order and menu, places of 64-bit BARs, SMBIOS, the area
+/// for a TPM's log.
+pub(super) const OPTIONAL: [&str; 9] = [
     "bootorder",
     "etc/boot-menu-wait",
     "etc/extra-pci-roots",
@@ -27,6 +28,7 @@ pub(super) const OPTIONAL: [&str; 8] = [
     "etc/smbios/smbios-anchor",
     "etc/smbios/smbios-tables",
     "etc/system-states",
+    "etc/tpm/log",
     "opt/ovmf/X-PciMmio64Mb",
 ];
 
@@ -49,6 +51,18 @@ impl FwCfg {
     pub fn acpi(&self) -> Result<AcpiDigests, OracleError> {
         let file = |name| self.files.get(name).ok_or(OracleError::NoFile(name));
         Ok(AcpiDigests::of(file(LOADER)?, file(RSDP)?, file(TABLES)?))
+    }
+
+    /// What of it firmware measures.
+    pub fn measured(&self) -> measure::fw_cfg::FwCfg {
+        let mut measured = measure::fw_cfg::FwCfg::default();
+        for (name, content) in &self.files {
+            measured.insert(name, content.clone());
+        }
+        if let Some(boot_menu) = self.boot_menu {
+            measured.insert(measure::fw_cfg::FwCfg::BOOT_MENU, boot_menu.to_le_bytes().to_vec());
+        }
+        measured
     }
 
     /// The captured files in `directory`, each at its name or at `NAME/raw`, as Linux shows them in

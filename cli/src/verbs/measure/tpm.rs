@@ -1,0 +1,184 @@
+//! `bullion measure tpm`: the PCRs that an emulated boot leads to. A judge of the engine, never a reference value.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use launcher::qemu::oracle::FwCfg;
+use measure::Digest384;
+use measure::firmware::volumes;
+use measure::tdx::image::{Image, StubInputs, load_options};
+use measure::tdx::platform::{Common, FirmwareFacts};
+use measure::tdx::{Pcr, PredictedEvent};
+use measure::tpm::{self, FirmwareCode};
+use measure::uefi::VariableStore;
+use measure::{authenticode, linux};
+use serde::Serialize;
+use spec::pins::{EventJudge, Pins};
+use spec::{Outcome, Sha256Digest};
+
+use crate::args::MeasureTpm;
+use crate::failure::Failure;
+use crate::firmware::{FirmwareFile, FirmwareInput, facts};
+use crate::inputs;
+use crate::printer::Printer;
+use crate::weigh::unusable;
+
+/// No kernel or initrd that firmware can load is larger.
+const MAX_BYTES: u64 = 1 << 32;
+/// Firmware ends at 4 GiB, and unpacks into less memory than that.
+const MAX_UNPACKED: u64 = 256 << 20;
+/// What the kernel's integrity measurement puts into its PCR at run time is not predicted.
+const IMA_PCR: usize = 10;
+const NOTE: &str =
+    "an emulated TPM belongs to the host: these values test the prediction and are nobody's reference values";
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    note: &'static str,
+    inputs: Inputs<'a>,
+    #[serde(flatten)]
+    pcrs: std::collections::BTreeMap<String, String>,
+    steps: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct Inputs<'a> {
+    firmware: FirmwareInput<'a>,
+    profile: &'static str,
+    variables_sha256: Sha256Digest,
+    kernel_sha256: Sha256Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initrd_sha256: Option<Sha256Digest>,
+    cmdline: &'a str,
+}
+
+/// One event.
+#[derive(Serialize)]
+struct Step {
+    pcr: u8,
+    event_type: String,
+    name: String,
+    digest: String,
+}
+
+pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
+    let pins = inputs::pins()?;
+    let file = FirmwareFile::read(&verb.firmware)?;
+    let variables = FirmwareFile::read(&verb.variables)?;
+    let facts = known(&file, &pins)?;
+    let kernel = read(&verb.kernel)?;
+    let initrd = verb.initrd.as_deref().map(read).transpose()?;
+    let cmdline = verb.cmdline.as_deref().unwrap_or_default();
+    let store = VariableStore::parse(&variables.bytes).map_err(|error| unusable(&variables.path, &error))?;
+    let fw_cfg = FwCfg::import(&verb.fw_cfg)?.measured();
+    let common = Common::new(&facts, &store, &fw_cfg)
+        .map_err(|error| Failure::new(Outcome::Refused, format!("{}: {error}", file.path.display())))?;
+    let image = image(&facts, (&verb.kernel, &kernel), initrd.as_deref(), cmdline)?;
+    let events = tpm::events(&code(&file, &facts)?, &common, &image);
+    let pcrs = tpm::pcrs(&events).into_iter().enumerate();
+    let answer = Answer {
+        note: NOTE,
+        inputs: Inputs {
+            firmware: file.input(&pins),
+            profile: facts.profile.name,
+            variables_sha256: variables.sha256,
+            kernel_sha256: Sha256Digest::of(&kernel),
+            initrd_sha256: initrd.as_deref().map(Sha256Digest::of),
+            cmdline,
+        },
+        pcrs: pcrs
+            .filter(|(number, _)| *number != IMA_PCR)
+            .map(|(number, value)| (format!("pcr{number}"), value.to_string()))
+            .collect(),
+        steps: events.iter().map(step).collect(),
+    };
+    show(&answer, verb.steps, printer);
+    printer.value(&answer);
+    Ok(0)
+}
+
+/// What is known of the firmware, by its pin.
+fn known<'a>(file: &FirmwareFile, pins: &'a Pins) -> Result<FirmwareFacts<'a>, Failure> {
+    let refused = |reason: String| {
+        Failure::new(Outcome::Refused, format!("{}: {reason}", file.path.display()))
+            .with_hint("use Debian's OVMF_CODE_4M.fd of 2026.08")
+    };
+    let pin =
+        pins.find(&file.sha256).ok_or_else(|| refused("it is not pinned: its events are not known".to_owned()))?;
+    if !pin.events_judged_by.contains(&EventJudge::EmulatedLog) {
+        return Err(refused("no log that it wrote for a TPM was ever compared with a prediction".to_owned()));
+    }
+    facts(pin).map_err(|error| refused(error.to_string()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |error: std::io::Error| Failure::file("reading", path, &error);
+    let mut bytes = Vec::new();
+    let file = store::open_regular(path).map_err(unreadable)?;
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn image(
+    facts: &FirmwareFacts<'_>,
+    (path, kernel): (&Path, &[u8]),
+    initrd: Option<&[u8]>,
+    cmdline: &str,
+) -> Result<Image, Failure> {
+    let version = linux::version(kernel).map_err(|error| unusable(path, &error))?;
+    if linux::stub_measures(version) != Some(true) {
+        let message = format!("{}: what the stub of Linux {version} measures is not known", path.display());
+        return Err(Failure::new(Outcome::Refused, message).with_hint("use Linux 6.9 or later"));
+    }
+    let stub = StubInputs {
+        load_options: load_options(facts.profile, cmdline, initrd.is_some()),
+        initrd: initrd.map(Digest384::of),
+    };
+    let kernel = authenticode::sha384(kernel).map_err(|error| unusable(path, &error))?;
+    Ok(Image { profile: *facts.profile, kernel, stub: Some(stub) })
+}
+
+/// What PCR 0 covers: the firmware's volumes as it unpacks them.
+fn code<'a>(file: &FirmwareFile, facts: &FirmwareFacts<'a>) -> Result<FirmwareCode<'a>, Failure> {
+    let refused = |reason: String| Failure::new(Outcome::InputMismatch, format!("{}: {reason}", file.path.display()));
+    let packed = volumes::packed(&file.bytes).ok_or_else(|| refused("it has no packed volumes".to_owned()))?;
+    let decoder =
+        liblzma::stream::Stream::new_lzma_decoder(MAX_UNPACKED).map_err(|error| refused(error.to_string()))?;
+    let mut unpacked = Vec::new();
+    liblzma::read::XzDecoder::new_stream(packed, decoder)
+        .take(MAX_UNPACKED)
+        .read_to_end(&mut unpacked)
+        .map_err(|error| refused(format!("its packed volumes are damaged: {error}")))?;
+    let digests = volumes::digests(&unpacked).unwrap_or_default();
+    let [pei_volume, dxe_volume] = digests[..] else {
+        return Err(refused(format!("it has {} packed volumes, expected two", digests.len())));
+    };
+    let bios = facts.bios.ok_or_else(|| refused("its version text is not known".to_owned()))?;
+    Ok(FirmwareCode { version: bios.version, pei_volume, dxe_volume })
+}
+
+fn step(event: &PredictedEvent<Pcr>) -> Step {
+    Step {
+        pcr: event.register.0,
+        event_type: event.event_type.to_string(),
+        name: event.input.to_string(),
+        digest: event.digest.to_string(),
+    }
+}
+
+fn show(answer: &Answer<'_>, steps: bool, printer: &Printer) {
+    answer.inputs.firmware.lines().iter().for_each(|line| printer.line(line));
+    printer.line(format_args!("profile   {}", answer.inputs.profile));
+    if steps {
+        for step in &answer.steps {
+            printer
+                .line(format_args!("  PCR {:<2}  {:<34}  {}  {}", step.pcr, step.event_type, step.digest, step.name));
+        }
+    }
+    for number in 0..16 {
+        if let Some(value) = answer.pcrs.get(&format!("pcr{number}")) {
+            printer.line(format_args!("tpm  PCR {number:<2}  {value}"));
+        }
+    }
+    printer.line(format_args!("{NOTE}"));
+}

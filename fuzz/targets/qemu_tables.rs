@@ -1,0 +1,21 @@
+//! Tables that QEMU gives to firmware, and the packed part of firmware images.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use measure::firmware::volumes;
+use measure::fw_cfg::FwCfg;
+use measure::smbios::{BiosInformation, completed, filtered};
+
+fuzz_target!(|bytes: &[u8]| {
+    let bios = BiosInformation { vendor: "vendor", version: "version", release_date: "date" };
+    if let Ok(table) = completed(bytes, &bios) {
+        // What firmware adds is never what makes a table unreadable.
+        assert!(filtered(&table).is_ok() || filtered(bytes).is_err());
+    }
+    let mut fw_cfg = FwCfg::default();
+    for name in FwCfg::NAMES {
+        fw_cfg.insert(name, bytes.to_vec());
+    }
+    let _ = (fw_cfg.acpi(), fw_cfg.settings());
+    let _ = (volumes::packed(bytes), volumes::digests(bytes));
+});

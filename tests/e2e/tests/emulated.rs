@@ -1,0 +1,172 @@
+//! Predictions beside logs that firmware wrote: a real OVMF measures a real boot into a TPM, and neither is ours.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::path::Path;
+
+use e2e::emulator::{Firmware, Stopped, Trees};
+use e2e::{Bench, bench};
+use measure::eventlog::{AlgorithmId, EventLog, EventType};
+use measure::smbios::{self, BiosInformation};
+use measure::tdx::Profile;
+use measure::uefi::load_option::firmware_application;
+use measure::uefi::{SecureBootVariables, VariableStore};
+use serde_json::Value;
+use spec::pins::Pins;
+
+/// The last event of firmware.
+const BOOTED: &[u8] = b"Exit Boot Services Returned with Success";
+
+/// The complete log in memory: what Linux copies before it leaves firmware is shorter.
+fn log(memory: &[u8]) -> Option<EventLog<'_>> {
+    const SIGNATURE: &[u8] = b"Spec ID Event03\0";
+    // The signature is in the event data, 32 bytes into the log.
+    let starts = memchr(memory, SIGNATURE).filter_map(|position| position.checked_sub(32));
+    let logs = starts.filter_map(|start| Some(EventLog::parse_lenient(memory.get(start..)?).ok()?.0));
+    let is_complete = |log: &EventLog<'_>| log.events.iter().any(|event| event.data == BOOTED);
+    logs.filter(is_complete).map(until_booted).next()
+}
+
+/// Without what follows the log in memory, or the kernel adds to it.
+fn until_booted(mut log: EventLog<'_>) -> EventLog<'_> {
+    let last = log.events.iter().position(|event| event.data == BOOTED).unwrap();
+    log.events.truncate(last + 1);
+    log
+}
+
+fn memchr<'a>(memory: &'a [u8], pattern: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let first = pattern[0];
+    let candidates = memory.iter().enumerate().filter(move |(_, byte)| **byte == first);
+    candidates.map(|(position, _)| position).filter(move |position| memory[*position..].starts_with(pattern))
+}
+
+struct Files<'a> {
+    code: &'a Path,
+    variables: &'a Path,
+    kernel: &'a Path,
+    initrd: Option<&'a Path>,
+    cmdline: &'a str,
+}
+
+/// What `bullion measure tpm` says, from inputs alone.
+fn prediction(bench: &Bench, files: &Files<'_>, stopped: &Stopped) -> Value {
+    let path = |path: &Path| path.display().to_string();
+    let mut words = vec!["measure", "tpm", "--json", "--firmware"].into_iter().map(str::to_owned).collect::<Vec<_>>();
+    words.extend([path(files.code), "--variables".to_owned(), path(files.variables)]);
+    words.extend(["--fw-cfg".to_owned(), path(&stopped.fw_cfg), "--kernel".to_owned(), path(files.kernel)]);
+    words.extend(["--cmdline".to_owned(), files.cmdline.to_owned()]);
+    if let Some(initrd) = files.initrd {
+        words.extend(["--initrd".to_owned(), path(initrd)]);
+    }
+    bench.run(words).expect(0, &[]).json()
+}
+
+/// The log replays to what the TPM holds, and is what was predicted, event by event.
+#[track_caller]
+fn assert_as_predicted(stopped: &Stopped, prediction: &Value) {
+    let log = log(&stopped.memory).unwrap();
+    for (number, value) in log.replay_pcrs(AlgorithmId::SHA384).unwrap() {
+        let value = measure::digest::encode_hex(&value);
+        assert_eq!(stopped.pcrs[&number], value, "the log does not replay to PCR {number}");
+        assert_eq!(prediction[format!("pcr{number}")], value, "PCR {number}");
+    }
+    let logged = log.events.iter().filter(|event| event.event_type != EventType::EV_NO_ACTION);
+    let logged = logged.map(|event| format!("PCR {} {} {}", event.index, event.event_type, event.sha384().unwrap()));
+    let predicted = prediction["steps"].as_array().unwrap().iter().map(|step| {
+        let text = |key: &str| step[key].as_str().unwrap().to_owned();
+        format!("PCR {} {} {}", step["pcr"], text("event_type"), text("digest"))
+    });
+    assert_eq!(predicted.collect::<Vec<_>>(), logged.collect::<Vec<_>>());
+    for number in (0..16).filter(|number| *number != 10) {
+        assert_eq!(prediction[format!("pcr{number}")], stopped.pcrs[&number], "PCR {number}");
+    }
+}
+
+/// QEMU's words for a direct boot of the minimal image, and its command line.
+fn direct_words(image: &Path) -> (Vec<String>, String) {
+    let cmdline = std::fs::read_to_string(image.join("cmdline")).unwrap();
+    let path = |name: &str| image.join(name).display().to_string();
+    let words =
+        ["-kernel".into(), path("vmlinuz"), "-initrd".into(), path("initrd"), "-append".into(), cmdline.clone()];
+    (words.to_vec(), cmdline)
+}
+
+#[test]
+fn a_direct_boot_is_measured_as_predicted() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let (words, cmdline) = direct_words(bench.image());
+    let (code, variables) = (trees.ovmf("OVMF_CODE_4M.fd"), trees.ovmf("OVMF_VARS_4M.fd"));
+    let (kernel, initrd) = (bench.image().join("vmlinuz"), bench.image().join("initrd"));
+    let stopped = trees.boot(Firmware::Split(&code, &variables), &words, |memory| log(memory).is_some());
+    let files = Files { code: &code, variables: &variables, kernel: &kernel, initrd: Some(&initrd), cmdline: &cmdline };
+    assert_as_predicted(&stopped, &prediction(&bench, &files, &stopped));
+}
+
+/// Firmware with Secure Boot and no keys, as the TDX default is: its PCR 7. Its PCR 0 covers a volume that it has written to.
+#[test]
+fn variables_without_keys_are_measured_as_predicted() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let (words, _) = direct_words(bench.image());
+    let (code, variables) = (trees.ovmf("OVMF_CODE_4M.secboot.fd"), trees.ovmf("OVMF_VARS_4M.fd"));
+    let stopped = trees.boot(Firmware::Split(&code, &variables), &words, |memory| log(memory).is_some());
+    let log = log(&stopped.memory).unwrap();
+    for (number, value) in log.replay_pcrs(AlgorithmId::SHA384).unwrap() {
+        assert_eq!(stopped.pcrs[&number], measure::digest::encode_hex(&value), "PCR {number}");
+    }
+    let store = std::fs::read(&variables).unwrap();
+    let mut predicted: Vec<_> = SecureBootVariables::of_store(&VariableStore::parse(&store).unwrap()).events();
+    predicted.push(("separator", measure::Digest384::of(&[0; 4])));
+    let logged = log.events.iter().filter(|event| event.index == 7).map(|event| event.sha384().unwrap());
+    assert_eq!(predicted.into_iter().map(|(_, digest)| digest).collect::<Vec<_>>(), logged.collect::<Vec<_>>());
+}
+
+/// The default TDX firmware without a TEE measures nothing; what it would measure is what it leaves in memory.
+#[test]
+fn the_default_tdx_firmware_makes_what_is_predicted_for_it() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let firmware = bench.image().join("firmware-tdx.fd");
+    let pins = Pins::parse("pins.toml", include_str!("../../../firmware/pins.toml")).unwrap();
+    let Some(pin) = pins.find(&spec::Sha256Digest::of(&std::fs::read(&firmware).unwrap())) else {
+        return e2e::skipped("the TDX firmware of the image is not pinned");
+    };
+    let profile = Profile::of_build(&pin.edk2, &format!("{:?}", pin.platform)).unwrap();
+    let order: Vec<u8> = (0_u16..).zip(profile.boot_entries).flat_map(|(number, _)| number.to_le_bytes()).collect();
+    let entries = profile.boot_entries.iter().map(firmware_application).zip(["Boot0000", "Boot0001"]);
+    let mut expected: Vec<_> = entries.map(|(value, name)| (name, value)).collect();
+    expected.extend([("BootOrder", order), ("SecureBoot", vec![0])]);
+    let (words, _) = direct_words(bench.image());
+    // The kernel runs: the console is the first thing that it unpacks itself for.
+    let stopped = trees.boot(Firmware::Whole(&firmware), &words, |memory| {
+        expected.iter().all(|(name, _)| variable(memory, name).is_some()) && smbios_table(memory).is_some()
+    });
+    for (name, value) in &expected {
+        assert_eq!(variable(&stopped.memory, name).as_ref(), Some(value), "{name}");
+    }
+    assert_eq!(variable(&stopped.memory, "Boot0001").is_some(), profile.boot_entries.len() > 1);
+    let bios = pin.bios.as_ref().unwrap();
+    let bios = BiosInformation { vendor: &bios.vendor, version: &bios.version, release_date: &bios.release_date };
+    let qemu = std::fs::read(stopped.fw_cfg.join("etc/smbios/smbios-tables")).unwrap();
+    assert_eq!(smbios_table(&stopped.memory), smbios::completed(&qemu, &bios).ok());
+}
+
+/// The value of a variable in a store of firmware (edk2 `VariableFormat.h`, AUTHENTICATED_VARIABLE_HEADER).
+fn variable(memory: &[u8], name: &str) -> Option<Vec<u8>> {
+    const HEADER: usize = 60;
+    let name: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let number = |at: usize| Some(u32::from_le_bytes(memory.get(at..at + 4)?.try_into().ok()?) as usize);
+    memchr(memory, &name).filter_map(|position| position.checked_sub(HEADER)).find_map(|start| {
+        // Start mark, and the state of a variable that is not deleted.
+        let is_set = memory[start..].starts_with(&[0xaa, 0x55, 0x3f]) && number(start + 36)? == name.len();
+        let value = start + HEADER + name.len();
+        memory.get(value..value + number(start + 40)?).filter(|_| is_set).map(<[u8]>::to_vec)
+    })
+}
+
+/// The table that the SMBIOS 2 entry point in memory leads to.
+fn smbios_table(memory: &[u8]) -> Option<Vec<u8>> {
+    memchr(memory, b"_SM_").find_map(|at| {
+        let entry = memory.get(at..at + 31).filter(|entry| &entry[16..21] == b"_DMI_")?;
+        let length = usize::from(u16::from_le_bytes(entry[22..24].try_into().ok()?));
+        let address = u32::from_le_bytes(entry[24..28].try_into().ok()?) as usize;
+        memory.get(address..address + length).filter(|table| !table.is_empty()).map(<[u8]>::to_vec)
+    })
+}
