@@ -11,8 +11,10 @@ mod child;
 mod console;
 pub mod ending;
 pub mod firmware;
+pub mod gpu;
 pub mod host;
 pub mod launch;
+
 mod life;
 mod lines;
 pub mod plan;

@@ -12,6 +12,7 @@ pub mod digest;
 pub mod guest_config;
 pub mod lock;
 pub mod manifest;
+mod pci;
 pub mod pins;
 pub mod recipe;
 #[cfg(feature = "schema")]
@@ -23,5 +24,6 @@ pub mod vm;
 
 pub use diagnostic::{Diagnostic, Outcome};
 pub use digest::{Sha256Digest, Sha384Digest};
+pub use pci::PciAddress;
 pub use tee::Tee;
 pub use text::SyntaxError;

@@ -1,0 +1,112 @@
+//! Models behind the launcher's trait, on a bus, with a plug that can be pulled.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use launcher::gpu::access::{AccessError, Function, ResetKind};
+use spec::PciAddress;
+
+use crate::model::{Model, Reset};
+
+/// A model and where it sits.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Where it is.
+    pub address: PciAddress,
+    /// The device.
+    pub model: Rc<RefCell<Model>>,
+    /// Functions behind the same bridge.
+    pub peers: Vec<PciAddress>,
+    /// How many more writes and resets the program lives to make; shared by all slots of a bench.
+    pub fuse: Fuse,
+}
+
+/// How many more changes a program makes before it is killed; none is counted where it is not lit.
+#[derive(Clone, Debug, Default)]
+pub struct Fuse(Rc<Cell<Option<u32>>>);
+
+impl Fuse {
+    /// Kills the program before its change number `changes`.
+    pub fn light(&self, changes: u32) {
+        self.0.set(Some(changes));
+    }
+
+    /// Lets it live.
+    pub fn put_out(&self) {
+        self.0.set(None);
+    }
+
+    /// Whether the program is dead.
+    pub fn is_blown(&self) -> bool {
+        self.0.get() == Some(0)
+    }
+
+    fn burn(&self) -> bool {
+        if let Some(left) = self.0.get().filter(|left| *left > 0) {
+            self.0.set(Some(left - 1));
+        }
+        self.is_blown()
+    }
+}
+
+impl Slot {
+    fn check_alive(&self, burnt: bool) -> Result<(), AccessError> {
+        if !burnt {
+            return Ok(());
+        }
+        let action = "the program was killed".to_owned();
+        Err(AccessError { address: self.address, action, source: io::ErrorKind::Interrupted.into() })
+    }
+}
+
+impl Function for Slot {
+    fn address(&self) -> PciAddress {
+        self.address
+    }
+
+    fn read32(&mut self, offset: u32) -> Result<u32, AccessError> {
+        self.check_alive(self.fuse.is_blown())?;
+        Ok(self.model.borrow_mut().bar0_read(offset))
+    }
+
+    fn write32(&mut self, offset: u32, value: u32) -> Result<(), AccessError> {
+        self.check_alive(self.fuse.burn())?;
+        self.model.borrow_mut().bar0_write(offset, value);
+        Ok(())
+    }
+
+    fn config_read32(&mut self, offset: u16) -> Result<u32, AccessError> {
+        self.check_alive(self.fuse.is_blown())?;
+        Ok(self.model.borrow().config_read(offset))
+    }
+
+    fn pin_power(&mut self) -> Result<(), AccessError> {
+        self.check_alive(self.fuse.is_blown())?;
+        self.model.borrow_mut().pin_power();
+        Ok(())
+    }
+
+    fn reset(&mut self, kind: ResetKind) -> Result<(), AccessError> {
+        self.check_alive(self.fuse.burn())?;
+        self.model.borrow_mut().reset(match kind {
+            ResetKind::Function => Reset::Function,
+            ResetKind::Bus => Reset::Bus,
+            ResetKind::Reenumerate => Reset::Reenumerate,
+        });
+        Ok(())
+    }
+
+    fn bus_peers(&self) -> Vec<PciAddress> {
+        self.peers.clone()
+    }
+
+    fn now(&self) -> Duration {
+        self.model.borrow().now()
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        self.model.borrow_mut().advance(time);
+    }
+}

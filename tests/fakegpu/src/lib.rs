@@ -1,0 +1,9 @@
+//! A device that behaves like an H100, H200, NVSwitch or B200 as far as its confidential mode goes.
+//!
+//! `model` is the device: registers, security processor, knobs, power, resets, a clock, and every fault that operators
+//! have reported. It knows nothing of the launcher. `bench` puts it behind the launcher's trait, on a bus with others,
+//! and can pull the plug at any write.
+
+pub mod bench;
+pub mod fault;
+pub mod model;

@@ -1,0 +1,319 @@
+//! The device. Its clock is its own: time passes when it is told so.
+
+mod emem;
+mod fsp;
+mod mnoc;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::fault::Fault;
+use emem::Emem;
+use mnoc::Mnoc;
+
+/// Which chip it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chip {
+    /// H100 or H200.
+    Gh100,
+    /// The NVSwitch of HGX H100 and H200.
+    Ls10,
+    /// B200.
+    Gb100,
+}
+
+/// How it can be reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// Function-level reset.
+    Function,
+    /// Secondary-bus reset.
+    Bus,
+    /// Bus reset, removed, and found again.
+    Reenumerate,
+}
+
+/// How long the firmware boots after a reset.
+const BOOT_TIME: Duration = Duration::from_millis(900);
+/// How long the security processor takes to answer.
+const FSP_TIME: Duration = Duration::from_micros(400);
+
+/// The device.
+#[derive(Debug)]
+pub struct Model {
+    chip: Chip,
+    device_id: u16,
+    clock: Duration,
+    booted_at: Duration,
+    awake: bool,
+    power_pinned: bool,
+    session: bool,
+    /// The confidential-mode bits that are active: as in the mode register.
+    active: u32,
+    /// What the security processor keeps, by knob number.
+    pub knobs: BTreeMap<u8, u16>,
+    /// What is wrong.
+    pub faults: BTreeSet<FaultKey>,
+    /// Every reset since it was made.
+    pub resets: Vec<Reset>,
+    /// Combinations of knobs that must never be, and were.
+    pub violations: Vec<String>,
+    emem: Emem,
+    mnoc: Mnoc,
+}
+
+/// A fault, ordered so that a set of them can be printed and compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultKey(pub Fault);
+
+impl Ord for FaultKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        format!("{:?}", self.0).cmp(&format!("{:?}", other.0))
+    }
+}
+
+impl PartialOrd for FaultKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Model {
+    /// A device that was just powered on and has booted, in mode `off`.
+    pub fn new(chip: Chip, device_id: u16) -> Self {
+        let mut knobs: BTreeMap<u8, u16> = match chip {
+            Chip::Gh100 => [2, 4, 6, 8, 10, 34, 36, 45, 47].map(|knob| (knob, 0)).into(),
+            Chip::Ls10 => [2, 4, 34, 36, 45].map(|knob| (knob, 0)).into(),
+            Chip::Gb100 => [2, 4, 6, 8, 36].map(|knob| (knob, 0)).into(),
+        };
+        let gates: Vec<u8> =
+            knobs.keys().filter(|knob| [6, 8, 10, 45, 47].contains(*knob)).map(|knob| knob - 1).collect();
+        knobs.extend(gates.into_iter().map(|gate| (gate, 1)));
+        Self {
+            chip,
+            device_id,
+            clock: BOOT_TIME,
+            booted_at: BOOT_TIME,
+            awake: true,
+            power_pinned: false,
+            session: false,
+            active: 0,
+            knobs,
+            faults: BTreeSet::new(),
+            resets: Vec::new(),
+            violations: Vec::new(),
+            emem: Emem::default(),
+            mnoc: Mnoc::default(),
+        }
+    }
+
+    /// Which chip it is.
+    pub fn chip(&self) -> Chip {
+        self.chip
+    }
+
+    /// PCI device number.
+    pub fn device_id(&self) -> u16 {
+        self.device_id
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, time: Duration) {
+        self.clock += time;
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Duration {
+        self.clock
+    }
+
+    /// The confidential-mode bits that are active.
+    pub fn active(&self) -> u32 {
+        self.active
+    }
+
+    /// Sets the active bits, as an interrupted tool may have left them.
+    pub fn set_active(&mut self, bits: u32) {
+        self.active = bits;
+    }
+
+    /// Whether a secure session is open that a new driver cannot take over.
+    pub fn has_session(&self) -> bool {
+        self.session
+    }
+
+    /// A guest's driver opens its session; killing the VM leaves it.
+    pub fn open_session(&mut self) {
+        self.session = true;
+    }
+
+    /// Leaves a request without an answer behind, as a killed tool does.
+    pub fn leave_stale_request(&mut self) {
+        self.emem.leave_stale_request();
+    }
+
+    /// Puts it to sleep, as the kernel does with idle devices that are not pinned.
+    pub fn idle(&mut self) {
+        if !self.power_pinned {
+            self.awake = false;
+        }
+    }
+
+    /// Whether the kernel may put it to sleep.
+    pub fn is_power_pinned(&self) -> bool {
+        self.power_pinned
+    }
+
+    /// The kernel is told to keep it awake.
+    pub fn pin_power(&mut self) {
+        self.power_pinned = true;
+        self.awake |= !self.has(Fault::StuckAsleep);
+    }
+
+    /// Whether it has a fault.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&FaultKey(fault))
+    }
+
+    /// Adds a fault.
+    pub fn break_with(&mut self, fault: Fault) {
+        if let Fault::Forbidden(knob) = fault {
+            self.knobs.insert(knob - 1, 0);
+        }
+        if fault == Fault::StuckAsleep {
+            self.awake = false;
+        }
+        self.faults.insert(FaultKey(fault));
+    }
+
+    /// Takes all faults away.
+    pub fn mend(&mut self) {
+        for key in std::mem::take(&mut self.faults) {
+            if let Fault::Forbidden(knob) = key.0 {
+                self.knobs.insert(knob - 1, 1);
+            }
+        }
+        self.awake = true;
+    }
+
+    fn mend_one(&mut self, faults: &[Fault]) {
+        for fault in faults {
+            self.faults.remove(&FaultKey(*fault));
+        }
+    }
+
+    /// Resets it.
+    pub fn reset(&mut self, kind: Reset) {
+        self.resets.push(kind);
+        if kind == Reset::Reenumerate {
+            self.mend_one(&[Fault::StuckAsleep]);
+            self.awake = true;
+        }
+        if !self.awake {
+            return;
+        }
+        self.mend_one(&[Fault::SilentFsp]);
+        if kind != Reset::Function {
+            self.session = false;
+            self.mend_one(&[Fault::BarClosed, Fault::ErrorValues, Fault::SecurityFault]);
+        }
+        let keeps =
+            self.has(Fault::EveryResetKeepsMode) || self.has(Fault::FunctionResetKeepsMode) && kind == Reset::Function;
+        if !keeps {
+            self.active = self.pending();
+        }
+        if self.has(Fault::ResetArmsPowerManagement) || kind == Reset::Reenumerate {
+            self.power_pinned = false;
+        }
+        self.booted_at = self.clock + BOOT_TIME;
+        self.emem = Emem::default();
+        self.mnoc = Mnoc::default();
+    }
+
+    /// The mode bits that the knobs ask for.
+    fn pending(&self) -> u32 {
+        let is_set = |knob: u8| u32::from(self.knobs.get(&knob).is_some_and(|value| *value != 0));
+        match self.chip {
+            Chip::Ls10 => is_set(45),
+            Chip::Gh100 if is_set(45) == 1 => 0x20,
+            Chip::Gh100 | Chip::Gb100 => is_set(8) | is_set(6) << 1,
+        }
+    }
+
+    /// Configuration space.
+    pub fn config_read(&self, offset: u16) -> u32 {
+        match (self.awake, offset) {
+            (false, _) => u32::MAX,
+            (true, 0) => u32::from(self.device_id) << 16 | 0x10de,
+            (true, _) => 0,
+        }
+    }
+
+    /// A read of BAR 0.
+    pub fn bar0_read(&mut self, offset: u32) -> u32 {
+        if !self.awake || self.has(Fault::BarClosed) {
+            return u32::MAX;
+        }
+        if self.has(Fault::SecurityFault) {
+            return if offset == 0 { 0xbad0_0200 } else { 0xbadf_5108 };
+        }
+        if self.has(Fault::ErrorValues) {
+            return 0xbadf_5108;
+        }
+        if let Some(value) = self.emem_read(offset).or_else(|| self.mnoc_read(offset)) {
+            return value;
+        }
+        let recovery = self.has(Fault::Recovery);
+        match (self.chip, offset) {
+            (Chip::Gh100, 0) => {
+                if recovery {
+                    0
+                } else {
+                    0x1800_00a1
+                }
+            }
+            (Chip::Ls10, 0) => 0x0070_00a1,
+            (Chip::Gb100, 0) => 0x1a00_00a1,
+            (Chip::Gh100, 0x2_0120) | (Chip::Ls10, 0x6_6120) => u32::from(recovery) << 30,
+            (Chip::Gb100, 0x8a_a128) => {
+                if recovery {
+                    2
+                } else {
+                    1
+                }
+            }
+            (Chip::Gh100 | Chip::Gb100, 0x20_00bc) | (Chip::Ls10, 0x6_60bc) => {
+                let booted = self.clock >= self.booted_at && !self.has(Fault::NeverBoots) && !recovery;
+                if booted { 0xff } else { 0x11 }
+            }
+            // Bits that are not the mode's are set too: a reader that does not mask them is wrong.
+            (Chip::Gh100, 0x11_82cc) => self.active | 0x100,
+            (Chip::Gb100, 0x590) => self.active | 0x40,
+            (Chip::Ls10, 0x2_8c50) => self.active | 0x10,
+            (_, 0x82_0344) => u32::from(self.device_id) << 8 | 0x17,
+            (_, 0x82_0348) => 0x4800_0000,
+            _ => 0,
+        }
+    }
+
+    /// A write to BAR 0.
+    pub fn bar0_write(&mut self, offset: u32, value: u32) {
+        if !self.awake || self.has(Fault::BarClosed) {
+            return;
+        }
+        if !self.emem_write(offset, value) {
+            self.mnoc_write(offset, value);
+        }
+    }
+
+    fn note_violations(&mut self) {
+        let value = |knob: u8| self.knobs.get(&knob).copied().unwrap_or(0);
+        let (devtools, confidential, protected) = (value(6), value(8), value(45));
+        if devtools != 0 && confidential == 0 {
+            self.violations.push("CCD without CCM".to_owned());
+        }
+        if protected != 0 && confidential != 0 {
+            self.violations.push("PPCIE with CCM".to_owned());
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Whatever happens to a node, and wherever the program dies: the next run on a mended node ends in the wanted mode, and
+//! a run on a broken one ends in time with a named reason.
+
+mod node;
+
+use std::time::Duration;
+
+use fakegpu::fault::Fault;
+use fakegpu::model::Chip;
+use launcher::gpu::mode::Mode;
+use node::{B200, H100, NVSWITCH, Node};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Event {
+    Set(Mode),
+    SetAndDie(Mode, u32),
+    Break(usize, Fault),
+    Mend(usize),
+    Idle(usize),
+    KillGuest(usize),
+    StaleRequest(usize),
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Off), Just(Mode::On), Just(Mode::Devtools), Just(Mode::Ppcie)]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        Just(Fault::NeverBoots),
+        Just(Fault::BarClosed),
+        Just(Fault::ErrorValues),
+        Just(Fault::SecurityFault),
+        Just(Fault::Recovery),
+        Just(Fault::SilentFsp),
+        Just(Fault::RefusedReads(0x202)),
+        Just(Fault::OldFirmware),
+        Just(Fault::GarbageHighHalf),
+        Just(Fault::FunctionResetKeepsMode),
+        Just(Fault::EveryResetKeepsMode),
+        Just(Fault::Forbidden(8)),
+        Just(Fault::Forbidden(45)),
+        Just(Fault::ResetArmsPowerManagement),
+        Just(Fault::StuckAsleep),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let index = 0..4_usize;
+    prop_oneof![
+        2 => mode().prop_map(Event::Set),
+        4 => (mode(), 1..60_u32).prop_map(|(mode, changes)| Event::SetAndDie(mode, changes)),
+        3 => (index.clone(), fault()).prop_map(|(index, fault)| Event::Break(index, fault)),
+        2 => index.clone().prop_map(Event::Mend),
+        1 => index.clone().prop_map(Event::Idle),
+        1 => index.clone().prop_map(Event::KillGuest),
+        1 => index.prop_map(Event::StaleRequest),
+    ]
+}
+
+fn happen(node: &mut Node, event: &Event) {
+    let count = node.models.len();
+    match event {
+        Event::Set(mode) => drop(node.set(*mode)),
+        Event::SetAndDie(mode, changes) => {
+            node.fuse.light(*changes);
+            drop(node.set(*mode));
+            node.fuse.put_out();
+        }
+        // A gate that is there cannot be broken for a chip that has no such knob.
+        Event::Break(index, Fault::Forbidden(knob)) => {
+            let model = &node.models[index % count];
+            let has = model.borrow().knobs.contains_key(knob);
+            if has {
+                model.borrow_mut().break_with(Fault::Forbidden(*knob));
+            }
+        }
+        Event::Break(index, fault) => node.break_with(index % count, *fault),
+        Event::Mend(index) => node.models[index % count].borrow_mut().mend(),
+        Event::Idle(index) => node.models[index % count].borrow_mut().idle(),
+        Event::KillGuest(index) => node.models[index % count].borrow_mut().open_session(),
+        Event::StaleRequest(index) => node.models[index % count].borrow_mut().leave_stale_request(),
+    }
+}
+
+fn expected(chip: Chip, mode: Mode) -> u32 {
+    match (chip, mode) {
+        (Chip::Ls10, Mode::Ppcie) => 1,
+        (Chip::Ls10, _) | (_, Mode::Off) => 0,
+        (_, Mode::On) => 1,
+        (_, Mode::Devtools) => 3,
+        (_, Mode::Ppcie) => 0x20,
+    }
+}
+
+/// Longest that one device may take of a run: boots and answers that are waited for in vain, twice.
+const LIMIT_PER_DEVICE: Duration = Duration::from_secs(120);
+
+fn check(chips: &[(Chip, u16)], events: &[Event], last: Mode) -> Result<(), TestCaseError> {
+    let mut node = Node::new(chips);
+    for event in events {
+        let before: Vec<_> = node.models.iter().map(|model| model.borrow().now()).collect();
+        happen(&mut node, event);
+        for (model, before) in node.models.iter().zip(before) {
+            prop_assert!(model.borrow().now() - before < LIMIT_PER_DEVICE, "stuck in {event:?}");
+        }
+    }
+    for model in &node.models {
+        model.borrow_mut().mend();
+    }
+    let told = node.set_and_tell(last);
+    let wanted: Vec<_> = chips.iter().map(|(chip, _)| expected(*chip, last)).collect();
+    prop_assert_eq!(node.active(), wanted, "{}", told);
+    prop_assert_eq!(node.set_and_tell(last), "nothing to do");
+    for model in &node.models {
+        prop_assert_eq!(&model.borrow().violations, &Vec::<String>::new());
+        prop_assert!(model.borrow().is_power_pinned());
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_hopper_node_always_comes_into_its_mode(events in proptest::collection::vec(event(), 0..12), last in mode()) {
+        check(&[H100, H100, NVSWITCH], &events, last)?;
+    }
+
+    #[test]
+    fn a_blackwell_node_always_comes_into_its_mode(events in proptest::collection::vec(event(), 0..12), last in mode()) {
+        if last != Mode::Ppcie {
+            check(&[B200, B200], &events, last)?;
+        }
+    }
+}
