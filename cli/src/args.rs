@@ -1,5 +1,6 @@
 //! What was typed. Each verb's own words are explained in its `--help`.
 
+mod gpu;
 mod host;
 mod inspect;
 mod measure;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use spec::Tee;
 
+pub(crate) use gpu::{Gpu, GpuAction};
 pub(crate) use host::{Host, HostAction, HostCheck};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
@@ -65,6 +67,8 @@ pub(crate) enum Verb {
     Keygen(Keygen),
     /// Look at this host
     Host(Host),
+    /// List NVIDIA GPUs and NVSwitches, set their confidential-computing mode, bring them back
+    Gpu(Gpu),
     /// Start a VM, supervise it, stream its console, end with it
     Launch(Launch),
     /// List your VMs, running and ended

@@ -7,6 +7,7 @@ mod exec;
 mod explain;
 mod fetch;
 mod firmware;
+mod gpu;
 mod host;
 mod keygen;
 mod launch;
@@ -32,6 +33,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Firmware(verb) => firmware::run(verb, printer),
         Verb::Keygen(verb) => keygen::run(verb, printer),
         Verb::Host(verb) => host::run(arguments, verb, printer),
+        Verb::Gpu(verb) => gpu::run(verb, printer),
         Verb::Launch(verb) => launch::run(arguments, verb, printer),
         Verb::Ps => ps::run(printer),
         Verb::Logs(verb) => logs::run(verb, printer),

@@ -111,6 +111,21 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Held { .. } => "stop the VM or process first, or unbind the driver",
+            Self::Unwell { .. } => "try `bullion gpu recover ADDRESS`",
+            Self::Forbidden { .. } => "allow in-band changes of the mode in the BMC, or set the mode there",
+            Self::ResetScope { .. } => {
+                "name the other functions too, if they are GPUs or NVSwitches; else free them first"
+            }
+            Self::ChipToChip { .. } | Self::NoSuchMode { .. } => return None,
+        })
+    }
+}
+
 fn list(addresses: &[PciAddress]) -> String {
     addresses.iter().map(PciAddress::to_string).collect::<Vec<_>>().join(", ")
 }

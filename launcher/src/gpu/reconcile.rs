@@ -6,6 +6,7 @@ use super::mode::Mode;
 use super::observe::{Observation, Trouble, observe};
 use super::plan::{Plan, Refusal, Step, plan, restart};
 use super::product::Product;
+use spec::{Diagnostic, Outcome};
 
 /// The resets that are tried, in this order. A function-level reset makes the knobs active on most devices; where it
 /// does not, a secondary-bus reset does.
@@ -37,6 +38,25 @@ pub enum ReconcileError {
         #[source]
         source: StepError,
     },
+}
+
+impl Diagnostic for ReconcileError {
+    fn outcome(&self) -> Outcome {
+        Outcome::HostCannot
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Refused(refusals) => refusals.iter().find_map(Refusal::hint)?,
+            Self::Failed { source: StepError::Unchanged { .. }, .. } => {
+                "a full power cycle of the server may be needed; if the mode is still the same, look for a BMC that sets it"
+            }
+            Self::Failed { .. } => {
+                "run the same command again: it goes on from where this one ended. If the device stays unwell, `bullion gpu recover ADDRESS`"
+            }
+        };
+        Some(hint.to_owned())
+    }
 }
 
 /// Observes a device. One that somebody has is not touched, and has no state.

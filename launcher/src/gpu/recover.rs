@@ -5,7 +5,7 @@ use std::fmt;
 use super::access::{Function, ResetKind};
 use super::product::Family;
 use super::register::{Unwell, wait_for_boot};
-use spec::PciAddress;
+use spec::{Diagnostic, Outcome, PciAddress};
 
 /// A rung of the ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,21 @@ pub enum RecoverError {
         /// The others.
         others: Vec<PciAddress>,
     },
+}
+
+impl Diagnostic for RecoverError {
+    fn outcome(&self) -> Outcome {
+        Outcome::HostCannot
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Exhausted { .. } => {
+                "only a full power cycle of the server is left, then a look at its firmware".to_owned()
+            }
+            Self::Scope { .. } => "free the other functions first, or reset the whole board".to_owned(),
+        })
+    }
 }
 
 fn peers(addresses: &[PciAddress]) -> String {

@@ -10,7 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use spec::PciAddress;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use spec::{Diagnostic, Outcome, PciAddress};
 
 use super::access::{AccessError, Function, ResetKind};
 use super::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS, Product, product};
@@ -20,6 +22,8 @@ mod bar;
 
 /// Where sysfs is mounted.
 pub const SYSFS: &str = "/sys";
+/// Where procfs is mounted.
+pub const PROCFS: &str = "/proc";
 /// Drivers that have a device in use. `vfio-pci` alone does not.
 const DRIVERS_IN_USE: [&str; 3] = ["nvidia", "nouveau", "nova_core"];
 
@@ -109,6 +113,55 @@ fn process_with_open(procfs: &Path, files: &[PathBuf]) -> Option<u32> {
         let descriptors = fs::read_dir(procfs.join(process.to_string()).join("fd")).into_iter().flatten().flatten();
         descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| files.contains(&target))
     })
+}
+
+/// The right to change a device: held by one process of Bullion at a time, gone with it.
+#[derive(Debug)]
+pub struct Claim(#[expect(dead_code, reason = "closing the descriptor lets go")] Flock<fs::File>);
+
+impl Claim {
+    /// Takes the device. The lock is on its directory in sysfs, so nothing is left behind.
+    pub fn take(sysfs: &Path, address: PciAddress) -> Result<Self, ClaimError> {
+        let path = sysfs.join("bus/pci/devices").join(address.to_string());
+        let failed = |source: io::Error| ClaimError::Failed { address, source };
+        let directory = fs::File::open(&path).map_err(failed)?;
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self(lock)),
+            Err((_, Errno::EWOULDBLOCK)) => Err(ClaimError::Taken { address }),
+            Err((_, error)) => Err(failed(error.into())),
+        }
+    }
+}
+
+/// Why a device could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Another process of Bullion is at work on it.
+    #[error("{address} is being changed by another process of bullion")]
+    Taken {
+        /// The device.
+        address: PciAddress,
+    },
+    /// The system refused.
+    #[error("cannot lock {address} in sysfs")]
+    Failed {
+        /// The device.
+        address: PciAddress,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Diagnostic for ClaimError {
+    fn outcome(&self) -> Outcome {
+        Outcome::HostCannot
+    }
+
+    fn hint(&self) -> Option<String> {
+        matches!(self, Self::Taken { .. })
+            .then(|| "wait for it, or see who it is with `fuser` on the device's directory in sysfs".to_owned())
+    }
 }
 
 /// A device opened for reading and writing its registers.
@@ -221,5 +274,87 @@ impl Function for SysfsFunction {
 
     fn sleep(&mut self, time: Duration) {
         std::thread::sleep(time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A host with an H100 on `vfio-pci` that a QEMU has open, an NVSwitch, a PCI bridge of NVIDIA's, and a network card.
+    fn host() -> tempfile::TempDir {
+        let host = tempfile::tempdir().unwrap();
+        let device = |address: &str, class: &str, vendor: &str, id: &str| {
+            let directory = host.path().join("sys/bus/pci/devices").join(address);
+            fs::create_dir_all(&directory).unwrap();
+            let files =
+                [("class", class), ("vendor", vendor), ("device", id), ("numa_node", "-1"), ("power_state", "D0")];
+            for (name, text) in files {
+                fs::write(directory.join(name), format!("{text}\n")).unwrap();
+            }
+            directory
+        };
+        let gpu = device("0000:41:00.0", "0x030200", "0x10de", "0x2330");
+        symlink("../../../../bus/pci/drivers/vfio-pci", gpu.join("driver")).unwrap();
+        symlink("../../../../kernel/iommu_groups/17", gpu.join("iommu_group")).unwrap();
+        fs::create_dir_all(gpu.join("vfio-dev/vfio3")).unwrap();
+        fs::write(gpu.join("numa_node"), "1\n").unwrap();
+        device("0000:42:00.0", "0x068000", "0x10de", "0x22a3");
+        device("0000:42:01.0", "0x060400", "0x10de", "0x1234");
+        device("0000:01:00.0", "0x020000", "0x8086", "0x1521");
+        let process = host.path().join("proc/4711");
+        fs::create_dir_all(process.join("fd")).unwrap();
+        fs::write(process.join("comm"), "qemu-system-x86\n").unwrap();
+        host
+    }
+
+    fn find_in(host: &tempfile::TempDir) -> Vec<Found> {
+        find(&host.path().join("sys"), &host.path().join("proc")).unwrap()
+    }
+
+    #[test]
+    fn gpus_and_switches_are_found_and_nothing_else() {
+        let found = find_in(&host());
+        let names: Vec<_> = found.iter().map(|found| found.product.unwrap().name).collect();
+        assert_eq!(names, ["H100 SXM", "NVSwitch LS10"]);
+        assert_eq!(
+            (found[0].numa_node, found[0].iommu_group, found[0].driver.as_deref()),
+            (Some(1), Some(17), Some("vfio-pci"))
+        );
+        assert_eq!((found[1].numa_node, found[1].iommu_group, &found[1].driver), (None, None, &None));
+    }
+
+    #[test]
+    fn a_device_is_held_by_who_has_its_vfio_device_or_group_open() {
+        for file in ["/dev/vfio/devices/vfio3", "/dev/vfio/17"] {
+            let host = host();
+            assert_eq!(find_in(&host)[0].held_by, None);
+            symlink(file, host.path().join("proc/4711/fd/9")).unwrap();
+            assert_eq!(find_in(&host)[0].held_by.as_deref(), Some("process 4711 (qemu-system-x86)"), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_claimed_once() {
+        let host = host();
+        let (sysfs, address) = (host.path().join("sys"), "0000:41:00.0".parse().unwrap());
+        let claim = Claim::take(&sysfs, address).unwrap();
+        assert!(matches!(Claim::take(&sysfs, address), Err(ClaimError::Taken { .. })));
+        drop(claim);
+        assert!(Claim::take(&sysfs, address).is_ok());
+    }
+
+    #[test]
+    fn a_reset_leaves_the_choice_of_methods_as_it_was() {
+        let host = host();
+        let sysfs = host.path().join("sys");
+        let directory = sysfs.join("bus/pci/devices/0000:41:00.0");
+        fs::write(directory.join("reset_method"), "flr bus\n").unwrap();
+        let mut function = SysfsFunction::open(&sysfs, "0000:41:00.0".parse().unwrap());
+        function.reset(ResetKind::Bus).unwrap();
+        assert_eq!(fs::read_to_string(directory.join("reset")).unwrap(), "1");
+        assert_eq!(fs::read_to_string(directory.join("reset_method")).unwrap(), "flr bus");
+        assert_eq!(function.bus_peers(), []);
     }
 }

@@ -1,0 +1,185 @@
+//! `bullion gpu`: GPUs and NVSwitches, their modes, and the way back for those that do not answer.
+
+use std::path::Path;
+
+use launcher::gpu::access::{Function, ResetKind};
+use launcher::gpu::mode::Mode;
+use launcher::gpu::observe::Observation;
+use launcher::gpu::plan::{plan, restart};
+use launcher::gpu::reconcile::{Device, ReconcileError, look, reconcile};
+use launcher::gpu::recover::recover;
+use launcher::gpu::sysfs::{Claim, Found, PROCFS, SYSFS, SysfsFunction, find};
+use serde_json::{Value, json};
+use spec::{Outcome, PciAddress};
+
+use crate::args::{Gpu, GpuAction};
+use crate::failure::Failure;
+use crate::printer::Printer;
+
+pub(crate) fn run(verb: &Gpu, printer: &Printer) -> Result<u8, Failure> {
+    match &verb.action {
+        GpuAction::List => list(printer),
+        GpuAction::SetMode { mode, addresses, plan: false, .. } => set_mode((*mode).into(), addresses, printer),
+        GpuAction::SetMode { mode, addresses, .. } => show_plan((*mode).into(), addresses, printer),
+        GpuAction::Recover { address } => bring_back(*address, printer),
+    }
+}
+
+fn find_all() -> Result<Vec<Found>, Failure> {
+    let sysfs = Path::new(SYSFS);
+    find(sysfs, Path::new(PROCFS)).map_err(|error| Failure::file("listing PCI devices in", sysfs, &error))
+}
+
+fn open(found: &Found) -> Option<Device<SysfsFunction>> {
+    let product = found.product?;
+    let function = SysfsFunction::open(Path::new(SYSFS), found.address);
+    Some(Device { function, product, held_by: found.held_by.clone() })
+}
+
+fn list(printer: &Printer) -> Result<u8, Failure> {
+    let found = find_all()?;
+    if found.is_empty() {
+        printer.note("this host has no NVIDIA GPU or NVSwitch");
+    }
+    // Each waits for its own firmware, so all are asked at once.
+    let observations: Vec<Option<Observation>> = std::thread::scope(|scope| {
+        let ask = |found| scope.spawn(move || open(found).map(|mut device| look(&mut device)));
+        let asked: Vec<_> = found.iter().map(ask).collect();
+        asked.into_iter().map(|thread| thread.join().ok().flatten()).collect()
+    });
+    let pairs = || found.iter().zip(observations.iter().map(Option::as_ref));
+    if !found.is_empty() {
+        printer
+            .line(row(["ADDRESS", "MODEL", "MODE", "PENDING", "NODE", "GROUP", "DRIVER", "STATE"].map(str::to_owned)));
+    }
+    pairs().for_each(|(found, observation)| printer.line(line(found, observation)));
+    let values: Vec<_> = pairs().map(|(found, observation)| value(found, observation)).collect();
+    printer.value(&json!({ "devices": values }));
+    Ok(0)
+}
+
+fn row(cells: [String; 8]) -> String {
+    let [address, model, mode, pending, node, group, driver, state] = cells;
+    format!("{address:<13} {model:<24} {mode:<9} {pending:<9} {node:>4} {group:>5}  {driver:<10} {state}")
+}
+
+fn line(found: &Found, observation: Option<&Observation>) -> String {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let state = observation.and_then(|observation| observation.state.as_ref().ok());
+    let health = match observation.map(|observation| &observation.state) {
+        None => "not known to have a confidential mode".to_owned(),
+        Some(Ok(_)) => "well".to_owned(),
+        Some(Err(trouble)) => trouble.reason.clone(),
+    };
+    row([
+        found.address.to_string(),
+        found.product.map_or_else(|| format!("10de:{:04x}", found.device_id), |product| product.name.to_owned()),
+        or_dash(state.map(|state| state.active.to_string())),
+        or_dash(state.map(|state| state.pending().map_or("conflict".to_owned(), |mode| mode.to_string()))),
+        or_dash(found.numa_node.map(|node| node.to_string())),
+        or_dash(found.iommu_group.map(|group| group.to_string())),
+        or_dash(found.driver.clone()),
+        health,
+    ])
+}
+
+fn value(found: &Found, observation: Option<&Observation>) -> Value {
+    let state = observation.and_then(|observation| observation.state.as_ref().ok());
+    let trouble = observation.and_then(|observation| observation.state.as_ref().err());
+    json!({
+        "address": found.address,
+        "device_id": format!("{:04x}", found.device_id),
+        "model": found.product.map(|product| product.name),
+        "family": found.product.map(|product| product.family.to_string()),
+        "mode": state.map(|state| state.active.to_string()),
+        "pending_mode": state.and_then(|state| state.pending()),
+        "serial": state.and_then(|state| state.serial).map(|serial| format!("{serial:016x}")),
+        "numa_node": found.numa_node,
+        "iommu_group": found.iommu_group,
+        "driver": found.driver,
+        "power_state": found.power_state,
+        "held_by": found.held_by,
+        "trouble": trouble.map(|trouble| &trouble.reason),
+    })
+}
+
+/// The devices that were named, or all; each taken, so that nobody else changes them meanwhile.
+fn choose(addresses: &[PciAddress]) -> Result<(Vec<Device<SysfsFunction>>, Vec<Claim>), Failure> {
+    let found = find_all()?;
+    if let Some(missing) = addresses.iter().find(|address| found.iter().all(|found| found.address != **address)) {
+        return Err(no_such_device(*missing));
+    }
+    let mut devices = Vec::new();
+    let mut claims = Vec::new();
+    for found in found.iter().filter(|found| addresses.is_empty() || addresses.contains(&found.address)) {
+        match open(found) {
+            Some(device) => devices.push(device),
+            None if addresses.is_empty() => continue,
+            None => return Err(unknown_device(found)),
+        }
+        claims.push(Claim::take(Path::new(SYSFS), found.address)?);
+    }
+    if devices.is_empty() {
+        return Err(Failure::new(Outcome::HostCannot, "this host has no GPU or NVSwitch with a confidential mode"));
+    }
+    Ok((devices, claims))
+}
+
+fn no_such_device(address: PciAddress) -> Failure {
+    Failure::new(Outcome::HostCannot, format!("{address} is not an NVIDIA GPU or NVSwitch of this host"))
+        .with_hint("`bullion gpu list` shows those there are")
+}
+
+fn unknown_device(found: &Found) -> Failure {
+    let text =
+        format!("{} is 10de:{:04x}, which is not known to have a confidential mode", found.address, found.device_id);
+    Failure::new(Outcome::HostCannot, text)
+}
+
+fn set_mode(mode: Mode, addresses: &[PciAddress], printer: &Printer) -> Result<u8, Failure> {
+    let (mut devices, _claims) = choose(addresses)?;
+    let changed = reconcile(&mut devices, mode, |step| printer.note(step))?;
+    printer.line(format_args!("mode {mode}: {}", if changed { "set and verified" } else { "already set" }));
+    let addresses: Vec<_> = devices.iter().map(|device| device.function.address()).collect();
+    printer.value(&json!({ "mode": mode, "changed": changed, "devices": addresses }));
+    Ok(0)
+}
+
+fn show_plan(mode: Mode, addresses: &[PciAddress], printer: &Printer) -> Result<u8, Failure> {
+    let (mut devices, _claims) = choose(addresses)?;
+    let observations: Vec<_> = devices.iter_mut().map(look).collect();
+    let mut planned = restart(&observations);
+    if planned.steps.is_empty() {
+        planned = plan(&observations, mode, ResetKind::Function).map_err(ReconcileError::Refused)?;
+    } else {
+        printer.note("a security processor is stuck: what comes after its restart cannot be planned yet");
+    }
+    if planned.steps.is_empty() {
+        printer.line(format_args!("mode {mode}: already set"));
+    }
+    planned.steps.iter().for_each(|step| printer.line(step));
+    let steps: Vec<_> = planned.steps.iter().map(ToString::to_string).collect();
+    printer.value(&json!({ "mode": mode, "steps": steps }));
+    Ok(0)
+}
+
+fn bring_back(address: PciAddress, printer: &Printer) -> Result<u8, Failure> {
+    let found = find_all()?;
+    let found = found.iter().find(|found| found.address == address).ok_or_else(|| no_such_device(address))?;
+    let family = found.product.ok_or_else(|| unknown_device(found))?.family;
+    if let Some(by) = &found.held_by {
+        return Err(Failure::new(Outcome::HostCannot, format!("{address} is held by {by}"))
+            .with_hint("stop the VM or process first, or unbind the driver"));
+    }
+    let _claim = Claim::take(Path::new(SYSFS), address)?;
+    let mut function = SysfsFunction::open(Path::new(SYSFS), address);
+    let mut attempts = Vec::new();
+    recover(&mut function, family, |attempt| {
+        let result = attempt.result.as_ref().map_or_else(ToString::to_string, |()| "well".to_owned());
+        printer.note(format_args!("{} ({}): {result}", attempt.rung, attempt.rung.why()));
+        attempts.push(json!({ "rung": attempt.rung.to_string(), "result": result }));
+    })?;
+    printer.line(format_args!("{address}: well"));
+    printer.value(&json!({ "address": address, "attempts": attempts }));
+    Ok(0)
+}
