@@ -51,12 +51,18 @@ pub(crate) enum Verb {
     Build(Build),
     /// Predict launch measurements
     Measure(Measure),
-    /// Say which input is not as expected when a SEV-SNP launch digest is not
+    /// Say which input is not as expected when a measurement is not
     ///
-    /// There is one digest and no log, so the inputs that people get wrong are varied, alone and together: vCPU count, CPU
-    /// model, slips in the command line, no initrd, kernel-hashes=off, SEV_FEATURES, the generation of the host's kernel, and
-    /// firmware given with --firmware. The answer with the fewest differences is printed, and the exit code is 0; it is 6
-    /// where there is none. Nothing here says that a digest is authentic.
+    /// An event log is laid beside the predicted one, and the input behind every event that differs is named: kernel, command
+    /// line, initrd, ACPI tables, memory, keys. Of a quote the registers are compared; with the log behind it, the events.
+    ///
+    /// Of a SEV-SNP launch there is one digest and no log, so the inputs that people get wrong are varied, alone and together:
+    /// vCPU count, CPU model, slips in the command line, no initrd, kernel-hashes=off, SEV_FEATURES, the generation of the
+    /// host's kernel, and what is named with --firmware, --kernel, --initrd and --cmdline. The answer with the fewest
+    /// differences is printed.
+    ///
+    /// Exit code 0: as expected. 6: not as expected. 4: cannot tell, because something is not predicted. Nothing here says that
+    /// evidence is authentic.
     Explain(Explain),
     /// Read event logs, and compute the registers they lead to
     #[command(name = "eventlog")]

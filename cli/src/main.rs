@@ -1,9 +1,11 @@
 //! The program `bullion`: arguments, verbs, one printer, exit codes and hints. What it does is in the libraries.
 
 mod args;
+mod evidence_file;
 mod failure;
 mod firmware;
 mod inputs;
+mod predict;
 mod printer;
 mod tree;
 mod verbs;

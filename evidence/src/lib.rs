@@ -1,4 +1,4 @@
-//! Evidence as bytes: the layouts of the SNP attestation report and of the TDX TDREPORT.
+//! Evidence as bytes: the layouts of the SNP attestation report, of the TDX TDREPORT and of the TDX quote.
 //!
 //! **Parsed is not authentic.** Nothing here checks a signature, a MAC, a certificate or a clock: a report that parses may
 //! have been written by anyone. A guest that asks its own TEE for a report may rely on the kernel for that; everybody else

@@ -2,7 +2,9 @@
 //!
 //! Layout: Intel 344425, "Intel TDX Module ABI Reference Specification", tables REPORTMACSTRUCT, TEE_TCB_INFO_STRUCT and
 //! TDINFO_STRUCT. The MAC is checked by the processor (ENCLU EVERIFYREPORT2) on the same machine only, never here. A quote
-//! has another layout.
+//! has another layout ([`quote`]).
+
+pub mod quote;
 
 use core::mem::{offset_of, size_of};
 

@@ -1,8 +1,10 @@
-//! The SNP attestation report and the TDX TDREPORT as a guest reads them: of any size, and cut or filled to the right one.
+//! The SNP attestation report and the TDX TDREPORT as a guest reads them, of any size, and cut or filled to the right one;
+//! and the TDX quote as others get it.
 #![no_main]
 
 use evidence::snp::AttestationReport;
 use evidence::tdx::TdReport;
+use evidence::tdx::quote::Quote;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -19,4 +21,7 @@ fn read(bytes: &[u8]) {
         let _ = (report.version(), report.policy(), report.processor_id(), report.mitigation_vectors());
     }
     let _ = TdReport::parse(bytes);
+    if Quote::parse(bytes).is_ok() {
+        assert!(Quote::is_quote(bytes));
+    }
 }

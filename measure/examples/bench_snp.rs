@@ -51,6 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let expected = Expected {
         firmware: &[candidate],
         kernel: Some(kernel),
+        alternatives: Default::default(),
         vcpu,
         vcpus: 1,
         profile: &profile::QEMU_KVM,

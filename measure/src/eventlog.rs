@@ -4,6 +4,8 @@
 //! A log is only a claim: what counts is that it replays to registers that hardware signed, and event data counts only
 //! where its digest says so ([`Event::data_matches`]).
 
+mod cause;
+pub mod compare;
 mod describe;
 mod event_type;
 mod parse;
@@ -12,6 +14,7 @@ mod replay;
 
 use alloc::vec::Vec;
 
+pub use cause::Cause;
 pub use event_type::EventType;
 pub use parse::EventLogError;
 pub use pcr::PcrError;
@@ -70,10 +73,14 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
+    /// The digest of one algorithm.
+    pub fn digest(&self, algorithm: AlgorithmId) -> Option<&[u8]> {
+        self.digests.iter().find(|(id, _)| *id == algorithm).map(|(_, digest)| *digest)
+    }
+
     /// The SHA-384 digest.
     pub fn sha384(&self) -> Option<Digest384> {
-        let (_, digest) = self.digests.iter().find(|(algorithm, _)| *algorithm == AlgorithmId::SHA384)?;
-        (*digest).try_into().ok().map(Digest384)
+        self.digest(AlgorithmId::SHA384)?.try_into().ok().map(Digest384)
     }
 
     /// Whether the data is what was measured; `None` where the type says nothing about that, or there is no SHA-384.

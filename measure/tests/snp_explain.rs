@@ -3,7 +3,7 @@
 mod shelf;
 
 use measure::firmware::{Firmware, SevLayout};
-use measure::snp::explain::{Candidate, Difference, Expected, Kernel, explain};
+use measure::snp::explain::{Alternatives, Candidate, Difference, Expected, Kernel, explain};
 use measure::snp::{CpuSignature, KernelHashes, Profile, Seed, Vcpu, profile, seed};
 use measure::{Digest256, Digest384};
 
@@ -38,15 +38,35 @@ fn differences_are_named() {
         Kernel { kernel: Digest256::of(b"kernel"), initrd: Some(Digest256::of(b"initrd")), command_line: LINE };
     let vcpu = Vcpu { signature: CpuSignature(0x80_0f12), sev_features: 1 };
     let profile = &profile::QEMU_KVM;
-    let expected = Expected { firmware: &candidates, kernel: Some(kernel), vcpu, vcpus: 4, profile, max_vcpus: 512 };
+    let alternatives = Alternatives {
+        kernels: &[("old-vmlinuz", Digest256::of(b"old kernel"))],
+        initrds: &[("old-initrd", Digest256::of(b"old initrd"))],
+        command_lines: &[b"root=/dev/sda quiet"],
+    };
+    let firmware = &candidates;
+    let expected = Expected { firmware, kernel: Some(kernel), alternatives, vcpu, vcpus: 4, profile, max_vcpus: 512 };
     let find = |digest| explain(digest, &expected);
     let with_newline = [LINE, b"\n"].concat();
     let line = Difference::CommandLine { how: "with a newline at its end", found: with_newline.clone() };
     let debug_swap = Vcpu { sev_features: 0x21, ..vcpu };
     let milan = Vcpu { signature: CpuSignature(0xa0_0f11), ..vcpu };
     let old = &profile::QEMU_KVM_NO_FPU_SYNC;
+    let given = |kernel: &[u8], initrd: &[u8], line: &[u8]| {
+        let hashes = KernelHashes::new(Digest256::of(kernel), Some(Digest256::of(initrd)), line).unwrap();
+        Seed::new(ours.digest, &ours.layout, Some(&hashes), profile).unwrap().digest(&vcpu, 4).unwrap()
+    };
     for (digest, differences) in [
         (launched(&ours, Some(LINE), vcpu, 4, profile), vec![]),
+        (given(b"old kernel", b"initrd", LINE), vec![Difference::Kernel("old-vmlinuz".into())]),
+        (given(b"kernel", b"old initrd", LINE), vec![Difference::Initrd("old-initrd".into())]),
+        (
+            given(b"old kernel", b"old initrd", b"root=/dev/sda quiet"),
+            vec![
+                Difference::Kernel("old-vmlinuz".into()),
+                Difference::Initrd("old-initrd".into()),
+                Difference::CommandLine { how: "as another line", found: b"root=/dev/sda quiet".to_vec() },
+            ],
+        ),
         (launched(&ours, Some(LINE), vcpu, 200, profile), vec![Difference::Vcpus(200)]),
         (launched(&ours, Some(&with_newline), vcpu, 4, profile), vec![line.clone()]),
         (launched(&ours, None, vcpu, 4, profile), vec![Difference::KernelHashesOff]),

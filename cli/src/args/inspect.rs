@@ -77,30 +77,48 @@ pub(crate) struct Derive {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("found").args(["digest", "report"]).required(true))]
+#[command(group = ArgGroup::new("found").args(["evidence", "digest"]).required(true))]
 pub(crate) struct Explain {
-    /// The launch digest that was found
+    /// What was found: a TD's event log (CCEL), TDX quote or TDREPORT, or an SNP attestation report; binary, or in hex. Which
+    /// it is, is seen from its content. No signature is verified
+    #[arg(value_name = "EVIDENCE")]
+    pub(crate) evidence: Option<PathBuf>,
+    /// An SNP launch digest instead of a report
     #[arg(long, value_name = "HEX", value_parser = parse_sha384)]
     pub(crate) digest: Option<spec::Sha384Digest>,
-    /// An SNP attestation report (1184 bytes) that holds it. Its signature is NOT verified
-    #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
-    /// The image directory or vm.toml that was meant to be launched
-    #[arg(long, value_name = "IMAGE_OR_VM")]
+    /// What was meant to be launched: an image directory, vm.toml or manifest.json; or the log or quote of a boot that is
+    /// trusted
+    #[arg(long, value_name = "IMAGE_OR_VM_OR_MANIFEST")]
     pub(crate) against: PathBuf,
-    /// The expected number of vCPUs [default: that of the vm.toml, else 1]
+    /// The event log behind a quote: it names the event, where it replays to the quote's registers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) eventlog: Option<PathBuf>,
+    /// The expected number of vCPUs (SNP) [default: that of the vm.toml, else the manifest's]
     #[arg(long, value_name = "N")]
     pub(crate) vcpus: Option<u32>,
-    /// The expected CPU model [default: that of the vm.toml, else EPYC-v4]
+    /// The expected CPU model (SNP) [default: that of the vm.toml, else the manifest's]
     #[arg(long, value_name = "MODEL")]
     pub(crate) cpu: Option<String>,
-    /// The expected CPU signature instead of a model
+    /// The expected CPU signature instead of a model (SNP)
     #[arg(long, value_name = "HEX", value_parser = parse_u32, conflicts_with = "cpu")]
     pub(crate) cpu_signature: Option<u32>,
-    /// The expected SEV_FEATURES
+    /// The expected SEV_FEATURES (SNP)
     #[arg(long, value_name = "HEX", value_parser = parse_u64, default_value = "0x1")]
     pub(crate) sev_features: u64,
+    /// The expected memory size, such as 2GiB (TDX) [default: that of the vm.toml]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<spec::size::Size>,
     /// Firmware that may have been launched instead of the image's; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) firmware: Vec<PathBuf>,
+    /// A kernel that may have been launched instead of the image's; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Vec<PathBuf>,
+    /// An initrd that may have been launched instead of the image's; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Vec<PathBuf>,
+    /// A command line that may have been launched instead of the image's, such as /proc/cmdline of the guest says; may be
+    /// repeated
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) cmdline: Vec<String>,
 }

@@ -57,7 +57,7 @@ enum Registers {
 
 /// Whose registers a log is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Tdx,
     Tpm,
 }
@@ -113,13 +113,13 @@ fn read<'a>(bytes: &'a [u8], file: &LogFile) -> Result<(EventLog<'a>, Vec<String
 }
 
 /// A TPM's firmware always extends PCR 0; TDX firmware extends registers 1 to 4, by SHA-384 only.
-fn kind(log: &EventLog<'_>) -> Kind {
+pub(super) fn kind(log: &EventLog<'_>) -> Kind {
     let extended = |event: &&Event<'_>| event.event_type != EventType::EV_NO_ACTION;
     let is_tdx = |event: &Event<'_>| (1..=4).contains(&event.index) && event.sha384().is_some();
     if log.events.iter().filter(extended).all(is_tdx) { Kind::Tdx } else { Kind::Tpm }
 }
 
-fn register(kind: Kind, index: u32) -> String {
+pub(super) fn register(kind: Kind, index: u32) -> String {
     match (kind, index) {
         (Kind::Tdx, 1..=4) => format!("RTMR{}", index - 1),
         (Kind::Tdx, _) => format!("register {index}"),
@@ -127,7 +127,7 @@ fn register(kind: Kind, index: u32) -> String {
     }
 }
 
-fn algorithm(id: measure::eventlog::AlgorithmId) -> String {
+pub(super) fn algorithm(id: measure::eventlog::AlgorithmId) -> String {
     id.name().map_or_else(|| format!("{:#x}", id.0), str::to_owned)
 }
 
@@ -167,7 +167,7 @@ fn row(kind: Kind, number: usize, event: &Event<'_>) -> Row {
 }
 
 /// Text of a log without what could drive a terminal.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() || ('\u{200b}'..='\u{206f}').contains(&c) { '\u{fffd}' } else { c })
         .collect()

@@ -36,6 +36,17 @@ pub struct Kernel<'a> {
     pub command_line: &'a [u8],
 }
 
+/// Files and lines that may have been launched instead of the expected ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alternatives<'a> {
+    /// Kernels: name and SHA-256.
+    pub kernels: &'a [(&'a str, Digest256)],
+    /// Initrds: name and SHA-256.
+    pub initrds: &'a [(&'a str, Digest256)],
+    /// Command lines.
+    pub command_lines: &'a [&'a [u8]],
+}
+
 /// What was expected, and what else may have happened.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
@@ -43,6 +54,8 @@ pub struct Expected<'a> {
     pub firmware: &'a [Candidate<'a>],
     /// What is booted; `None` for `kernel-hashes=off`.
     pub kernel: Option<Kernel<'a>>,
+    /// What may have been booted instead of the kernel.
+    pub alternatives: Alternatives<'a>,
     /// What is measured of each vCPU.
     pub vcpu: Vcpu,
     /// How many vCPUs.
@@ -60,6 +73,10 @@ pub enum Difference {
     Firmware(String),
     /// The kernel, initrd and command line were not measured.
     KernelHashesOff,
+    /// Another kernel, by name.
+    Kernel(String),
+    /// Another initrd, by name.
+    Initrd(String),
     /// There was no initrd.
     NoInitrd,
     /// Another command line.
@@ -119,7 +136,7 @@ struct SeedVariant {
 fn seeds(expected: &Expected<'_>) -> Vec<SeedVariant> {
     let mut variants = Vec::new();
     for (index, firmware) in expected.firmware.iter().enumerate() {
-        for (hashes, kernel_differences) in kernels(expected.kernel.as_ref()) {
+        for (hashes, kernel_differences) in kernels(expected.kernel.as_ref(), &expected.alternatives) {
             let others = [&profile::QEMU_KVM, &profile::QEMU_KVM_NO_FPU_SYNC].into_iter();
             let others = others.filter(|other| *other != expected.profile);
             for other in core::iter::once(expected.profile).chain(others) {
@@ -137,17 +154,25 @@ fn seeds(expected: &Expected<'_>) -> Vec<SeedVariant> {
 }
 
 /// The kernel as expected, and what else may have been measured.
-fn kernels(kernel: Option<&Kernel<'_>>) -> Vec<(Option<KernelHashes>, Vec<Difference>)> {
-    let Some(kernel) = kernel else { return Vec::from([(None, Vec::new())]) };
+fn kernels(kernel: Option<&Kernel<'_>>, others: &Alternatives<'_>) -> Vec<(Option<KernelHashes>, Vec<Difference>)> {
+    let Some(expected) = kernel else { return Vec::from([(None, Vec::new())]) };
     let mut variants = Vec::from([(None, Vec::from([Difference::KernelHashesOff]))]);
-    let lines = command_line::variants(kernel.command_line);
-    for initrd in [kernel.initrd, None] {
-        for (how, line) in &lines {
-            let Ok(hashes) = KernelHashes::new(kernel.kernel, initrd, line) else { continue };
-            let mut differences = Vec::new();
-            differences.extend((initrd != kernel.initrd).then_some(Difference::NoInitrd));
-            differences.extend(how.map(|how| Difference::CommandLine { how, found: line.to_vec() }));
-            variants.push((Some(hashes), differences));
+    let mut lines = command_line::variants(expected.command_line);
+    lines.extend(others.command_lines.iter().map(|line| (Some("as another line"), (*line).into())));
+    let mut kernels = Vec::from([(expected.kernel, None)]);
+    kernels.extend(others.kernels.iter().map(|(name, digest)| (*digest, Some(Difference::Kernel((*name).into())))));
+    let mut initrds = Vec::from([(expected.initrd, None)]);
+    initrds.extend(expected.initrd.is_some().then_some((None, Some(Difference::NoInitrd))));
+    let named = |(name, digest): &(&str, Digest256)| (Some(*digest), Some(Difference::Initrd((*name).into())));
+    initrds.extend(others.initrds.iter().map(named));
+    for (kernel, other_kernel) in &kernels {
+        for (initrd, other_initrd) in &initrds {
+            for (how, line) in &lines {
+                let Ok(hashes) = KernelHashes::new(*kernel, *initrd, line) else { continue };
+                let mut differences: Vec<_> = other_kernel.iter().chain(other_initrd).cloned().collect();
+                differences.extend(how.map(|how| Difference::CommandLine { how, found: line.to_vec() }));
+                variants.push((Some(hashes), differences));
+            }
         }
     }
     variants
@@ -180,6 +205,8 @@ impl core::fmt::Display for Difference {
         let text = match self {
             Self::Firmware(name) => format!("the firmware is {name}"),
             Self::KernelHashesOff => "kernel, initrd and command line were not measured (kernel-hashes=off)".into(),
+            Self::Kernel(name) => format!("the kernel is {name}"),
+            Self::Initrd(name) => format!("the initrd is {name}"),
             Self::NoInitrd => "there was no initrd".into(),
             Self::CommandLine { how, found } => {
                 format!("the command line was measured {how}: {:?}", String::from_utf8_lossy(found))

@@ -74,6 +74,17 @@ pub fn bench() -> Option<Bench> {
     found
 }
 
+/// A file of the vectors; `None` (and a word why) where it is not there.
+pub fn vector(path: &str) -> Option<PathBuf> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
+    let found = std::env::var_os("BULLION_VECTORS").map_or(default, PathBuf::from).join(path);
+    if found.exists() {
+        return Some(found);
+    }
+    skipped(&format!("no vectors at {}", found.display()));
+    None
+}
+
 /// A judge from the locked tool tree, such as `fsck.erofs`; `None` (and a word why) where it is not there.
 pub fn judge(name: &str) -> Option<Command> {
     let directory = std::env::var_os("BULLION_TOOLS").map(PathBuf::from).unwrap_or_default();

@@ -1,0 +1,99 @@
+//! `bullion explain` on SEV-SNP launch digests and reports: one value, no log, and still a reason.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::path::Path;
+
+use e2e::{bench, vector};
+use serde_json::{Value, json};
+
+#[test]
+fn an_unexpected_digest_is_explained_by_the_input_behind_it() {
+    let Some(bench) = bench() else { return };
+    let image = bench.image();
+    let firmware = image.join("firmware-snp.fd");
+    let path = |name: &str| image.join(name).display().to_string();
+    let (kernel, initrd) = (path("vmlinuz"), path("initrd"));
+    let line = std::fs::read_to_string(image.join("cmdline")).unwrap();
+    let launched = |line: &str, words: &[&str]| {
+        let files = ["--kernel", &kernel, "--initrd", &initrd, "--cmdline", line];
+        let mut arguments = vec!["measure", "snp", "--json", "--firmware", firmware.to_str().unwrap()];
+        arguments.extend(files.iter().chain(words));
+        let answer = bench.run(arguments).expect(0, &[]).json();
+        answer["snp"][0]["launch_digest"].as_str().unwrap().to_owned()
+    };
+    let explain = |digest: &str, words: &[&str]| {
+        let all = ["explain", "--digest", digest, "--against", image.to_str().unwrap(), "--vcpus", "2", "--json"];
+        bench.run(all.iter().chain(words))
+    };
+    let with = |digest: &str, words: &[&str]| {
+        let run = explain(digest, words);
+        let answer = run.json();
+        let differences = answer["differences"].as_array().unwrap().clone();
+        run.expect(if differences.is_empty() { 0 } else { 6 }, &[]);
+        assert_eq!(answer["verdict"], if differences.is_empty() { "equal" } else { "differs" });
+        let pair = |difference: &Value| (difference["input"].clone(), difference["value"].clone());
+        differences.iter().map(pair).collect::<Vec<_>>()
+    };
+    let inputs = |digest: &str| with(digest, &[]);
+    assert_eq!(inputs(&launched(&line, &["--vcpus", "2"])), []);
+    assert_eq!(inputs(&launched(&line, &["--vcpus", "4"])), [(json!("vcpus"), json!(4))]);
+    let newline = format!("{line}\n");
+    assert_eq!(inputs(&launched(&newline, &["--vcpus", "2"])), [(json!("cmdline"), json!(newline))]);
+    let genoa = launched(&line, &["--vcpus", "2", "--cpu", "EPYC-Genoa"]);
+    assert_eq!(inputs(&genoa), [(json!("cpu_signature"), json!(0xa1_0f10))]);
+    let debug_swap = launched(&line, &["--vcpus", "2", "--sev-features", "0x21"]);
+    assert_eq!(inputs(&debug_swap), [(json!("sev_features"), json!(0x21))]);
+    // What no slip explains is found among what is named.
+    let other = launched("root=/dev/sda quiet", &["--vcpus", "2"]);
+    explain(&other, &[]).expect(6, &["no neighbour matches"]);
+    let line = json!("root=/dev/sda quiet");
+    assert_eq!(with(&other, &["--cmdline", "root=/dev/sda quiet"]), [(json!("cmdline"), line.clone())]);
+    let no_hashes = bench.run(["measure", "snp", "--firmware", firmware.to_str().unwrap(), "--vcpus", "2", "--json"]);
+    let no_hashes = no_hashes.json()["snp"][0]["launch_digest"].as_str().unwrap().to_owned();
+    assert_eq!(inputs(&no_hashes), [(json!("kernel_hashes"), json!(false))]);
+    let files = ["--kernel", &initrd, "--initrd", &kernel, "--cmdline", "root=/dev/sda quiet"];
+    let words = [&["measure", "snp", "--firmware", firmware.to_str().unwrap(), "--vcpus", "2", "--json"], &files[..]];
+    let swapped = bench.run(words.concat()).json()["snp"][0]["launch_digest"].as_str().unwrap().to_owned();
+    let expected = [(json!("kernel"), json!(initrd)), (json!("initrd"), json!(kernel)), (json!("cmdline"), line)];
+    assert_eq!(with(&swapped, &files), expected);
+    explain(&"0".repeat(96), &[]).expect(6, &["no neighbour matches"]);
+}
+
+#[test]
+fn a_report_is_read_and_never_called_authentic() {
+    let Some(bench) = bench() else { return };
+    let image = bench.image();
+    let Some(real) = vector("snp/reports/attestation.bin") else { return };
+    let explain = |report: &Path| {
+        let words = ["explain", report.to_str().unwrap(), "--against", image.to_str().unwrap(), "--json"];
+        bench.run(words)
+    };
+    explain(&real).expect(6, &["NOT verified", "no neighbour matches"]);
+    // Anyone can write a report with the digest that is hoped for.
+    let words = ["measure", image.to_str().unwrap(), "--tee", "snp", "--vcpus", "1", "--json"];
+    let wanted = bench.run(words).expect(0, &[]).json()["snp"][0]["launch_digest"].as_str().unwrap().to_owned();
+    let mut bytes = std::fs::read(&real).unwrap();
+    for (slot, pair) in bytes[0x90..0xc0].iter_mut().zip(wanted.as_bytes().chunks_exact(2)) {
+        *slot = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let forged = scratch.path().join("report.bin");
+    std::fs::write(&forged, &bytes).unwrap();
+    // The POLICY of that guest let the host debug it.
+    let answer = explain(&forged).expect(6, &["NOT verified"]).json();
+    assert_eq!(
+        (&answer["registers"][0]["verdict"], &answer["differences"][0]["input"]),
+        (&json!("equal"), &json!("policy"))
+    );
+    bytes[8..16].copy_from_slice(&0x3_0000_u64.to_le_bytes());
+    std::fs::write(&forged, &bytes).unwrap();
+    let answer = explain(&forged).expect(0, &["NOT verified"]).json();
+    assert_eq!((&answer["verdict"], &answer["authenticity_verified"]), (&json!("equal"), &json!(false)));
+    // With a VM description, HOST_DATA counts too.
+    let vm = bench.vm(scratch.path(), "explained", "snp", 1, image);
+    let words = ["explain", forged.to_str().unwrap(), "--against", vm.to_str().unwrap(), "--json"];
+    let answer = bench.run(words).expect(6, &[]).json();
+    assert_eq!(answer["differences"][0]["input"], "guest_configuration");
+    std::fs::write(&forged, &bytes[1..]).unwrap();
+    explain(&forged).expect(4, &["1184 bytes"]);
+}
