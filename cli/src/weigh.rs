@@ -3,6 +3,8 @@
 //! Kernel and initrd go in by the SHA-256 that the manifest has for them, which `build` has just computed and `measure`
 //! and `launch` have just checked; only the firmware's bytes are needed.
 
+pub(crate) mod registers;
+
 use std::path::{Path, PathBuf};
 
 use measure::firmware::Firmware;

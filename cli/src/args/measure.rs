@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::{TeeWord, parse_sha256, parse_u32, parse_u64};
+use super::{QemuChoice, TeeWord, parse_sha256, parse_u32, parse_u64};
 
 const USAGE: &str = "\
 bullion measure [OPTIONS] <IMAGE_OR_VM>
@@ -73,10 +73,13 @@ pub(crate) enum MeasureFiles {
     /// Whether the firmware compares kernel, initrd and command line with the measured hashes is not in its bytes: the line
     /// "pin" says what is known about it.
     Snp(MeasureSnp),
-    /// MRTD of a firmware file
+    /// MRTD and RTMRs of firmware and kernel files, as Bullion launches them
     ///
-    /// MRTD depends on the firmware and on the order in which the VMM adds its pages, and on nothing else. RTMR0 to RTMR3 are
-    /// not predicted here, and those of firmware built from edk2 >= 202505 nowhere: which events it measures is not known yet.
+    /// MRTD depends on the firmware and on the order in which the VMM adds its pages, and on nothing else. RTMR1 and RTMR2 come
+    /// from the kernel, its command line and the initrd; RTMR0 from the machine: QEMU is asked which tables it gives to firmware,
+    /// which takes a second or two the first time. Each is printed where its inputs are given.
+    ///
+    /// RTMRs depend on which events the firmware measures, so they are predicted for pinned firmware only, and never guessed.
     Tdx(MeasureTdx),
     /// PCR 0 to 15 of a boot with an emulated TPM: a test of the prediction, not reference values
     ///
@@ -134,7 +137,28 @@ pub(crate) struct MeasureTdx {
     /// it, each page is added and measured: QEMU since 10.1 on Linux since 6.16
     #[arg(long)]
     pub(crate) two_pass: bool,
-    /// Print every section with what MRTD would be if nothing followed
+    /// The kernel, a bzImage: predict RTMR1 and RTMR2
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The initrd
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The kernel command line, to the byte [default: empty]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "kernel")]
+    pub(crate) cmdline: Option<String>,
+    /// How much memory the guest has, such as 2GiB: predict RTMR0
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<spec::size::Size>,
+    /// How many vCPUs the guest has [default: 1]
+    #[arg(long, value_name = "N", requires = "memory")]
+    pub(crate) vcpus: Option<u32>,
+    #[command(flatten)]
+    pub(crate) qemu: QemuChoice,
+    /// Tables that firmware got, instead of asking QEMU: a directory like a running guest's
+    /// /sys/firmware/qemu_fw_cfg/by_name
+    #[arg(long, value_name = "DIR", requires = "memory", conflicts_with_all = ["vcpus", "qemu", "vmm"])]
+    pub(crate) acpi: Option<PathBuf>,
+    /// Print every section with what MRTD would be if nothing followed, and every event
     #[arg(long)]
     pub(crate) steps: bool,
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use spec::manifest::{Manifest, SnpReference, TdxReference, artifact};
 use spec::{Outcome, Tee};
 
-use crate::args::{Measure, MeasureFiles, Shapes};
+use crate::args::{Arguments, Measure, MeasureFiles, Shapes};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::weigh::{self, SnpWanted};
@@ -25,15 +25,15 @@ struct Answer {
     tdx: Vec<TdxReference>,
 }
 
-pub(crate) fn run(verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
+pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
     let shapes = &verb.shapes;
     let subject = match (&verb.files, &verb.subject) {
         (None, Some(subject)) => subject,
         (Some(files), None) if shapes.given().is_none() => {
             return match files {
                 MeasureFiles::Snp(files) => snp::run(files, printer),
-                MeasureFiles::Tdx(files) => tdx::run(files, printer),
                 MeasureFiles::Tpm(files) => tpm::run(files, printer),
+                MeasureFiles::Tdx(files) => tdx::run(arguments, files, printer),
             };
         }
         _ => return Err(misplaced(shapes)),

@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Lock(verb) => lock::run(arguments, verb, printer),
         Verb::Fetch(verb) => fetch::run(arguments, verb, printer),
         Verb::Build(verb) => build::run(arguments, verb, printer),
-        Verb::Measure(verb) => measure::run(verb, printer),
+        Verb::Measure(verb) => measure::run(arguments, verb, printer),
         Verb::Explain(verb) => explain::run(verb, printer),
         Verb::EventLog(verb) => eventlog::run(verb, printer),
         Verb::Firmware(verb) => firmware::run(verb, printer),

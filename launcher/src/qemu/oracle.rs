@@ -23,7 +23,7 @@ use measure::shape::{Shape, TeeShape};
 use spec::{Sha256Digest, Tee};
 
 pub use error::{ImportError, OracleError};
-pub use fw_cfg::FwCfg;
+pub use fw_cfg::Answer;
 use session::Session;
 
 use super::features::FLOOR;
@@ -47,7 +47,7 @@ pub struct Question<'a> {
 }
 
 /// The fw_cfg files of a machine, from the cache in the directory `cache` where they were asked for before.
-pub fn ask(question: &Question<'_>, cache: &Path) -> Result<FwCfg, OracleError> {
+pub fn ask(question: &Question<'_>, cache: &Path) -> Result<Answer, OracleError> {
     let run = |source| OracleError::Run { program: question.program.binary.clone(), source };
     let features = Features::of(question.program, cache)?;
     if features.version < FLOOR {
@@ -72,10 +72,10 @@ pub fn watch(
     program: &QemuProgram,
     arguments: Vec<String>,
     inherited: Vec<(i32, OwnedFd)>,
-) -> Result<FwCfg, OracleError> {
+) -> Result<Answer, OracleError> {
     let mut session = Session::start(program, arguments, inherited, TIMEOUT)?;
     let directory = session.directory()?;
-    let wanted = fw_cfg::ACPI.iter().map(|name| directory.key(name)).collect::<Result<Vec<_>, _>>()?;
+    let wanted = fw_cfg::ACPI.iter().map(|(name, _)| directory.key(name)).collect::<Result<Vec<_>, _>>()?;
     session.run_until_selected(&wanted)?;
     session.read(&directory)
 }

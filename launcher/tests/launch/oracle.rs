@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use launcher::QemuProgram;
-use launcher::qemu::oracle::{self, FwCfg, Question};
+use launcher::qemu::oracle::{self, Answer, Question};
 use measure::shape::{Shape, TdxShape, TeeShape};
 
 /// Firmware that ships without a TEE's sections in the way: any OVMF places the devices alike.
@@ -67,12 +67,12 @@ fn tables_are_those_of_live_guests() {
     for (name, memory, devices) in [("runtime-capture", "16384M", LIVE), ("q35-with-hpet", "4096M", WITH_HPET)] {
         let found = oracle::watch(&qemu, fixture(&path, memory, devices), vec![]).unwrap();
         let captured = vector(&format!("tdx/platform/tdx-measure/{name}/acpi_tables.bin")).unwrap();
-        assert!(found.files["etc/acpi/tables"] == captured, "{name}: the tables differ");
+        assert!(found.fw_cfg.get("etc/acpi/tables") == Some(&*captured), "{name}: the tables differ");
         for file in ["etc/acpi/rsdp", "etc/table-loader"] {
             let known = vector(&format!("tdx/platform/tcg-dumps/{name}/{}", file.replace('/', "_"))).unwrap();
-            assert!(found.files[file] == known, "{name}: {file} differs");
+            assert!(found.fw_cfg.get(file) == Some(&*known), "{name}: {file} differs");
         }
-        assert_eq!((found.qemu_version.unwrap()[0], found.boot_menu), (10, Some(0)), "{name}");
+        assert_eq!((found.qemu_version.unwrap()[0], found.fw_cfg.get("BootMenu")), (10, Some(&[0, 0][..])), "{name}");
     }
 }
 
@@ -91,7 +91,7 @@ fn a_shape_is_asked_about_once() {
         let question = Question { program: &program, firmware: &firmware, shape: &shape };
         (oracle::ask(&question, cache.path()).unwrap(), begun.elapsed())
     };
-    let acpi = |found: &FwCfg| found.acpi().unwrap();
+    let acpi = |found: &Answer| found.fw_cfg.acpi().unwrap();
     let (one, cold) = ask(1, 2048);
     let (again, warm) = ask(1, 2048);
     assert_eq!(again, one);
@@ -100,8 +100,8 @@ fn a_shape_is_asked_about_once() {
     assert_ne!(acpi(&four).tables, acpi(&one).tables, "vCPUs are in the tables");
     let (large, _) = ask(4, 65536);
     assert_eq!(acpi(&large), acpi(&four), "memory above 2.75 GiB is not");
-    assert_ne!(large.files["etc/smbios/smbios-tables"], four.files["etc/smbios/smbios-tables"]);
-    assert_eq!(one.files["bootorder"], b"/rom@genroms/linuxboot_dma.bin\0");
+    assert_ne!(large.fw_cfg.smbios_tables(), four.fw_cfg.smbios_tables());
+    assert_eq!(one.fw_cfg.get("bootorder"), Some(&b"/rom@genroms/linuxboot_dma.bin\0"[..]));
 }
 
 #[test]
@@ -119,14 +119,14 @@ fn captured_files_are_taken_as_linux_shows_them() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     };
-    let import = || FwCfg::import(directory.path()).map_err(|error| error.to_string());
+    let import = || Answer::import(directory.path()).map_err(|error| error.to_string());
     write("etc/acpi/tables/raw", &tables);
     write("etc/acpi/rsdp", &rsdp);
     assert!(import().unwrap_err().ends_with("etc/table-loader"));
     write("etc/table-loader/raw", &loader);
     let found = import().unwrap();
-    assert_eq!((found.files.len(), found.qemu_version), (3, None));
-    assert_eq!(found.files["etc/acpi/tables"], tables);
+    assert_eq!((found.qemu_version, found.fw_cfg.get("bootorder")), (None, None));
+    assert_eq!(found.fw_cfg.get("etc/acpi/tables"), Some(&*tables));
     write("etc/acpi/tables/raw", &tables[..9671]);
     assert!(import().unwrap_err().contains("it lost the padding"));
 }

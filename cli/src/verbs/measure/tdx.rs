@@ -1,21 +1,45 @@
-//! `bullion measure tdx`: MRTD of a firmware file.
+//! `bullion measure tdx`: MRTD and RTMRs of files that no image holds together.
 
+use std::path::Path;
+
+use launcher::qemu::oracle::{self, Answer as Told, Question};
 use measure::tdx::mrtd::{self, PageOrder};
+use measure::tdx::{PredictedEvent, registers};
 use serde::Serialize;
+use spec::Outcome;
 
-use crate::args::MeasureTdx;
+use crate::args::{Arguments, MeasureTdx};
 use crate::failure::Failure;
 use crate::firmware::{FirmwareFile, FirmwareInput, facts};
-use crate::inputs;
 use crate::printer::Printer;
-use crate::weigh::unusable;
+use crate::weigh::registers::{BootFiles, Initrd, Kernel, KnownFirmware, shape};
+use crate::weigh::{check_vcpus, unusable};
+use crate::{inputs, tree};
 
 #[derive(Serialize)]
 struct Answer<'a> {
     inputs: Inputs<'a>,
     mrtd: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(flatten)]
+    rtmrs: Rtmrs,
+    /// Why registers that were asked for are not here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     steps: Vec<Step>,
+}
+
+/// Each is left out where its inputs were not given.
+#[derive(Default, Serialize)]
+struct Rtmrs {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtmr0: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtmr1: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtmr2: Option<String>,
+    /// Zero: nothing extends it before the guest's own software.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtmr3: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -24,54 +48,221 @@ struct Inputs<'a> {
     page_order: &'static str,
     /// Which events the firmware measures, by the name of its profile; null where that is not known.
     profile: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<Kernel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initrd: Option<Initrd>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmdline: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vcpus: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_mib: Option<u64>,
+    /// Whose tables firmware gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tables: Option<TablesInput<'a>>,
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum TablesInput<'a> {
+    /// Those of this version of QEMU, asked for.
+    Qemu(String),
+    /// Captured ones, in this directory.
+    Captured(&'a Path),
+}
+
+/// One thing that is measured.
+#[derive(Serialize)]
 struct Step {
+    register: &'static str,
     name: String,
-    gpa: u64,
-    size: u64,
-    content_measured: bool,
+    /// For MRTD: where the section is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpa: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    /// For MRTD, what of the section is measured: its content and place, or its place alone. For RTMRs the event's type.
+    kind: String,
+    /// For MRTD, the register if nothing followed. For RTMRs, what is extended.
     digest: String,
 }
 
-pub(super) fn run(verb: &MeasureTdx, printer: &Printer) -> Result<u8, Failure> {
+/// What RTMRs were asked for, and found.
+#[derive(Default)]
+struct Predicted<'a> {
+    events: Vec<PredictedEvent>,
+    boot: Option<BootFiles>,
+    tables: Option<TablesInput<'a>>,
+}
+
+pub(super) fn run(arguments: &Arguments, verb: &MeasureTdx, printer: &Printer) -> Result<u8, Failure> {
     let file = FirmwareFile::read(&verb.firmware)?;
     let pins = inputs::pins()?;
     let (order, page_order) =
         if verb.two_pass { (PageOrder::TwoPass, "two-pass") } else { (PageOrder::SinglePass, "single-pass") };
     let firmware = file.parse()?;
+    let sections = mrtd::steps(&firmware, order).map_err(|error| unusable(&file.path, &error))?;
     let digest = mrtd::mrtd(&firmware, order).map_err(|error| unusable(&file.path, &error))?;
-    let steps = if verb.steps {
-        mrtd::steps(&firmware, order).map_err(|error| unusable(&file.path, &error))?
-    } else {
-        Vec::new()
+    let (predicted, refusal) = match predict(arguments, verb, &file, &pins) {
+        Ok(predicted) => (predicted, None),
+        Err(failure) if failure.outcome == Outcome::Refused => (Predicted::default(), Some(failure)),
+        Err(failure) => return Err(failure),
     };
     let profile = pins.find(&file.sha256).and_then(|pin| facts(pin).ok()).map(|facts| facts.profile.name);
+    let rtmrs = rtmrs(&predicted);
+    let steps = sections.iter().map(section).chain(predicted.events.iter().map(event)).collect();
+    let (boot, tables) = (predicted.boot, predicted.tables);
+    let cmdline = boot.as_ref().map(|boot| boot.command_line.clone());
+    let (kernel, initrd) = boot.map_or((None, None), |boot| (Some(boot.kernel), boot.initrd));
     let answer = Answer {
-        inputs: Inputs { firmware: file.input(&pins), page_order, profile },
+        inputs: Inputs {
+            firmware: file.input(&pins),
+            page_order,
+            profile,
+            kernel,
+            initrd,
+            cmdline,
+            vcpus: verb.vcpus,
+            memory_mib: verb.memory.and_then(spec::size::Size::whole_mib),
+            tables,
+        },
         mrtd: digest.to_string(),
-        steps: steps.iter().map(step).collect(),
+        rtmrs,
+        refused: refusal.as_ref().map(|failure| failure.messages.join(": ")),
+        steps,
     };
-    answer.inputs.firmware.lines().iter().for_each(|line| printer.line(line));
-    for step in &answer.steps {
-        let what = if step.content_measured { "content" } else { "place" };
-        printer.line(format_args!(
-            "  {:#014x}  {:#8x} bytes  {:<7}  {what:<7}  {}",
-            step.gpa, step.size, step.name, step.digest
-        ));
-    }
-    printer.line(format_args!("tdx  MRTD {}  ({page_order})", answer.mrtd));
+    show(&answer, verb.steps, printer);
     printer.value(&answer);
+    if let Some(failure) = refusal {
+        printer.text_failure(&failure);
+        return Ok(failure.outcome.code());
+    }
     Ok(0)
 }
 
-fn step(step: &mrtd::Step) -> Step {
+/// The events of the registers whose inputs were given.
+fn predict<'a>(
+    arguments: &Arguments,
+    verb: &'a MeasureTdx,
+    file: &FirmwareFile,
+    pins: &spec::pins::Pins,
+) -> Result<Predicted<'a>, Failure> {
+    let mut predicted = Predicted::default();
+    if verb.kernel.is_none() && verb.memory.is_none() {
+        return Ok(predicted);
+    }
+    let known = KnownFirmware::find(file, pins)?;
+    let mut qemu_version = None;
+    if let Some(memory) = verb.memory {
+        let memory_mib = memory
+            .whole_mib()
+            .ok_or_else(|| Failure::new(Outcome::Usage, format!("--memory {memory} is not a whole number of MiB")))?;
+        let (told, tables) = tables(arguments, verb, &file.bytes, memory_mib)?;
+        qemu_version = told.qemu_version;
+        predicted.tables = Some(tables);
+        predicted.events = known.platform(&told.fw_cfg, memory_mib)?;
+    }
+    if let Some(kernel) = &verb.kernel {
+        let line = verb.cmdline.as_deref().unwrap_or_default();
+        let boot = BootFiles::read(kernel, verb.initrd.as_deref(), line)?;
+        predicted.events.extend(known.image(&boot, qemu_version)?);
+        predicted.boot = Some(boot);
+    }
+    Ok(predicted)
+}
+
+/// The tables that firmware gets: captured ones, or those of the QEMU that is asked.
+fn tables<'a>(
+    arguments: &Arguments,
+    verb: &'a MeasureTdx,
+    firmware: &[u8],
+    memory_mib: u64,
+) -> Result<(Told, TablesInput<'a>), Failure> {
+    if let Some(directory) = &verb.acpi {
+        return Ok((Told::import(directory)?, TablesInput::Captured(directory)));
+    }
+    let vcpus = verb.vcpus.unwrap_or(1);
+    check_vcpus(&[vcpus])?;
+    let store = inputs::open_store(arguments)?;
+    let (_hold, program) = tree::qemu(&verb.qemu, &store)?;
+    let shape = shape(vcpus, memory_mib);
+    let told = oracle::ask(&Question { program: &program, firmware, shape: &shape }, store.root())?;
+    let version = told.qemu_version.unwrap_or_default().map(|number| number.to_string()).join(".");
+    Ok((told, TablesInput::Qemu(version)))
+}
+
+fn rtmrs(predicted: &Predicted<'_>) -> Rtmrs {
+    let [rtmr0, rtmr1, rtmr2, rtmr3] = registers(&predicted.events).map(|digest| digest.to_string());
+    let (platform, image) = (predicted.tables.is_some(), predicted.boot.is_some());
+    Rtmrs {
+        rtmr0: platform.then_some(rtmr0),
+        rtmr1: image.then_some(rtmr1),
+        rtmr2: image.then_some(rtmr2),
+        rtmr3: (platform || image).then_some(rtmr3),
+    }
+}
+
+fn section(step: &mrtd::Step) -> Step {
     Step {
+        register: "mrtd",
         name: step.section_type.to_string(),
-        gpa: step.gpa,
-        size: step.size,
-        content_measured: step.content_measured,
+        gpa: Some(step.gpa),
+        size: Some(step.size),
+        kind: if step.content_measured { "content" } else { "place" }.to_owned(),
         digest: step.digest.to_string(),
+    }
+}
+
+fn event(event: &PredictedEvent) -> Step {
+    use measure::tdx::Rtmr;
+    Step {
+        register: match event.register {
+            Rtmr::Rtmr0 => "rtmr0",
+            Rtmr::Rtmr1 => "rtmr1",
+            Rtmr::Rtmr2 => "rtmr2",
+            Rtmr::Rtmr3 => "rtmr3",
+        },
+        name: event.input.to_string(),
+        gpa: None,
+        size: None,
+        kind: event.event_type.to_string(),
+        digest: event.digest.to_string(),
+    }
+}
+
+fn show(answer: &Answer<'_>, steps: bool, printer: &Printer) {
+    let inputs = &answer.inputs;
+    inputs.firmware.lines().iter().for_each(|line| printer.line(line));
+    if let Some(kernel) = &inputs.kernel {
+        printer.line(format_args!("kernel    {}, authenticode sha384 {}", kernel.version, kernel.authenticode_sha384));
+        let initrd = inputs.initrd.as_ref().map_or("none".to_owned(), |initrd| format!("sha384 {}", initrd.sha384));
+        printer.line(format_args!("initrd    {initrd}"));
+        printer.line(format_args!("cmdline   {:?}", inputs.cmdline.as_deref().unwrap_or_default()));
+    }
+    match &inputs.tables {
+        Some(TablesInput::Qemu(version)) => printer.line(format_args!("tables    of QEMU {version}")),
+        Some(TablesInput::Captured(directory)) => {
+            printer.line(format_args!("tables    captured, in {}", directory.display()));
+        }
+        None => {}
+    }
+    for step in answer.steps.iter().filter(|_| steps) {
+        match (step.gpa, step.size) {
+            (Some(gpa), Some(size)) => printer.line(format_args!(
+                "  {gpa:#014x}  {size:#8x} bytes  {:<7}  {:<7}  {}",
+                step.name, step.kind, step.digest
+            )),
+            _ => printer.line(format_args!("  {}  {:<34}  {}  {}", step.register, step.kind, step.digest, step.name)),
+        }
+    }
+    printer.line(format_args!("tdx  MRTD  {}  ({})", answer.mrtd, inputs.page_order));
+    let rtmrs = &answer.rtmrs;
+    for (name, value) in
+        [("RTMR0", &rtmrs.rtmr0), ("RTMR1", &rtmrs.rtmr1), ("RTMR2", &rtmrs.rtmr2), ("RTMR3", &rtmrs.rtmr3)]
+    {
+        if let Some(value) = value {
+            printer.line(format_args!("tdx  {name} {value}"));
+        }
     }
 }

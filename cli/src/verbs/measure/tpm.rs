@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use launcher::qemu::oracle::FwCfg;
+use launcher::qemu::oracle::Answer as Told;
 use measure::Digest384;
 use measure::firmware::volumes;
 use measure::tdx::image::{Image, StubInputs, load_options};
@@ -70,7 +70,7 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
     let initrd = verb.initrd.as_deref().map(read).transpose()?;
     let cmdline = verb.cmdline.as_deref().unwrap_or_default();
     let store = VariableStore::parse(&variables.bytes).map_err(|error| unusable(&variables.path, &error))?;
-    let fw_cfg = FwCfg::import(&verb.fw_cfg)?.measured();
+    let fw_cfg = Told::import(&verb.fw_cfg)?.fw_cfg;
     let common = Common::new(&facts, &store, &fw_cfg)
         .map_err(|error| Failure::new(Outcome::Refused, format!("{}: {error}", file.path.display())))?;
     let image = image(&facts, (&verb.kernel, &kernel), initrd.as_deref(), cmdline)?;

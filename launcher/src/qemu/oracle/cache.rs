@@ -5,10 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use measure::fw_cfg::FwCfg;
 use serde::{Deserialize, Serialize};
 use spec::Sha256Digest;
 
-use super::fw_cfg::{FwCfg, MAX_BYTES};
+use super::fw_cfg::{Answer, MAX_BYTES};
 use crate::state::write_atomically;
 
 /// A new number whenever what is asked for changes.
@@ -21,7 +22,6 @@ pub(super) struct Place(PathBuf);
 struct Kept {
     schema: u32,
     qemu_version: Option<[u64; 3]>,
-    boot_menu: Option<u16>,
     files: BTreeMap<String, KeptFile>,
 }
 
@@ -39,30 +39,31 @@ impl Place {
     }
 
     /// A file that cannot be read is as good as none.
-    pub(super) fn read(&self) -> Option<FwCfg> {
+    pub(super) fn read(&self) -> Option<Answer> {
         let kept: Kept = serde_json::from_slice(&fs::read(&self.0).ok()?).ok()?;
         if kept.schema != SCHEMA {
             return None;
         }
-        let files = kept.files.into_iter().map(|(name, file)| {
+        let mut fw_cfg = FwCfg::default();
+        for (name, file) in kept.files {
             let mut bytes = hex::decode(&file.hex).ok()?;
-            let fits = bytes.len() <= file.size && file.size as u64 <= MAX_BYTES;
-            fits.then(|| {
-                bytes.resize(file.size, 0);
-                (name, bytes)
-            })
-        });
-        Some(FwCfg { qemu_version: kept.qemu_version, boot_menu: kept.boot_menu, files: files.collect::<Option<_>>()? })
+            if bytes.len() > file.size || file.size as u64 > MAX_BYTES {
+                return None;
+            }
+            bytes.resize(file.size, 0);
+            fw_cfg.insert(&name, bytes);
+        }
+        Some(Answer { qemu_version: kept.qemu_version, fw_cfg })
     }
 
     /// A cache that cannot be written costs time, nothing else.
-    pub(super) fn write(&self, found: &FwCfg) {
-        let file = |bytes: &Vec<u8>| {
+    pub(super) fn write(&self, found: &Answer) {
+        let file = |bytes: &[u8]| {
             let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
             KeptFile { size: bytes.len(), hex: hex::encode(bytes.get(..length).unwrap_or_default()) }
         };
-        let files = found.files.iter().map(|(name, bytes)| (name.clone(), file(bytes))).collect();
-        let kept = Kept { schema: SCHEMA, qemu_version: found.qemu_version, boot_menu: found.boot_menu, files };
+        let files = FwCfg::NAMES.iter().filter_map(|name| Some(((*name).to_owned(), file(found.fw_cfg.get(name)?))));
+        let kept = Kept { schema: SCHEMA, qemu_version: found.qemu_version, files: files.collect() };
         let _ = serde_json::to_vec(&kept).map_err(io::Error::other).and_then(|bytes| {
             self.0.parent().map_or(Ok(()), fs::create_dir_all)?;
             write_atomically(&self.0, &bytes)
@@ -79,9 +80,10 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let place =
             |arguments: &[String]| Place::of(cache.path(), &Sha256Digest([1; 32]), &Sha256Digest([2; 32]), arguments);
-        let files = [("etc/acpi/tables", [b"DSDT".as_slice(), &[0; 100]].concat()), ("bootorder", Vec::new())];
-        let files = files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
-        let answer = FwCfg { qemu_version: Some([11, 1, 3]), boot_menu: Some(0), files };
+        let mut fw_cfg = FwCfg::default();
+        fw_cfg.insert("etc/acpi/tables", [b"DSDT".as_slice(), &[0; 100]].concat());
+        fw_cfg.insert("bootorder", Vec::new());
+        let answer = Answer { qemu_version: Some([11, 1, 3]), fw_cfg };
         let (one, other) = (place(&["-smp".to_owned(), "1".to_owned()]), place(&["-smp 1".to_owned()]));
         assert_eq!(one.read(), None);
         one.write(&answer);

@@ -1,90 +1,47 @@
-//! The fw_cfg files that firmware may measure, as QEMU gave them or as somebody captured them (QEMU documentation, "QEMU
-//! Firmware Configuration (fw_cfg) Device").
+//! An answer: the fw_cfg files that count, as QEMU gave them or as somebody captured them. What follows from them is decided
+//! in `measure::fw_cfg`.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use measure::tdx::platform::AcpiDigests;
+use measure::fw_cfg::FwCfg;
 
-use super::error::{ImportError, OracleError};
+use super::error::ImportError;
 
-/// The commands by which firmware places the tables.
-const LOADER: &str = "etc/table-loader";
-/// The root pointer.
-const RSDP: &str = "etc/acpi/rsdp";
-/// The tables.
-const TABLES: &str = "etc/acpi/tables";
-/// Every q35 machine has them.
-pub(super) const ACPI: [&str; 3] = [LOADER, RSDP, TABLES];
-/// What firmware may measure besides, where a machine has it: boot order and menu, places of 64-bit BARs, SMBIOS, the area
-/// for a TPM's log.
-pub(super) const OPTIONAL: [&str; 9] = [
-    "bootorder",
-    "etc/boot-menu-wait",
-    "etc/extra-pci-roots",
-    "etc/reserved-memory-end",
-    "etc/smbios/smbios-anchor",
-    "etc/smbios/smbios-tables",
-    "etc/system-states",
-    "etc/tpm/log",
-    "opt/ovmf/X-PciMmio64Mb",
-];
+/// The files without which firmware measures nothing, and the sizes that QEMU pads them to.
+pub(super) const ACPI: [(&str, usize); 3] =
+    [("etc/table-loader", 4096), ("etc/acpi/rsdp", 4), ("etc/acpi/tables", 4096)];
 
-/// No file of these is larger. The tables have 128 KiB, more with very many devices.
+/// No file that counts is larger. The tables have 128 KiB, more with very many devices.
 pub(super) const MAX_BYTES: u64 = 2 << 20;
 
-/// fw_cfg files by name.
+/// What firmware is told about a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FwCfg {
-    /// The version of the QEMU that gave them; `None` where they were captured elsewhere.
+pub struct Answer {
+    /// The version of the QEMU that told it; `None` where it was captured elsewhere.
     pub qemu_version: Option<[u64; 3]>,
-    /// The item FW_CFG_BOOT_MENU, which has a number and no name; `None` where they were captured elsewhere.
-    pub boot_menu: Option<u16>,
-    /// The files that firmware may measure, padding included.
-    pub files: BTreeMap<String, Vec<u8>>,
+    /// The files, padding included.
+    pub fw_cfg: FwCfg,
 }
 
-impl FwCfg {
-    /// The digests of the ACPI files.
-    pub fn acpi(&self) -> Result<AcpiDigests, OracleError> {
-        let file = |name| self.files.get(name).ok_or(OracleError::NoFile(name));
-        Ok(AcpiDigests::of(file(LOADER)?, file(RSDP)?, file(TABLES)?))
-    }
-
-    /// What of it firmware measures.
-    pub fn measured(&self) -> measure::fw_cfg::FwCfg {
-        let mut measured = measure::fw_cfg::FwCfg::default();
-        for (name, content) in &self.files {
-            measured.insert(name, content.clone());
-        }
-        if let Some(boot_menu) = self.boot_menu {
-            measured.insert(measure::fw_cfg::FwCfg::BOOT_MENU, boot_menu.to_le_bytes().to_vec());
-        }
-        measured
-    }
-
+impl Answer {
     /// The captured files in `directory`, each at its name or at `NAME/raw`, as Linux shows them in
-    /// `/sys/firmware/qemu_fw_cfg/by_name`.
+    /// `/sys/firmware/qemu_fw_cfg/by_name`. The item `BootMenu` has no name there; a file of that name is taken for it.
     pub fn import(directory: &Path) -> Result<Self, ImportError> {
-        let mut files = BTreeMap::new();
-        for name in ACPI {
-            let (path, bytes) = read(directory, name)?;
-            let unit = if name == RSDP { 4 } else { 4096 };
-            if bytes.is_empty() || bytes.len() % unit != 0 {
-                return Err(ImportError::Cut { path, size: bytes.len(), unit });
-            }
-            files.insert(name.to_owned(), bytes);
-        }
-        for name in OPTIONAL {
-            match read(directory, name) {
-                Ok((_, bytes)) => drop(files.insert(name.to_owned(), bytes)),
-                Err(ImportError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        let mut fw_cfg = FwCfg::default();
+        for name in FwCfg::NAMES {
+            let unit = ACPI.iter().find(|(acpi, _)| *acpi == name).map(|(_, unit)| *unit);
+            match (read(directory, name), unit) {
+                (Ok((path, bytes)), Some(unit)) if bytes.is_empty() || bytes.len() % unit != 0 => {
+                    return Err(ImportError::Cut { path, size: bytes.len(), unit });
+                }
+                (Ok((_, bytes)), _) => fw_cfg.insert(name, bytes),
+                (Err(ImportError::Unreadable { source, .. }), None) if source.kind() == io::ErrorKind::NotFound => {}
+                (Err(error), _) => return Err(error),
             }
         }
-        Ok(Self { qemu_version: None, boot_menu: None, files })
+        Ok(Self { qemu_version: None, fw_cfg })
     }
 }
 

@@ -3,19 +3,20 @@
 //! QEMU gets a QMP monitor and a qtest channel of its own beside whatever the argument list has, and traces which fw_cfg
 //! items firmware selects: that is the one sign that the tables are built, and that none was built too early.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ChildStderr;
 use std::time::{Duration, Instant};
 
+use measure::fw_cfg::FwCfg;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
 use super::error::OracleError;
-use super::fw_cfg::{ACPI, FwCfg, OPTIONAL};
+use super::fw_cfg::Answer;
 use super::wire::{self, Directory};
 use crate::agent::one_line;
 use crate::channel::Channel;
@@ -107,15 +108,16 @@ impl Session {
     }
 
     /// The files that firmware may measure.
-    pub(super) fn read(&mut self, directory: &Directory) -> Result<FwCfg, OracleError> {
-        let mut files = BTreeMap::new();
-        for name in ACPI.into_iter().chain(OPTIONAL) {
-            if let Some(entry) = directory.find(name) {
-                files.insert(name.to_owned(), self.item(entry.key, entry.size)?);
+    pub(super) fn read(&mut self, directory: &Directory) -> Result<Answer, OracleError> {
+        let mut fw_cfg = FwCfg::default();
+        for name in FwCfg::NAMES {
+            let entry = directory.find(name).map(|entry| (entry.key, entry.size));
+            let item = (name == FwCfg::BOOT_MENU).then_some((FwCfg::BOOT_MENU_SELECTOR, 2));
+            if let Some((key, size)) = item.or(entry) {
+                fw_cfg.insert(name, self.item(key, size)?);
             }
         }
-        let boot_menu = self.item(wire::BOOT_MENU, 2)?.first_chunk::<2>().map(|bytes| u16::from_le_bytes(*bytes));
-        Ok(FwCfg { qemu_version: self.heard.version, boot_menu, files })
+        Ok(Answer { qemu_version: self.heard.version, fw_cfg })
     }
 
     /// The first `size` bytes of an item, by DMA.

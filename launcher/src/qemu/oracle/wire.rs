@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use super::error::OracleError;
 use super::fw_cfg::MAX_BYTES;
 
-/// FW_CFG_BOOT_MENU.
-pub(super) const BOOT_MENU: u16 = 0x0e;
 /// FW_CFG_FILE_DIR.
 pub(super) const DIRECTORY: u16 = 0x19;
 /// One entry of the directory: size, key and two reserved bytes, big-endian, and a name of 56 bytes.

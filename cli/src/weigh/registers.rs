@@ -1,0 +1,163 @@
+//! RTMR0 to RTMR2 of direct kernel boots: which files and which answers of QEMU they are made of. The events are `measure`'s.
+
+use std::path::Path;
+
+use measure::Digest384;
+use measure::firmware::Firmware;
+use measure::fw_cfg::FwCfg;
+use measure::linux::{self, QemuVersion};
+use measure::tdx::PredictedEvent;
+use measure::tdx::image::{Image, StubInputs, load_options};
+use measure::tdx::platform::{FirmwareFacts, Platform, PlatformError};
+use serde::Serialize;
+use spec::pins::Pins;
+use spec::{Outcome, Sha256Digest, Sha384Digest};
+
+use super::unusable;
+use crate::failure::Failure;
+use crate::firmware::{self, FirmwareFile};
+
+/// No kernel is near this.
+const MAX_KERNEL_BYTES: u64 = 1 << 30;
+
+/// A firmware whose events are known.
+pub(crate) struct KnownFirmware<'a> {
+    path: &'a Path,
+    firmware: Firmware<'a>,
+    facts: FirmwareFacts<'a>,
+}
+
+impl<'a> KnownFirmware<'a> {
+    /// By its pin; firmware that nobody described is refused.
+    pub(crate) fn find(file: &'a FirmwareFile, pins: &'a Pins) -> Result<Self, Failure> {
+        let unknown = |reason: String| {
+            Failure::new(Outcome::Refused, reason)
+                .with_hint("its MRTD is predicted; RTMRs are for firmware that is pinned and whose events are known")
+        };
+        let pin = pins.find(&file.sha256).ok_or_else(|| {
+            unknown(format!("firmware {} is not pinned: which events it measures is not known", file.sha256.short()))
+        })?;
+        let facts = firmware::facts(pin).map_err(|error| unknown(error.to_string()))?;
+        Ok(Self { path: &file.path, firmware: file.parse()?, facts })
+    }
+
+    /// The events of RTMR0.
+    pub(crate) fn platform(&self, fw_cfg: &FwCfg, memory_mib: u64) -> Result<Vec<PredictedEvent>, Failure> {
+        let platform = Platform::of_fw_cfg(&self.firmware, &self.facts, memory_mib, fw_cfg);
+        let platform = platform.map_err(|error| match error {
+            PlatformError::KeysEnrolled | PlatformError::Profile(_) | PlatformError::NoBiosInformation => {
+                Failure::new(Outcome::Refused, format!("{}: {error}", self.path.display()))
+            }
+            PlatformError::TdHob(_) => Failure::new(Outcome::Usage, error.to_string()),
+            PlatformError::FwCfg(_) | PlatformError::Smbios(_) => {
+                Failure::new(Outcome::InputMismatch, error.to_string())
+            }
+            _ => unusable(self.path, &error),
+        })?;
+        Ok(platform.events())
+    }
+
+    /// The events of RTMR1 and RTMR2, with a QEMU of this version, or with any that is launched.
+    pub(crate) fn image(&self, boot: &BootFiles, qemu: Option<[u64; 3]>) -> Result<Vec<PredictedEvent>, Failure> {
+        let [major, minor, _] = qemu.unwrap_or(launcher::qemu::features::FLOOR);
+        let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        if !linux::is_measured_raw(QemuVersion(number(major), number(minor)), self.facts.profile.takes_raw_kernel()) {
+            let message = format!(
+                "QEMU {major}.{minor} changes the kernel's header before this firmware measures it: RTMR1 is not predicted"
+            );
+            return Err(Failure::new(Outcome::Refused, message).with_hint(
+                "ask QEMU 10.2 or later for its tables, or use firmware built from edk2-stable202502 or later",
+            ));
+        }
+        let stub = boot.kernel.stub_measures.then(|| StubInputs {
+            load_options: load_options(self.facts.profile, &boot.command_line, boot.initrd.is_some()),
+            initrd: boot.initrd.as_ref().map(|initrd| Digest384(initrd.sha384.0)),
+        });
+        Ok(Image { profile: *self.facts.profile, kernel: boot.kernel.authenticode(), stub }.events())
+    }
+}
+
+/// What QEMU boots with `-kernel`.
+pub(crate) struct BootFiles {
+    pub(crate) kernel: Kernel,
+    pub(crate) initrd: Option<Initrd>,
+    pub(crate) command_line: String,
+}
+
+/// A kernel file.
+#[derive(Serialize)]
+pub(crate) struct Kernel {
+    size: usize,
+    pub(crate) sha256: Sha256Digest,
+    /// As firmware hashes a PE image.
+    pub(crate) authenticode_sha384: Sha384Digest,
+    /// The version that it says it has.
+    pub(crate) version: String,
+    /// Whether its EFI stub measures command line and initrd.
+    pub(crate) stub_measures: bool,
+}
+
+/// An initrd.
+#[derive(Serialize)]
+pub(crate) struct Initrd {
+    size: u64,
+    pub(crate) sha256: Sha256Digest,
+    pub(crate) sha384: Sha384Digest,
+}
+
+impl Kernel {
+    /// Reads and hashes a bzImage.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        use std::io::Read as _;
+        let unreadable = |error: std::io::Error| Failure::file("reading", path, &error);
+        let mut bytes = Vec::new();
+        let file = store::open_regular(path).map_err(unreadable)?;
+        file.take(MAX_KERNEL_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+        let version = linux::version(&bytes).map_err(|error| unusable(path, &error))?;
+        let stub_measures = linux::stub_measures(version).ok_or_else(|| {
+            let message = format!("{}: its version is \"{version}\", which says nothing", path.display());
+            Failure::new(Outcome::InputMismatch, message)
+        })?;
+        let digest = measure::authenticode::sha384(&bytes).map_err(|error| unusable(path, &error))?;
+        Ok(Self {
+            size: bytes.len(),
+            sha256: Sha256Digest::of(&bytes),
+            authenticode_sha384: Sha384Digest(digest.0),
+            version: version.to_owned(),
+            stub_measures,
+        })
+    }
+
+    fn authenticode(&self) -> Digest384 {
+        Digest384(self.authenticode_sha384.0)
+    }
+}
+
+impl Initrd {
+    /// Hashes an initrd.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let (size, sha256, sha384) =
+            store::hash_file_384(path).map_err(|error| Failure::file("reading", path, &error))?;
+        Ok(Self { size, sha256, sha384 })
+    }
+}
+
+impl BootFiles {
+    /// Reads kernel and initrd at the same time.
+    pub(crate) fn read(kernel: &Path, initrd: Option<&Path>, command_line: &str) -> Result<Self, Failure> {
+        std::thread::scope(|scope| {
+            let initrd = scope.spawn(|| initrd.map(Initrd::read).transpose());
+            let kernel = Kernel::read(kernel);
+            let failed = |_| Err(Failure::new(Outcome::Internal, "a thread that hashes files failed"));
+            let initrd = initrd.join().unwrap_or_else(failed);
+            Ok(Self { kernel: kernel?, initrd: initrd?, command_line: command_line.to_owned() })
+        })
+    }
+}
+
+/// The machine that Bullion launches for TDX, with so many vCPUs and so much memory.
+pub(crate) fn shape(vcpus: u32, memory_mib: u64) -> measure::shape::Shape {
+    use measure::shape::{Shape, TdxShape, TeeShape};
+    let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
+    Shape { tee: TeeShape::Tdx(tdx), vcpus, cpu_model: "host".to_owned(), memory_mib }
+}

@@ -1,0 +1,134 @@
+//! RTMRs of files, and where they are refused: against registers that hardware signed and values that others computed.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use e2e::{Bench, Run, bench, skipped};
+
+/// A file of the vectors; `.xz` is unpacked into `scratch`.
+fn vector(path: &str, scratch: &Path) -> Option<PathBuf> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
+    let found = std::env::var_os("BULLION_VECTORS").map_or(default, PathBuf::from).join(path);
+    if !found.exists() {
+        skipped(&format!("no vectors at {}", found.display()));
+        return None;
+    }
+    if !path.ends_with(".xz") {
+        return Some(found);
+    }
+    let Ok(unpacked) = Command::new("xz").arg("-dc").arg(&found).output() else {
+        skipped("there is no xz to unpack firmware with");
+        return None;
+    };
+    let path = scratch.join(found.file_stem().unwrap());
+    std::fs::write(&path, unpacked.stdout).unwrap();
+    Some(path)
+}
+
+const LIVE_FIRMWARE: &str = "tdx/firmware/ubuntu-25.04_ovmf_2025.02-3ubuntu2_OVMF.fd.xz";
+const INTEL_TDX: &str = "tdx/firmware/ubuntu-25.10_ovmf-inteltdx_2025.02-8ubuntu3_OVMF.inteltdx.fd.xz";
+const ENROLLED: &str = "tdx/firmware/debian-sid_ovmf-inteltdx_2026.08+ds-2_OVMF.inteltdx.ms.fd.xz";
+
+fn measure(bench: &Bench, firmware: &Path, words: &[&str]) -> Run {
+    let mut arguments = vec!["measure", "tdx", "--json", "--firmware", firmware.to_str().unwrap()];
+    arguments.extend(words);
+    bench.run(arguments)
+}
+
+/// The registers of a production guest, one of whose quotes was seen: 8 vCPUs, 16 GiB, tables captured inside it.
+#[test]
+fn rtmr0_of_captured_tables_is_that_of_a_live_quote() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let read = |path: &str| vector(path, scratch.path()).map(|path| std::fs::read(path).unwrap());
+    let Some(firmware) = vector(LIVE_FIRMWARE, scratch.path()) else { return };
+    let captured = scratch.path().join("by_name");
+    for (name, path) in [
+        ("etc/acpi/tables", "tdx/platform/tdx-measure/runtime-capture/acpi_tables.bin"),
+        ("etc/acpi/rsdp", "tdx/platform/tcg-dumps/runtime-capture/etc_acpi_rsdp"),
+        ("etc/table-loader", "tdx/platform/tcg-dumps/runtime-capture/etc_table-loader"),
+    ] {
+        std::fs::create_dir_all(captured.join(name)).unwrap();
+        std::fs::write(captured.join(name).join("raw"), read(path).unwrap()).unwrap();
+    }
+    let expected = read("tdx/platform/tdx-measure/runtime-capture/expected.json").unwrap();
+    let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();
+    let captured = captured.to_str().unwrap();
+    let answer = measure(&bench, &firmware, &["--memory", "16GiB", "--acpi", captured]).expect(0, &[]).json();
+    assert_eq!((&answer["mrtd"], &answer["rtmr0"]), (&expected["mrtd"], &expected["rtmr0"]));
+    assert!(answer["rtmr1"].is_null() && answer["rtmr2"].is_null(), "there is no kernel: {answer}");
+    let extended = answer["steps"].as_array().unwrap().iter().filter(|step| step["register"] == "rtmr0").count();
+    assert_eq!(extended, 13);
+    measure(&bench, &firmware, &["--memory", "16GiB", "--acpi", scratch.path().to_str().unwrap()])
+        .expect(4, &["etc/table-loader", "hint:"]);
+}
+
+/// Kata Containers' command line, and the RTMR2 that confidential-dot-ai/confidential-os-builder publishes for it.
+#[test]
+fn rtmr2_of_a_command_line_is_the_published_one() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let (Some(firmware), Some(golden)) =
+        (vector(INTEL_TDX, scratch.path()), vector("tdx/constants/rtmr2-cmdline-golden.json", scratch.path()))
+    else {
+        return;
+    };
+    let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+    let (image, line) = (bench.image(), golden["cmdline"].as_str().unwrap());
+    let (kernel, initrd) = (image.join("vmlinuz"), image.join("initrd"));
+    let boot = ["--kernel", kernel.to_str().unwrap(), "--cmdline", line];
+    let answer = measure(&bench, &firmware, &boot).expect(0, &[]).json();
+    assert_eq!(answer["rtmr2"], golden["rtmr2"]);
+    let with_initrd = measure(&bench, &firmware, &[&boot[..], &["--initrd", initrd.to_str().unwrap()]].concat());
+    let with_initrd = with_initrd.expect(0, &[]).json();
+    assert_eq!(with_initrd["rtmr1"], answer["rtmr1"], "the initrd is not in RTMR1");
+    assert_ne!(with_initrd["rtmr2"], answer["rtmr2"]);
+    assert_eq!(answer["rtmr3"], "0".repeat(96));
+}
+
+#[test]
+fn what_is_not_known_is_not_guessed() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(enrolled) = vector(ENROLLED, scratch.path()) else { return };
+    let mut changed = std::fs::read(&enrolled).unwrap();
+    let at = changed.len() / 2;
+    changed[at] ^= 1;
+    let unknown = scratch.path().join("unknown.fd");
+    std::fs::write(&unknown, changed).unwrap();
+    let kernel = bench.image().join("vmlinuz");
+    let boot = ["--kernel", kernel.to_str().unwrap()];
+    let refused = measure(&bench, &unknown, &boot).expect(6, &["is not pinned", "hint:"]).json();
+    assert_eq!(refused["mrtd"].as_str().unwrap().len(), 96, "MRTD is predicted for any firmware");
+    assert!(refused["rtmr1"].is_null() && refused["refused"].as_str().unwrap().contains("is not pinned"), "{refused}");
+    measure(&bench, &unknown, &[]).expect(0, &[]);
+
+    let root = bench.image().join("rootfs");
+    measure(&bench, &enrolled, &["--kernel", root.to_str().unwrap()]).expect(4, &["rootfs", "not a bzImage"]);
+    measure(&bench, &enrolled, &["--vcpus", "2"]).expect(2, &["--memory"]);
+    measure(&bench, &enrolled, &["--memory", "2GB"]).expect(2, &["GiB"]);
+    measure(&bench, &enrolled, &["--memory", "2GiB", "--qemu", "/bin/true"]).expect(3, &["did not answer", "hint:"]);
+}
+
+#[test]
+fn rtmr0_depends_on_the_machine_and_not_on_the_kernel() {
+    let Some(bench) = bench() else { return };
+    if bench.unpublished {
+        return skipped("the pinned QEMU is gone from the mirror");
+    }
+    let image = bench.image();
+    let (firmware, kernel) = (image.join("firmware-tdx.fd"), image.join("vmlinuz"));
+    let rtmrs = |vcpus: &str, memory: &str, line: &str| {
+        let words = ["--vcpus", vcpus, "--memory", memory, "--kernel", kernel.to_str().unwrap(), "--cmdline", line];
+        let answer = measure(&bench, &firmware, &words).expect(0, &[]).json();
+        ["rtmr0", "rtmr1", "rtmr2"].map(|name| answer[name].as_str().unwrap().to_owned())
+    };
+    let one = rtmrs("1", "2GiB", "quiet");
+    let two = rtmrs("2", "2GiB", "quiet");
+    let large = rtmrs("2", "4GiB", "loud");
+    assert_ne!(one[0], two[0]);
+    assert_ne!(two[0], large[0]);
+    assert_eq!(one[1..], two[1..]);
+    assert_eq!((&two[1], two[2] == large[2]), (&large[1], false));
+}
