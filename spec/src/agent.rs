@@ -22,6 +22,8 @@ pub const CONSOLE_FAILED: &str = "bullion-guest: FAILED ";
 pub const CONSOLE_READY: &str = "bullion-guest: READY ";
 /// The longest line either side accepts, in bytes.
 pub const MAX_LINE: usize = 64 << 10;
+/// The longest line of output that is passed on, in bytes.
+pub const MAX_OUTPUT_LINE: usize = 4096;
 /// The serial number of the virtio disk that carries the root file system.
 pub const ROOT_DISK_SERIAL: &str = "bullion-root";
 
@@ -77,6 +79,36 @@ pub enum Event {
         stage: String,
         /// What went wrong, in one line.
         reason: String,
+    },
+    /// The workload has come to another state.
+    Workload {
+        /// The state.
+        workload: Workload,
+    },
+    /// The workload printed a line, and the measured configuration gives its output to the host.
+    Output {
+        /// The line, without its end; cut where it is longer than `MAX_OUTPUT_LINE`.
+        line: String,
+    },
+}
+
+/// How far the workload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Workload {
+    /// Volumes are checked and images are unpacked.
+    Preparing,
+    /// It runs.
+    Running {
+        /// How often it has been started again.
+        restarts: u32,
+    },
+    /// It has ended, and the guest powers off.
+    Ended {
+        /// Its exit code; 128 and more where a signal ended it.
+        exit_code: u8,
+        /// How often it had been started again.
+        restarts: u32,
     },
 }
 

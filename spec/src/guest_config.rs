@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical::{CanonicalError, to_canonical_bytes};
 use crate::digest::{Sha256Digest, Sha384Digest};
+use crate::volume::{self, GuestVolume};
+use crate::workload::Workload;
 
 /// What stands before the canonical JSON when it is hashed. A new version of the format gets a new tag.
 pub const DOMAIN_TAG: &[u8] = b"bullion guest configuration v1\0";
@@ -34,6 +36,12 @@ pub struct GuestConfig {
     /// Environment of the workload. Public: it is reported to whoever asks the guest. Never put a secret here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
+    /// What the guest runs; without it, nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+    /// Its volumes, in the order of their slots.
+    #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<GuestVolume>,
 }
 
 /// A configuration disk that cannot be read.
@@ -54,6 +62,19 @@ impl GuestConfig {
     /// The canonical JSON.
     pub fn canonical_bytes(&self) -> Result<Vec<u8>, CanonicalError> {
         to_canonical_bytes(self)
+    }
+
+    /// The first thing that no guest could do: the text to look for in a file, and what to say of it. The host asks before
+    /// it launches, the guest before it acts.
+    pub fn fault(&self) -> Option<(String, String)> {
+        if let Some(fault) = self.workload.as_ref().and_then(Workload::fault) {
+            return Some(fault);
+        }
+        if self.workload.as_ref().is_some_and(|workload| workload.kube.is_some()) && !self.environment.is_empty() {
+            let message = "environment is for a single container: put it into the YAML";
+            return Some(("environment".to_owned(), message.to_owned()));
+        }
+        volume::guest_fault(&self.volumes)
     }
 
     /// The value for SNP HOST_DATA.
@@ -106,7 +127,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_disk_gives_back_its_configuration(hostname in proptest::option::of("[a-z]{1,20}"), environment in proptest::collection::btree_map("[A-Z]{1,8}", ".{0,40}", 0..8)) {
-            let config = GuestConfig { hostname, environment };
+            let config = GuestConfig { hostname, environment, ..GuestConfig::default() };
             prop_assert_eq!(GuestConfig::from_disk(&config.to_disk().unwrap()).unwrap(), config);
         }
 

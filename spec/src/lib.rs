@@ -21,6 +21,8 @@ pub mod size;
 pub mod tee;
 mod text;
 pub mod vm;
+pub mod volume;
+pub mod workload;
 
 pub use diagnostic::{Diagnostic, Outcome};
 pub use digest::{Sha256Digest, Sha384Digest};

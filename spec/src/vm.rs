@@ -9,6 +9,7 @@ use crate::guest_config::{GuestConfig, MAX_BYTES};
 use crate::size::Size;
 use crate::tee::Tee;
 use crate::text::{SyntaxError, from_toml};
+use crate::volume::{self, HostVolume};
 
 /// A VM description.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct Host {
     pub ready_timeout_s: Option<u64>,
     /// How many seconds a stopping guest gets before it is killed (default 10).
     pub stop_timeout_s: Option<u64>,
+    /// Where the guest's volumes are.
+    #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<HostVolume>,
 }
 
 /// Which accelerator runs a guest without a TEE.
@@ -142,6 +146,10 @@ impl Vm {
         }
         if let Some(key) = vm.guest.environment.keys().find(|key| !is_variable(key)) {
             return refuse(key, format!("\"{key}\" is not the name of an environment variable"));
+        }
+        let fault = vm.guest.fault().or_else(|| volume::host_fault(&vm.guest.volumes, &vm.host.volumes));
+        if let Some((key, message)) = fault {
+            return refuse(&key, message);
         }
         Ok(vm)
     }
