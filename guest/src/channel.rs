@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind};
 use crate::agent::{self, Guest};
 use crate::lines::Lines;
 
+/// How much output of the workload may wait for the host.
+const MAX_UNSENT: usize = 256 << 10;
 /// How much is read at once.
 const CHUNK: usize = 4096;
 
@@ -63,6 +65,18 @@ impl Channel {
                 return Ok(Progress::PowerOff(std::mem::take(&mut self.output)));
             }
         }
+    }
+
+    /// Says something unasked. What does not matter that much is dropped while the host does not listen.
+    pub(crate) fn say(&mut self, event: &[u8], droppable: bool) {
+        if !droppable || self.output.len() + event.len() <= MAX_UNSENT {
+            self.output.extend_from_slice(event);
+        }
+    }
+
+    /// What is still to be sent, when nothing more is.
+    pub(crate) fn into_unsent(self) -> Vec<u8> {
+        self.output
     }
 
     /// Forgets what was meant for a host that is gone: half a request, and replies it did not read. The ready event is said

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long the root disk may take to appear after its driver was loaded.
+/// How long a disk may take to appear after its driver was loaded.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to sleep between two looks. The driver usually has the disk before the first.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -33,7 +33,7 @@ pub(crate) enum DiskError {
     #[error("no virtio disk with the serial number \"{serial}\" after {seconds} s; found {}", list(.found))]
     Missing {
         /// The serial number.
-        serial: &'static str,
+        serial: String,
         /// How long the guest waited.
         seconds: u64,
         /// The serial numbers that are there.
@@ -43,7 +43,7 @@ pub(crate) enum DiskError {
     #[error("the disks {} all have the serial number \"{serial}\"", .disks.join(", "))]
     Ambiguous {
         /// The serial number.
-        serial: &'static str,
+        serial: String,
         /// The disks.
         disks: Vec<String>,
     },
@@ -54,12 +54,12 @@ fn list(found: &[String]) -> String {
 }
 
 /// The disk with `serial`, or `None`.
-pub(crate) fn find(serial: &'static str) -> Result<Option<Disk>, DiskError> {
+pub(crate) fn find(serial: &str) -> Result<Option<Disk>, DiskError> {
     find_in(Path::new("/sys/block"), serial)
 }
 
 /// The disk with `serial`, waiting for it to appear.
-pub(crate) fn wait_for(serial: &'static str) -> Result<Disk, DiskError> {
+pub(crate) fn wait_for(serial: &str) -> Result<Disk, DiskError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(disk) = find(serial)? {
@@ -67,13 +67,13 @@ pub(crate) fn wait_for(serial: &'static str) -> Result<Disk, DiskError> {
         }
         if Instant::now() >= deadline {
             let found = virtio_disks(Path::new("/sys/block")).into_iter().map(|(_, serial)| serial).collect();
-            return Err(DiskError::Missing { serial, seconds: PATIENCE.as_secs(), found });
+            return Err(DiskError::Missing { serial: serial.to_owned(), seconds: PATIENCE.as_secs(), found });
         }
         std::thread::sleep(INTERVAL);
     }
 }
 
-fn find_in(sys_block: &Path, serial: &'static str) -> Result<Option<Disk>, DiskError> {
+fn find_in(sys_block: &Path, serial: &str) -> Result<Option<Disk>, DiskError> {
     let mut named: Vec<String> =
         virtio_disks(sys_block).into_iter().filter(|(_, found)| found == serial).map(|(name, _)| name).collect();
     named.sort();
@@ -81,7 +81,7 @@ fn find_in(sys_block: &Path, serial: &'static str) -> Result<Option<Disk>, DiskE
         [] => Ok(None),
         // A disk whose size cannot be read is still being set up.
         [name] => Ok(size(sys_block, name).map(|bytes| Disk { name: name.clone(), bytes })),
-        _ => Err(DiskError::Ambiguous { serial, disks: named }),
+        _ => Err(DiskError::Ambiguous { serial: serial.to_owned(), disks: named }),
     }
 }
 

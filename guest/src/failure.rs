@@ -28,6 +28,10 @@ pub(crate) enum Stage {
     Report,
     /// Reading the configuration and comparing it with the report.
     Configuration,
+    /// Opening a volume, or holding it against the configuration.
+    Volume,
+    /// Preparing the workload or running it.
+    Workload,
     /// Supervising: the guest had been ready.
     Supervise,
     /// A fault of this program.
@@ -45,6 +49,8 @@ impl fmt::Display for Stage {
             Self::Mount => "mount",
             Self::Report => "report",
             Self::Configuration => "configuration",
+            Self::Volume => "volume",
+            Self::Workload => "workload",
             Self::Supervise => "supervise",
             Self::Panic => "panic",
         })

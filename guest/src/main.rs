@@ -7,26 +7,33 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod agent;
+mod archive;
 mod channel;
+mod children;
 mod command_line;
 mod configuration;
 mod console;
 mod device_mapper;
 mod disks;
 mod failure;
+mod keyring;
 mod lines;
+mod loopback;
 mod module_list;
 mod modules;
 mod mounts;
 mod port;
 mod power;
 mod process;
+mod scratch;
 mod start;
 mod supervisor;
 mod switch_root;
 mod tee;
 mod uptime;
 mod verity;
+mod workload;
+mod writable;
 
 fn main() {
     // A second PID 1 would mount over, and power off, the machine of whoever tries the program out.

@@ -1,4 +1,5 @@
-//! Loads the initrd's kernel modules: those of every boot, and those whose device or TEE is there.
+//! Loads kernel modules: from the initrd those of every boot, and those whose device or TEE is there; from the verified root
+//! those that a workload needs.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,17 +14,38 @@ use crate::module_list::{self, ModuleList};
 /// Where the initrd keeps the modules, decompressed, as `NAME.ko`.
 const DIRECTORY: &str = "/modules";
 
-/// The drivers of the TEEs answer ENODEV outside theirs, which is no failure: what lacks a report is told later.
-const MAY_LACK_DEVICE: [&str; 2] = ["sev_guest", "tdx_guest"];
+/// Where the verified root keeps modules in the same form, with their list.
+const ROOT_DIRECTORY: &str = "/usr/lib/bullion/modules";
+
+/// The drivers of the TEEs answer ENODEV outside theirs, which is no failure: what lacks a report is told later. So does the
+/// AES driver on a processor without AES, where the kernel's own takes its place.
+const MAY_LACK_DEVICE: [&str; 3] = ["sev_guest", "tdx_guest", "aesni_intel"];
 
 /// Loads the modules of every boot, then those for the devices and the TEE that are there.
 pub(crate) fn load_all(tee: Tee) -> Result<(), Failure> {
     let text = std::fs::read_to_string(module_list::PATH).or_fail_doing(Stage::Modules, module_list::PATH)?;
     let list = module_list::parse(&text).or_fail(Stage::Modules)?;
     for name in load_order(&list, tee, &pci_classes()) {
-        load(name)?;
+        load(DIRECTORY, name)?;
     }
     Ok(())
+}
+
+/// Loads what the root file system has for workloads, in the order of its list. An image need not have any.
+pub(crate) fn load_from_root() -> Result<(), Failure> {
+    let path = format!("{ROOT_DIRECTORY}/list");
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        text => text.or_fail_doing(Stage::Modules, &path)?,
+    };
+    let list = module_list::parse(&text).or_fail_doing(Stage::Modules, &path)?;
+    list.boot.iter().try_for_each(|name| load(ROOT_DIRECTORY, name))
+}
+
+/// Closes the kernel to modules until the next boot. The kernel loads none by itself in this guest, which has no modprobe.
+pub(crate) fn load_no_more() -> Result<(), Failure> {
+    let path = "/proc/sys/kernel/modules_disabled";
+    std::fs::write(path, "1").or_fail_doing(Stage::Modules, path)
 }
 
 /// Everything to load, in order, each once.
@@ -64,8 +86,8 @@ fn parse_class(text: &str) -> Option<u32> {
     u32::from_str_radix(text.trim_end().strip_prefix("0x")?, 16).ok()
 }
 
-fn load(name: &str) -> Result<(), Failure> {
-    let path = Path::new(DIRECTORY).join(format!("{name}.ko"));
+fn load(directory: &str, name: &str) -> Result<(), Failure> {
+    let path = Path::new(directory).join(format!("{name}.ko"));
     let file = File::open(&path).or_fail_doing(Stage::Modules, path.display())?;
     match finit_module(&file, c"", ModuleInitFlags::empty()) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),

@@ -6,10 +6,9 @@ use nix::sys::reboot::{RebootMode, reboot};
 #[derive(Debug)]
 pub(crate) struct PowerOffRequested;
 
-/// Writes out what is to be written and powers off. The root file system and everything below it is read-only or in
-/// memory, so there is nothing to unmount.
+/// Powers off. What could be written to is in memory or on scratch, whose key goes with it: there is nothing to write out,
+/// and nothing to unmount.
 pub(crate) fn power_off() -> ! {
-    nix::unistd::sync();
     // A host without power management leaves the guest running: it then waits, and does nothing more.
     let _ = reboot(RebootMode::RB_POWER_OFF);
     loop {

@@ -10,8 +10,9 @@ use spec::vm::is_hostname;
 
 use crate::agent::Guest;
 use crate::command_line::{self, RootParameters};
+use crate::device_mapper::{self, Target};
 use crate::failure::{Failure, OrFail as _, Stage};
-use crate::{configuration, device_mapper, disks, modules, mounts, process, switch_root, tee, uptime, verity};
+use crate::{configuration, disks, modules, mounts, process, switch_root, tee, uptime, verity};
 
 /// The host name of a guest that was given none.
 const DEFAULT_HOSTNAME: &str = "bullion";
@@ -23,6 +24,8 @@ pub(crate) struct Started {
     tee: Tee,
     hostname: String,
     configuration: Configuration,
+    /// What it was given; empty where it was given nothing.
+    pub(crate) config: GuestConfig,
     kernel_release: String,
 }
 
@@ -35,11 +38,11 @@ pub(crate) fn start() -> Result<Started, Failure> {
     let tee = tee::detect();
     modules::load_all(tee)?;
     let device = open_root(&root)?;
-    let (hostname, configuration) = configure(tee)?;
+    let (config, hostname, configuration) = configure(tee)?;
     switch_root::switch_root(&device)?;
     let kernel = nix::sys::utsname::uname().or_fail_doing(Stage::Start, "uname")?;
     let kernel_release = kernel.release().to_string_lossy().into_owned();
-    Ok(Started { root, tee, hostname, configuration, kernel_release })
+    Ok(Started { root, tee, hostname, configuration, config, kernel_release })
 }
 
 /// Finds the root disk, checks the top of its tree and opens it. Returns the node of the verified device.
@@ -47,17 +50,23 @@ fn open_root(root: &RootParameters) -> Result<String, Failure> {
     let disk = disks::wait_for(ROOT_DISK_SERIAL).or_fail(Stage::RootDevice)?;
     verity::check_top(&disk.node(), disk.bytes, root).or_fail(Stage::Verity)?;
     let (sectors, parameters) = verity::table(&disk.node(), root);
-    device_mapper::open_verity(sectors, &parameters)
+    let target = Target { name: ROOT_DISK_SERIAL, kind: "verity", read_only: true, sectors, parameters: &parameters };
+    device_mapper::open(&target, Stage::Verity)
 }
 
 /// Reads the configuration, compares it with the guest's own report and applies it.
-fn configure(tee: Tee) -> Result<(String, Configuration), Failure> {
+fn configure(tee: Tee) -> Result<(GuestConfig, String, Configuration), Failure> {
     let config = configuration::read()?;
     let report = tee::own_report(tee).or_fail(Stage::Report)?;
     let bound = configuration::bind(config.as_ref(), &report).or_fail(Stage::Configuration)?;
     let hostname = hostname(config.as_ref())?;
     nix::unistd::sethostname(&hostname).or_fail_doing(Stage::Configuration, "setting the host name")?;
-    Ok((hostname, bound))
+    let config = config.unwrap_or_default();
+    // Its owner checked it too; a guest that cannot do what it says must not do half of it.
+    if let Some((_, message)) = config.fault() {
+        return Err(Failure::new(Stage::Configuration, message));
+    }
+    Ok((config, hostname, bound))
 }
 
 fn hostname(config: Option<&GuestConfig>) -> Result<String, Failure> {

@@ -1,31 +1,35 @@
-//! The rest of the guest's life: answers the host, reaps children, waits.
+//! The rest of the guest's life: answers the host, reaps children, passes on what the workload has to say, waits.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use spec::agent::{Event, Workload};
 
 use crate::agent::{self, Guest as _};
 use crate::channel::{Channel, Progress};
+use crate::children::Children;
 use crate::console;
 use crate::failure::{Failure, OrFail as _, Stage};
 use crate::port::Port;
 use crate::power::PowerOffRequested;
 use crate::process::child_signals;
 use crate::start::Started;
+use crate::workload::{Report, Runner};
 
-/// Marks of the two sources of events.
+/// Marks of the sources of events.
 const CHILDREN: u64 = 0;
 const PORT: u64 = 1;
+const WORKLOAD: u64 = 2;
 
 /// A port that is not there is looked for often at first, when its driver may still be at work, and then seldom.
 const EAGER: Duration = Duration::from_secs(1);
 const EAGER_INTERVAL_MS: u16 = 5;
 const IDLE_INTERVAL_MS: u16 = 1000;
 
-/// Says that the guest is ready and serves until the host asks for power-off.
+/// Says that the guest is ready and serves until the host asks for power-off or the workload has ended.
 pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).or_fail_doing(Stage::Supervise, "epoll_create1")?;
     let signals = SignalFd::with_flags(&child_signals(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
@@ -35,17 +39,26 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
         .or_fail_doing(Stage::Supervise, "watching for children")?;
     let mut channel = Channel::new(agent::ready(&guest));
     console::ready(&guest.identity());
+    let children = Arc::new(Children::default());
+    let runner = Runner::begin(&guest.config, &children)?;
+    if let Some(runner) = &runner {
+        epoll
+            .add(runner.wake(), EpollEvent::new(EpollFlags::EPOLLIN, WORKLOAD))
+            .or_fail_doing(Stage::Supervise, "watching the workload")?;
+    }
     let since = Instant::now();
     let mut port = None;
     loop {
         if port.is_none() {
             port = open_port(&epoll)?;
         }
+        let ended = runner.as_ref().map_or(Ok(false), |runner| pass_on(runner, &mut channel))?;
         if let Some(open) = &mut port {
             match channel.advance(open, &guest) {
                 Ok(Progress::Waiting) => {}
                 Ok(Progress::PowerOff(reply)) => {
                     port.into_iter().for_each(|port| port.finish(&reply));
+                    runner.iter().for_each(Runner::stop);
                     return Ok(PowerOffRequested);
                 }
                 // The port was taken away. Closing it takes it out of the epoll set.
@@ -55,6 +68,11 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
                 }
             }
         }
+        if ended {
+            let unsent = channel.into_unsent();
+            port.into_iter().for_each(|port| port.finish(&unsent));
+            return Ok(PowerOffRequested);
+        }
         let timeout = match port {
             Some(_) => EpollTimeout::NONE,
             None if since.elapsed() < EAGER => EAGER_INTERVAL_MS.into(),
@@ -63,8 +81,25 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
         if wait(&epoll, timeout)? {
             channel.host_left();
         }
-        reap(&signals)?;
+        while signals.read_signal().or_fail_doing(Stage::Supervise, "reading a signal")?.is_some() {}
+        children.reap();
     }
+}
+
+/// Passes on what the workload has to say; true once it has ended.
+fn pass_on(runner: &Runner, channel: &mut Channel) -> Result<bool, Failure> {
+    let mut ended = false;
+    for report in runner.reports() {
+        match report {
+            Report::State(workload) => {
+                ended |= matches!(workload, Workload::Ended { .. });
+                channel.say(&agent::encode(&Event::Workload { workload }), false);
+            }
+            Report::Line(line) => channel.say(&agent::encode(&Event::Output { line }), true),
+            Report::Failed(failure) => return Err(failure),
+        }
+    }
+    Ok(ended)
 }
 
 /// Opens the port and watches it for changes. Only changes: the driver reports a host that is not connected as a hang-up
@@ -78,21 +113,10 @@ fn open_port(epoll: &Epoll) -> Result<Option<Port>, Failure> {
 
 /// Waits for an event; true when the host has left the port.
 fn wait(epoll: &Epoll, timeout: EpollTimeout) -> Result<bool, Failure> {
-    let mut events = [EpollEvent::empty(); 2];
+    let mut events = [EpollEvent::empty(); 3];
     let count = match epoll.wait(&mut events, timeout) {
         Err(Errno::EINTR) => 0,
         other => other.or_fail_doing(Stage::Supervise, "epoll_wait")?,
     };
     Ok(events.iter().take(count).any(|event| event.data() == PORT && event.events().contains(EpollFlags::EPOLLHUP)))
-}
-
-/// Collects every child that has ended, own or orphaned.
-fn reap(signals: &SignalFd) -> Result<(), Failure> {
-    while signals.read_signal().or_fail_doing(Stage::Supervise, "reading a signal")?.is_some() {}
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if status == WaitStatus::StillAlive {
-            break;
-        }
-    }
-    Ok(())
 }
