@@ -40,7 +40,11 @@ use_recipe() {
     cp "$ROOT"/image-recipes/*.toml "$ROOT/out/unpublished/"
     recipe=$ROOT/out/unpublished/$name.toml
     local accept=() suite
-    for suite in $(sed -n 's/^\[suites\.\(.*\)\]$/\1/p' "$recipe"); do accept+=(--accept-expired "$suite"); done
+    local chain=("$recipe") base
+    while base=$(sed -n 's/^extends = "\(.*\)"$/\1/p' "${chain[-1]}") && [ -n "$base" ]; do
+      chain+=("$ROOT/out/unpublished/$base")
+    done
+    for suite in $(sed -n 's/^\[suites\.\(.*\)\]$/\1/p' "${chain[@]}" | sort -u); do accept+=(--accept-expired "$suite"); done
     "$BULLION" lock "$recipe" --update --unpublished "${accept[@]}" || return
     UNPUBLISHED=yes
   elif [ $code != 0 ]; then

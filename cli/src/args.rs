@@ -216,7 +216,10 @@ pub(crate) struct Launch {
 pub(crate) struct Logs {
     /// The VM's name
     pub(crate) name: String,
-    /// Go on printing as the console grows
+    /// What the workload printed, where its output is given to the host, instead of the console
+    #[arg(long)]
+    pub(crate) workload: bool,
+    /// Go on printing as the log grows
     #[arg(long, short)]
     pub(crate) follow: bool,
 }

@@ -99,7 +99,7 @@ pub(crate) fn pins() -> Result<spec::pins::Pins, Failure> {
     Ok(spec::pins::Pins::parse(PINS.0, PINS.1)?)
 }
 
-/// Reads a VM description; relative image paths start from the description's directory.
+/// Reads a VM description; relative paths of the image and of volumes start from the description's directory.
 pub(crate) fn vm(path: &Path) -> Result<(Vm, PathBuf), Failure> {
     let text = read_text(path).map_err(|failure| {
         failure.with_hint(
@@ -107,12 +107,19 @@ pub(crate) fn vm(path: &Path) -> Result<(Vm, PathBuf), Failure> {
         )
     })?;
     let name = path.display().to_string();
-    let vm = Vm::parse(&name, &text).map_err(|error| match RecipeFile::parse(&name, &text) {
+    let mut vm = Vm::parse(&name, &text).map_err(|error| match RecipeFile::parse(&name, &text) {
         Ok(_) => Failure::from(error)
             .with_hint("this is a recipe: build it, then name the VM description that uses the image"),
         Err(_) => Failure::from(error),
     })?;
-    let image = path.parent().unwrap_or(Path::new("")).join(&vm.image);
+    let beside = path.parent().unwrap_or(Path::new(""));
+    for volume in &mut vm.host.volumes {
+        // What is not UTF-8 cannot stand in a plan; the text comes from a TOML file, and the directory is then kept as it is.
+        if let Some(joined) = beside.join(&volume.path).to_str() {
+            volume.path = joined.to_owned();
+        }
+    }
+    let image = beside.join(&vm.image);
     // As a path people recognise, without "..", where the directory is there.
     let image = image.canonicalize().unwrap_or(image);
     Ok((vm, image))

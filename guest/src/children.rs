@@ -22,6 +22,9 @@ use nix::unistd::{Pid, pipe2};
 /// How much of what a tool prints is kept.
 const MAX_TOLD: u64 = 16 << 10;
 
+/// How much of its end is told, in bytes: a failure's reason has room for it.
+const MAX_WORDS: usize = 500;
+
 /// A program with its arguments: an absolute path and what follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Program {
@@ -63,7 +66,7 @@ pub(crate) enum ToolError {
         program: String,
         /// Its exit code.
         code: u8,
-        /// The last line it printed.
+        /// The end of what it printed.
         told: String,
     },
 }
@@ -109,7 +112,7 @@ impl Children {
         let (told, output) = pipe2(OFlag::O_CLOEXEC).map_err(start)?;
         let pid = self.start(program, &output)?;
         drop(output);
-        let told = last_line(told);
+        let told = last_words(told);
         match self.wait(pid) {
             0 => Ok(()),
             code => Err(ToolError::Failed {
@@ -172,14 +175,18 @@ fn spawn(path: &str, words: &[CString], output: &OwnedFd) -> nix::Result<Pid> {
     posix_spawn(path, &actions, &attributes, words, &environment)
 }
 
-/// The last line that is not empty of the first bytes a tool prints; the rest is read, so that it never blocks.
-fn last_line(output: OwnedFd) -> String {
+/// The end of the first bytes that a tool prints; the rest is read, so that it never blocks.
+fn last_words(output: OwnedFd) -> String {
     let mut file = File::from(output);
     let mut kept = Vec::new();
     let _ = (&mut file).take(MAX_TOLD).read_to_end(&mut kept);
     let _ = io::copy(&mut file, &mut io::sink());
-    let text = String::from_utf8_lossy(&kept).into_owned();
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed nothing").to_owned()
+    let text = String::from_utf8_lossy(&kept);
+    let text = text.trim();
+    match text.get(text.floor_char_boundary(text.len().saturating_sub(MAX_WORDS))..) {
+        None | Some("") => "it printed nothing".to_owned(),
+        Some(end) => end.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +229,7 @@ mod tests {
         reaped(&children, || {
             children.run(&shell("echo quiet; exit 0")).unwrap();
             let error = children.run(&shell("echo first; echo 'no space left' >&2; exit 3")).unwrap_err();
-            assert_eq!(error.to_string(), "/bin/sh -c ended with exit code 3: no space left");
+            assert_eq!(error.to_string(), "/bin/sh -c ended with exit code 3: first\nno space left");
             assert!(matches!(children.run(&shell("kill -9 $$")), Err(ToolError::Failed { code: 137, .. })));
             assert!(matches!(children.run(&Program::new(["/absent"])), Err(ToolError::Start { .. })));
             // More than a pipe holds: it ends all the same.

@@ -160,6 +160,8 @@ impl Work {
                 scratch::open(volume, mount, &self.children)?;
             }
         }
+        // Podman copies on its way here (`image_copy_tmp_dir`), and expects the place to be there.
+        writable::make(podman::TEMPORARY)?;
         let mut archives = self.config.volumes.iter().filter(|volume| volume.purpose == Purpose::Archive);
         archives.try_for_each(|volume| self.take_archive(volume))
     }

@@ -115,6 +115,11 @@ fn parse(line: Line<'_>, pending: &mut BTreeMap<u64, (Method, Instant)>) -> Inco
     }
 }
 
+/// A line of a workload, made fit to be shown: tabs stay, other control characters do not.
+pub(crate) fn printable(line: &str) -> String {
+    line.chars().filter(|c| *c == '\t' || !c.is_control()).collect()
+}
+
 /// The guest's words, made fit to be shown: no control characters, not too long.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(500).collect()

@@ -16,7 +16,7 @@ use crate::lines::{Line, Lines};
 
 /// How much of a console is kept on disk.
 pub(crate) const MAX_LOG_BYTES: u64 = 16 << 20;
-const LOG_FULL: &[u8] = b"\n[bullion: the console log is full, what follows is not kept]\n";
+const LOG_FULL: &[u8] = b"\n[bullion: the log is full, what follows is not kept]\n";
 /// The longest line that is looked at.
 const MAX_LINE: usize = 4096;
 /// How many lines are remembered for a report.
@@ -84,15 +84,20 @@ fn read_line(text: &str) -> Option<Finding> {
     text.split_once(PANIC).map(|(_, panic)| Finding::Panic(panic.to_owned()))
 }
 
-/// The log file.
+/// A log file that does not grow beyond `MAX_LOG_BYTES`.
 #[derive(Debug)]
-struct Log {
+pub(crate) struct Log {
     file: File,
     room: u64,
 }
 
 impl Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn new(file: File) -> Self {
+        Self { file, room: MAX_LOG_BYTES }
+    }
+
+    /// Writes as much as there is room for.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.room == 0 {
             return Ok(());
         }
@@ -128,7 +133,7 @@ impl Console {
     pub(crate) fn pair(log: File) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let log = Log { file: log, room: MAX_LOG_BYTES };
+        let log = Log::new(log);
         Ok((Self { stream: ours, log, watch: Watch::new() }, theirs.into()))
     }
 

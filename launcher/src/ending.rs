@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use spec::Outcome;
-use spec::agent::{Identity, Measurements};
+use spec::agent::{Identity, Measurements, Workload};
 
 use crate::qemu::Accelerator;
 use crate::simulation::SimulationReport;
@@ -21,6 +21,11 @@ pub enum Ending {
     },
     /// The guest powered itself off after it had been ready.
     GuestPoweredOff,
+    /// The workload ended, and with it the guest.
+    WorkloadEnded {
+        /// Its exit code.
+        exit_code: u8,
+    },
     /// The guest stopped its own boot, or is not the guest that was meant.
     GuestFailed {
         /// What it was doing.
@@ -85,7 +90,8 @@ impl Ending {
             Self::Simulated { report } if report.failed().is_some() => Some(Outcome::Refused),
             Self::Simulated { report } => report.digest().is_none().then_some(Outcome::Internal),
             Self::MeasuredOtherwise { .. } => Some(Outcome::Refused),
-            Self::Stopped { .. } | Self::GuestPoweredOff => None,
+            Self::Stopped { .. } | Self::GuestPoweredOff | Self::WorkloadEnded { exit_code: 0 } => None,
+            Self::WorkloadEnded { .. } => Some(Outcome::GuestFailed),
             Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset | Self::NotReadyInTime { .. } => {
                 Some(Outcome::GuestFailed)
             }
@@ -124,6 +130,9 @@ impl Ending {
             Self::NotReadyInTime { .. } => {
                 "the console log has how far it came; `ready_timeout_s` in [host] gives it more time"
             }
+            Self::WorkloadEnded { .. } => {
+                "what the workload printed is seen with output = \"to-host\" in [guest.workload], by you and by the host"
+            }
             Self::KvmCannotRun => "leave `accelerator` out to fall back to TCG",
             _ => return None,
         };
@@ -142,6 +151,7 @@ impl fmt::Display for Ending {
                 };
                 write!(f, "stopped by {by}: {how}")
             }
+            Self::WorkloadEnded { exit_code } => write!(f, "the workload ended with exit code {exit_code}"),
             Self::GuestPoweredOff => write!(f, "the guest powered off"),
             Self::GuestFailed { stage, reason } => write!(f, "the guest failed: {stage}: {reason}"),
             Self::GuestPanicked { panic } => write!(f, "the guest's kernel panicked: {panic}"),
@@ -183,4 +193,6 @@ pub struct Report {
     pub identity: Option<Identity>,
     /// The measurements the guest could read.
     pub measurements: Option<Measurements>,
+    /// How far its workload came.
+    pub workload: Option<Workload>,
 }

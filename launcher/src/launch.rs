@@ -3,18 +3,21 @@
 mod attempt;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spec::agent::{Identity, Measurements};
+use nix::fcntl::Flock;
+use spec::agent::{Identity, Measurements, Workload};
 use spec::manifest::artifact;
 use spec::pins::Pins;
 use spec::vm::Vm;
 use spec::{Diagnostic, Outcome};
 
+use crate::console::Log;
 use crate::ending::{Ending, Report};
 use crate::host::HostFacts;
 use crate::plan::{Inputs, Options, Plan, PlanError, plan};
@@ -24,6 +27,7 @@ use crate::state::directories::create_private_directory;
 use crate::state::{Directories, Exit, Lock, Phase, ProcessId, Record, StateError, now, sweep};
 use crate::supervise::{Progress, Signals, Witness};
 use crate::verdict::{Verdict, Verdicts};
+use crate::volume::{self, Volume, VolumeError};
 use store::{Image, OpenArtifacts, VerifyError, open_unverified, verify};
 
 /// What is to be launched, and with what.
@@ -60,6 +64,9 @@ pub enum LaunchError {
     /// The launch is refused.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A volume is not used.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// QEMU cannot be started.
     #[error("cannot start {program}")]
     Start {
@@ -93,6 +100,7 @@ impl Diagnostic for LaunchError {
             Self::Verify(error) => error.outcome(),
             Self::Features(error) => error.outcome(),
             Self::Plan(error) => error.outcome(),
+            Self::Volume(error) => error.outcome(),
             Self::Start { .. } => Outcome::HostCannot,
             Self::System { .. } => Outcome::Internal,
         }
@@ -103,6 +111,7 @@ impl Diagnostic for LaunchError {
             Self::Verify(error) => error.hint(),
             Self::Features(error) => error.hint(),
             Self::Plan(error) => error.hint(),
+            Self::Volume(error) => error.hint(),
             Self::Start { .. } | Self::System { .. } => None,
         }
     }
@@ -129,7 +138,8 @@ pub fn launch(
     let mut presence = Presence::begin(request)?;
     let facts = HostFacts::probe();
     let (features, artifacts) = check_inputs(request)?;
-    let mut trial = Trial { request, facts, features, artifacts, begun };
+    let volumes = open_volumes(request)?;
+    let mut trial = Trial { request, facts, features, artifacts, volumes, begun };
     let mut told = BTreeSet::new();
     let (outcome, plan) = loop {
         let plan = plan_with(request, &trial.facts, &trial.features)?;
@@ -188,12 +198,20 @@ fn check_inputs(request: &Request<'_>) -> Result<(Features, OpenArtifacts), Laun
     })
 }
 
+/// Opens and locks the volumes.
+fn open_volumes(request: &Request<'_>) -> Result<BTreeMap<String, Flock<File>>, VolumeError> {
+    let open = |volume: Volume| Ok((volume.name.clone(), volume::open(&volume)?));
+    volume::volumes(request.vm).into_iter().map(open).collect()
+}
+
 /// What stays the same between the attempts of one launch.
 struct Trial<'a> {
     request: &'a Request<'a>,
     facts: HostFacts,
     features: Features,
     artifacts: OpenArtifacts,
+    /// The volumes by name, open and locked.
+    volumes: BTreeMap<String, Flock<File>>,
     begun: Instant,
 }
 
@@ -244,6 +262,7 @@ impl<'a> Presence<'a> {
             ready_ms: None,
             identity: None,
             measurements: None,
+            workload: None,
             stop_timeout_s: request.vm.host.stop_timeout_s.unwrap_or(10),
             console_log: directories.console_log(name),
             exit: None,
@@ -275,6 +294,7 @@ impl<'a> Presence<'a> {
             ready_ms: self.record.ready_ms,
             identity: self.record.identity.take(),
             measurements: self.record.measurements.take(),
+            workload: self.record.workload.take(),
         }
     }
 }
@@ -290,6 +310,7 @@ impl Drop for Presence<'_> {
 struct Informer<'a, 'b> {
     presence: &'a mut Presence<'b>,
     listener: Listener<'a>,
+    output: Log,
 }
 
 impl Informer<'_, '_> {
@@ -322,9 +343,22 @@ impl Witness for Informer<'_, '_> {
         self.save();
     }
 
+    fn workload(&mut self, workload: Workload) {
+        (self.listener)(Progress::Workload(workload));
+        self.presence.record.workload = Some(workload);
+        self.save();
+    }
+
+    fn output(&mut self, line: &str) {
+        (self.listener)(Progress::Output(line));
+        if let Err(error) = self.output.write(format!("{line}\n").as_bytes()) {
+            (self.listener)(Progress::Note(&format!("the workload's output is no longer logged: {error}")));
+        }
+    }
+
     fn note(&mut self, note: &str) {
         (self.listener)(Progress::Note(note));
     }
 }
 
-type Inherited = BTreeMap<i32, std::os::fd::OwnedFd>;
+type Inherited = BTreeMap<i32, OwnedFd>;

@@ -26,6 +26,7 @@ pub mod simulation;
 pub mod state;
 mod supervise;
 pub mod verdict;
+pub mod volume;
 
 pub use ending::{Ending, Report};
 pub use host::HostFacts;

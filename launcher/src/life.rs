@@ -8,9 +8,9 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use spec::agent::{Event, Identity, Measurements, Method};
+use spec::agent::{Event, Identity, Measurements, Method, Workload};
 
-use crate::agent::{Incoming, one_line};
+use crate::agent::{Incoming, one_line, printable};
 use crate::console::Finding;
 use crate::ending::{Ending, StopHow};
 use crate::plan::Expected;
@@ -59,6 +59,10 @@ pub(crate) enum Action {
     Ready(Box<Identity>),
     /// The guest said what it can measure.
     Measured(Measurements),
+    /// The workload has come to another state.
+    Workload(Workload),
+    /// The workload printed a line.
+    Output(String),
     /// Something worth a line.
     Note(String),
 }
@@ -112,6 +116,8 @@ pub(crate) struct Life {
     awaits_measurements: bool,
     cause: Option<Cause>,
     shutdown: Option<String>,
+    /// The workload's exit code, once it has ended for good.
+    workload_exit: Option<u8>,
     stopped_by: Option<&'static str>,
     stage: Stage,
     /// When the next step of a stop is due.
@@ -130,6 +136,7 @@ impl Life {
             awaits_measurements: false,
             cause: None,
             shutdown: None,
+            workload_exit: None,
             stopped_by: None,
             stage: Stage::None,
             next_step: None,
@@ -213,6 +220,15 @@ impl Life {
                 vec![]
             }
             Incoming::Event(Event::Ready { identity }) => self.on_ready(now, identity),
+            // What is not the guest that was meant has no workload either.
+            Incoming::Event(Event::Workload { .. } | Event::Output { .. }) if !self.ready => vec![],
+            Incoming::Event(Event::Workload { workload }) => {
+                if let Workload::Ended { exit_code, .. } = workload {
+                    self.workload_exit = Some(exit_code);
+                }
+                vec![Action::Workload(workload)]
+            }
+            Incoming::Event(Event::Output { line }) => vec![Action::Output(printable(&line))],
             Incoming::Event(Event::Failed { stage, reason }) => {
                 let (stage, reason) = (one_line(&stage), one_line(&reason));
                 self.fail(now, Cause::Failed { stage, reason })
@@ -399,7 +415,9 @@ impl Life {
             return Ending::Stopped { by, how };
         }
         match reason {
-            Some("guest-shutdown") if self.ready => Ending::GuestPoweredOff,
+            Some("guest-shutdown") if self.ready => {
+                self.workload_exit.map_or(Ending::GuestPoweredOff, |exit_code| Ending::WorkloadEnded { exit_code })
+            }
             Some("guest-shutdown") => failed("boot", "the guest powered off before it was ready"),
             Some("guest-reset") => Ending::GuestReset,
             Some("guest-panic") => Ending::GuestPanicked { panic: "QEMU was told so by the guest".to_owned() },

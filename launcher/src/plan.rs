@@ -24,6 +24,7 @@ use crate::host::{HostFacts, KvmAccess};
 use crate::qemu::features::FLOOR;
 use crate::qemu::{self, Accelerator, CommandLine, Features, QemuProgram, descriptor};
 use crate::verdict::Verdict;
+use crate::volume::{self, Volume};
 
 /// How long a guest may take to become ready where the VM description says nothing.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -98,6 +99,8 @@ pub enum Role {
     Configuration,
     /// An artifact of the image, by name.
     Artifact(&'static str),
+    /// A volume, by name.
+    Volume(String),
 }
 
 /// What is to be launched, and how.
@@ -125,6 +128,8 @@ pub struct Plan {
     pub env: BTreeMap<String, String>,
     /// The descriptors that QEMU inherits besides the standard three.
     pub descriptors: Vec<Descriptor>,
+    /// The guest's volumes, in the order of their slots.
+    pub volumes: Vec<Volume>,
     /// The content of the configuration disk.
     pub configuration_disk: Vec<u8>,
     /// What a guest that has become ready must say about itself.
@@ -315,7 +320,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         notes.push(format!("QEMU {} was built without seccomp: it runs without a sandbox", features.version_text()));
     }
     notes.extend(reservations(inputs));
-    let (argv, env) = command(inputs, &shape, accelerator)?;
+    let volumes = volume::volumes(vm);
+    let (argv, env) = command(inputs, &shape, accelerator, &volumes)?;
     let configuration = |source| PlanError::Configuration { vm: vm.name.clone(), source };
     Ok(Plan {
         name: vm.name.clone(),
@@ -327,7 +333,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         firmware,
         argv,
         env,
-        descriptors: descriptors(vm.tee),
+        descriptors: descriptors(vm.tee, &volumes),
+        volumes,
         configuration_disk: vm.guest.to_disk().map_err(configuration)?,
         expected: Expected {
             root_hash: image.manifest.verity.root_hash,
@@ -427,7 +434,12 @@ fn check_features(features: &Features, shape: &Shape, accelerator: Accelerator) 
 
 type Command = (Vec<String>, BTreeMap<String, String>);
 
-fn command(inputs: &Inputs<'_>, shape: &Shape, accelerator: Accelerator) -> Result<Command, PlanError> {
+fn command(
+    inputs: &Inputs<'_>,
+    shape: &Shape,
+    accelerator: Accelerator,
+    volumes: &[Volume],
+) -> Result<Command, PlanError> {
     let text =
         |path: &std::path::Path| path.to_str().map(str::to_owned).ok_or_else(|| PlanError::NotText(path.to_owned()));
     let mut program = inputs.program.clone();
@@ -446,12 +458,13 @@ fn command(inputs: &Inputs<'_>, shape: &Shape, accelerator: Accelerator) -> Resu
         facts: inputs.facts,
         sandbox: inputs.features.sandbox,
         stand_in: false,
+        volumes,
     };
     Ok((program.argv(command_line.arguments()), program.env))
 }
 
 /// The descriptors that QEMU inherits for a guest in `tee`.
-pub(crate) fn descriptors(tee: Tee) -> Vec<Descriptor> {
+pub(crate) fn descriptors(tee: Tee, volumes: &[Volume]) -> Vec<Descriptor> {
     let common = [
         (descriptor::QMP, Role::Qmp),
         (descriptor::CONSOLE, Role::Console),
@@ -462,5 +475,7 @@ pub(crate) fn descriptors(tee: Tee) -> Vec<Descriptor> {
         (descriptor::ROOTFS, Role::Artifact(artifact::ROOTFS)),
     ];
     let firmware = firmware::artifact_name(tee).map(|name| (descriptor::FIRMWARE, Role::Artifact(name)));
-    common.into_iter().chain(firmware).map(|(number, role)| Descriptor { number, role }).collect()
+    let volumes =
+        (descriptor::VOLUMES..).zip(volumes).map(|(number, volume)| (number, Role::Volume(volume.name.clone())));
+    common.into_iter().chain(firmware).chain(volumes).map(|(number, role)| Descriptor { number, role }).collect()
 }

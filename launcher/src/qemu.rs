@@ -23,6 +23,7 @@ pub use program::{ProgramError, QemuProgram};
 use stand_in::StandIn;
 
 use crate::host::HostFacts;
+use crate::volume::Volume;
 
 /// The machine type. Versioned, because an unversioned one means another machine, and other ACPI tables and
 /// measurements, with every QEMU. This is the newest that every QEMU from the floor (`features::FLOOR`) on has.
@@ -46,7 +47,13 @@ pub mod descriptor {
     pub const ROOTFS: i32 = 9;
     /// The firmware, with a TEE.
     pub const FIRMWARE: i32 = 10;
+    /// The first volume; the others follow.
+    pub const VOLUMES: i32 = 20;
 }
+
+/// The PCI slot of the first volume; the others follow. Slots are a part of the machine that the guest and, for TDX, the
+/// measurements see: a volume keeps its own whatever else the machine has.
+const FIRST_VOLUME_SLOT: i32 = 0x10;
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -114,6 +121,8 @@ pub(crate) struct CommandLine<'a> {
     pub(crate) sandbox: bool,
     /// Whether this is the machine without what only the real host has: what `oracle` asks, never what is launched.
     pub(crate) stand_in: bool,
+    /// The volumes, in the order of their slots.
+    pub(crate) volumes: &'a [Volume],
 }
 
 impl CommandLine<'_> {
@@ -130,6 +139,7 @@ impl CommandLine<'_> {
         self.boot(&mut arguments);
         self.channels(&mut arguments);
         self.disks(&mut arguments);
+        self.volumes(&mut arguments);
         arguments.into_vec()
     }
 
@@ -216,6 +226,25 @@ impl CommandLine<'_> {
             arguments.option("-blockdev", file.with("read-only", "on").with("aio", "threads"));
             let device = Properties::of("virtio-blk-pci").with("id", &format!("disk-{name}")).with("drive", name);
             let device = device.with("serial", serial).with("bus", "pcie.0").with("addr", address);
+            arguments.option("-device", self.tee().virtio(device));
+        }
+    }
+}
+
+impl CommandLine<'_> {
+    fn volumes(&self, arguments: &mut Arguments) {
+        for (index, volume) in (0..).zip(self.volumes) {
+            let node = &volume.serial;
+            let driver = if volume.block_device { "host_device" } else { "file" };
+            let file = Properties::with_first("driver", driver).with("node-name", node);
+            let file = file.with("filename", &path(descriptor::VOLUMES + index)).with("aio", "threads");
+            let file = file.with("read-only", if volume.read_only { "on" } else { "off" });
+            // The host's page cache would hold ciphertext that nobody reads twice.
+            let file = if volume.block_device { file.with("cache.direct", "on") } else { file };
+            arguments.option("-blockdev", file.with("discard", "unmap"));
+            let device = Properties::of("virtio-blk-pci").with("id", &format!("disk-{node}")).with("drive", node);
+            let slot = format!("{:#x}", FIRST_VOLUME_SLOT + index);
+            let device = device.with("serial", &volume.serial).with("bus", "pcie.0").with("addr", &slot);
             arguments.option("-device", self.tee().virtio(device));
         }
     }

@@ -22,7 +22,7 @@ pub use directories::Directories;
 pub(crate) use list::sweep;
 pub use list::{Listed, list};
 pub(crate) use lock::Lock;
-pub use logs::logs;
+pub use logs::{Which, logs};
 pub(crate) use record::now;
 pub use record::{Exit, Phase, ProcessId, Record};
 pub use stop::{Stopped, stop};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use spec::agent::{Identity, Measurements};
+use spec::agent::{Identity, Measurements, Workload};
 
 use crate::agent::Agent;
 use crate::child::Child;
@@ -50,6 +50,10 @@ pub enum Progress<'a> {
     },
     /// The guest said what it can measure.
     Measured(&'a Measurements),
+    /// The workload has come to another state.
+    Workload(Workload),
+    /// The workload printed a line, and the guest was told to pass it on.
+    Output(&'a str),
     /// It was asked to stop.
     Stopping,
     /// Something worth a line.
@@ -64,6 +68,10 @@ pub(crate) trait Witness {
     fn ready(&mut self, identity: Identity, after: Duration);
     /// The guest said what it can measure.
     fn measured(&mut self, measurements: Measurements);
+    /// The workload has come to another state.
+    fn workload(&mut self, workload: Workload);
+    /// The workload printed a line.
+    fn output(&mut self, line: &str);
     /// Something worth a line.
     fn note(&mut self, note: &str);
 }
@@ -256,6 +264,8 @@ impl Supervision<'_> {
                 Action::Phase(phase) => self.witness.phase(phase),
                 Action::Ready(identity) => self.witness.ready(*identity, now - self.started),
                 Action::Measured(measurements) => self.witness.measured(measurements),
+                Action::Workload(workload) => self.witness.workload(workload),
+                Action::Output(line) => self.witness.output(&line),
                 Action::Note(note) => self.witness.note(&note),
             }
         }

@@ -9,7 +9,7 @@ use launcher::simulation::SimulationReport;
 use launcher::{Directories, Image, Options, Progress, Report, Request};
 use serde::Serialize;
 use serde_json::{Value, json};
-use spec::agent::{Identity, Measurements};
+use spec::agent::{Identity, Measurements, Workload};
 use spec::manifest::{Manifest, artifact};
 use spec::vm::Vm;
 use spec::{Outcome, Tee};
@@ -153,8 +153,19 @@ fn tell(progress: Progress<'_>, verb: &Launch, printer: &Printer) {
                 note(&format_args!("the guest reads {name} {value}"));
             }
         }
+        Progress::Workload(workload) => note(&workload_text(workload)),
+        Progress::Output(line) => note(&format_args!("workload: {line}")),
         Progress::Stopping => note(&"stopping the guest"),
         Progress::Note(text) => note(&text),
+    }
+}
+
+fn workload_text(workload: Workload) -> String {
+    match workload {
+        Workload::Preparing => "the workload is being prepared".to_owned(),
+        Workload::Running { restarts: 0 } => "the workload runs".to_owned(),
+        Workload::Running { restarts } => format!("the workload runs again (restart {restarts})"),
+        Workload::Ended { exit_code, .. } => format!("the workload has ended with exit code {exit_code}"),
     }
 }
 
@@ -181,6 +192,7 @@ struct Answer<'a> {
     ready_ms: Option<u64>,
     identity: Option<&'a Identity>,
     measurements: Option<&'a Measurements>,
+    workload: Option<Workload>,
     simulated: bool,
     expected: Value,
     measured: Value,
@@ -224,6 +236,7 @@ fn finish(
         ready_ms: report.ready_ms,
         identity: report.identity.as_ref(),
         measurements: report.measurements.as_ref(),
+        workload: report.workload,
         simulated: verb.simulate,
         expected: expected_json(expected),
         measured,

@@ -1,9 +1,10 @@
-//! `bullion logs`: a VM's console, also after it has ended.
+//! `bullion logs`: a VM's console or its workload's output, also after it has ended.
 
 use std::io::{self, IsTerminal as _, Write};
 
 use launcher::Directories;
 use launcher::screen::TerminalGuard;
+use launcher::state::Which;
 
 use crate::args::Logs;
 use crate::failure::Failure;
@@ -11,7 +12,8 @@ use crate::printer::Printer;
 
 pub(crate) fn run(verb: &Logs, printer: &Printer) -> Result<u8, Failure> {
     let mut sink = Sink { printer, guard: io::stdout().is_terminal().then(TerminalGuard::default) };
-    launcher::state::logs(&Directories::from_environment(), &verb.name, verb.follow, &mut sink)?;
+    let which = if verb.workload { Which::Workload } else { Which::Console };
+    launcher::state::logs(&Directories::from_environment(), &verb.name, which, verb.follow, &mut sink)?;
     Ok(0)
 }
 

@@ -3,6 +3,7 @@
 use launcher::Directories;
 use launcher::state::{Listed, Phase, list};
 use serde::Serialize;
+use spec::agent::Workload;
 
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -46,6 +47,13 @@ fn line(vm: &Listed) -> String {
         record.supervisor.pid,
         record.image.display()
     );
+    match record.workload {
+        Some(Workload::Preparing) => text.push_str(&format!("\n{:<24} workload: preparing", "")),
+        Some(Workload::Running { restarts }) => {
+            text.push_str(&format!("\n{:<24} workload: running, {restarts} restarts", ""));
+        }
+        Some(Workload::Ended { .. }) | None => {}
+    }
     if let Some(exit) = &record.exit {
         text.push_str(&format!("\n{:<24} exit {}: {}", "", exit.code, exit.summary));
     }

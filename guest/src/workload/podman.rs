@@ -10,6 +10,8 @@ use crate::children::Program;
 pub(super) const PROGRAM: &str = "/usr/bin/podman";
 /// Where the YAML of a pod is put.
 pub(super) const YAML: &str = "/run/bullion/workload.yaml";
+/// Where podman keeps what it is about to unpack.
+pub(super) const TEMPORARY: &str = "/var/lib/containers/storage/tmp";
 /// The name of the container.
 const CONTAINER: &str = "workload";
 

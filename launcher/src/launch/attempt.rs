@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Informer, Inherited, LaunchError, Listener, Presence, Trial};
 use crate::agent::Agent;
 use crate::child;
-use crate::console::Console;
+use crate::console::{Console, Log};
 use crate::ending::Ending;
 use crate::life::{Life, Terms};
 use crate::plan::{Plan, Role};
@@ -36,6 +36,8 @@ impl Trial<'_> {
         let qemu_log = kept.join("qemu.log");
         let qemu_log = create_private(&qemu_log).map_err(StateError::io("create", &qemu_log))?;
         let _ = fs::remove_file(&report);
+        let output = presence.directories.workload_log(&plan.name);
+        let output = Log::new(create_private(&output).map_err(StateError::io("create", &output))?);
 
         let making = LaunchError::system("make the channels to QEMU");
         let (mut qmp, qmp_end) = Qmp::pair().map_err(&making)?;
@@ -75,7 +77,7 @@ impl Trial<'_> {
             signals,
             screen,
             life: Life::new(terms, started),
-            witness: &mut Informer { presence, listener },
+            witness: &mut Informer { presence, listener, output },
             started,
         };
         let outcome = supervision.run().map_err(LaunchError::system("supervise QEMU"))?;
@@ -92,10 +94,14 @@ impl Trial<'_> {
     fn open(&self, plan: &Plan) -> io::Result<Inherited> {
         let mut inherited = Inherited::new();
         for planned in &plan.descriptors {
-            let file = match planned.role {
+            let file = match &planned.role {
                 Role::Qmp | Role::Console | Role::Agent => continue,
                 Role::Configuration => sealed_memory(&plan.configuration_disk)?,
-                Role::Artifact(name) => match self.artifacts.get(name) {
+                Role::Volume(name) => match self.volumes.get(name) {
+                    Some(disk) => disk.try_clone()?.into(),
+                    None => return Err(io::Error::other(format!("there is no volume \"{name}\""))),
+                },
+                Role::Artifact(name) => match self.artifacts.get(*name) {
                     Some(file) => file.try_clone()?.into(),
                     None => return Err(io::Error::other(format!("the image has no artifact \"{name}\""))),
                 },

@@ -356,3 +356,24 @@ fn a_guest_launched_until_it_is_ready_is_asked_to_power_off_then() {
         assert!(!actions.iter().any(|action| matches!(action, Action::Ask(_))), "{actions:?}");
     }
 }
+
+#[test]
+fn a_workload_that_ends_ends_the_guest_and_its_exit_code_counts() {
+    let said = |workload| Input::Agent(Incoming::Event(Event::Workload { workload }));
+    for (exit_code, outcome) in [(0, None), (3, Some(spec::Outcome::GuestFailed))] {
+        let mut case = Case::ready();
+        let running = Workload::Running { restarts: 0 };
+        assert_eq!(case.give(said(running)), [Action::Workload(running)]);
+        let line = "a\t\u{1b}[2Jb".to_owned();
+        let printed = case.give(Input::Agent(Incoming::Event(Event::Output { line })));
+        assert_eq!(printed, [Action::Output("a\t[2Jb".to_owned())], "what is printed cannot take a terminal over");
+        case.give(said(Workload::Ended { exit_code, restarts: 0 }));
+        case.shutdown("guest-shutdown");
+        assert_eq!(case.ending(), Ending::WorkloadEnded { exit_code });
+        assert_eq!(case.ending().outcome(), outcome);
+    }
+    let mut early = Case::new();
+    assert_eq!(early.give(said(Workload::Ended { exit_code: 0, restarts: 0 })), [], "before it is known who speaks");
+    early.shutdown("guest-shutdown");
+    assert!(matches!(early.ending(), Ending::GuestFailed { .. }));
+}

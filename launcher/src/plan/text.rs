@@ -16,6 +16,10 @@ impl fmt::Display for Plan {
         for note in &self.notes {
             line(f, "note", note)?;
         }
+        for volume in &self.volumes {
+            let what = if volume.read_only { "read only" } else { "scratch: what it holds is lost" };
+            line(f, "volume", format_args!("{} {} ({what})", volume.name, volume.path.display()))?;
+        }
         for descriptor in &self.descriptors {
             line(f, "descriptor", format_args!("{} {}", descriptor.number, descriptor.role))?;
         }
@@ -81,6 +85,7 @@ impl fmt::Display for Role {
             Self::Agent => "agent port",
             Self::Configuration => "configuration disk",
             Self::Artifact(name) => name,
+            Self::Volume(name) => return write!(f, "volume {name}"),
         })
     }
 }

@@ -98,6 +98,7 @@ fn command_line(shape: &Shape, sandbox: bool) -> Vec<String> {
         facts: &facts,
         sandbox,
         stand_in: true,
+        volumes: &[],
     };
     line.arguments()
 }
@@ -114,7 +115,7 @@ fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
     };
     let firmware = crate::firmware::artifact_name(tee);
     let (mut inherited, mut peers) = (Vec::new(), Vec::new());
-    for descriptor in descriptors(tee) {
+    for descriptor in descriptors(tee, &[]) {
         let file = match descriptor.role {
             Role::Qmp | Role::Console | Role::Agent => {
                 let (ours, theirs) = UnixStream::pair()?;
@@ -123,7 +124,7 @@ fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
             }
             Role::Artifact(name) if Some(name) == firmware => sealed_memory(question.firmware)?,
             Role::Artifact(spec::manifest::artifact::KERNEL) => sealed_memory(&kernel())?,
-            Role::Configuration | Role::Artifact(_) => sealed_memory(&[0; 4096])?,
+            Role::Configuration | Role::Artifact(_) | Role::Volume(_) => sealed_memory(&[0; 4096])?,
         };
         inherited.push((descriptor.number, file));
     }
@@ -167,6 +168,7 @@ mod tests {
             facts: &HostFacts::probe(),
             sandbox: true,
             stand_in: false,
+            volumes: &[],
         };
         let mut launched = launch.arguments();
         let asked = command_line(&shape, true);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::{StateError, is_name};
+use super::{StateError, Which, is_name};
 
 /// Where state is kept that has no other place. No VM has a name with a dot, so no VM's own directory is this one.
 const KEPT: &str = ".kept";
@@ -87,6 +87,18 @@ impl Directories {
     pub fn console_log(&self, name: &str) -> PathBuf {
         self.kept(name).join("console.log")
     }
+
+    /// What the workload of VM `name` printed, where the guest passes it on.
+    pub fn workload_log(&self, name: &str) -> PathBuf {
+        self.kept(name).join("workload.log")
+    }
+
+    pub(super) fn log(&self, name: &str, which: Which) -> PathBuf {
+        match which {
+            Which::Console => self.console_log(name),
+            Which::Workload => self.workload_log(name),
+        }
+    }
 }
 
 /// Creates a directory of mode 0700, or accepts one that is there if it is a private one of this user.
@@ -149,7 +161,7 @@ mod tests {
         let verbs: [Verb; 3] = [
             |directories| list(directories, true).map(drop),
             |directories| stop(directories, "vm", None).map(drop),
-            |directories| logs(directories, "vm", false, &mut Vec::new()),
+            |directories| logs(directories, "vm", Which::Console, false, &mut Vec::new()),
         ];
         for verb in verbs {
             for which in 0..2 {

@@ -1,20 +1,36 @@
-//! Reading a VM's console log, also while it grows.
+//! Reading a VM's logs, also while they grow.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::{Directories, Lock, StateError, is_name};
 
-/// Writes the console log of VM `name` to `sink`, as it is: a caller that writes to a terminal puts a
+/// One of a VM's logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// What its serial console said.
+    Console,
+    /// What its workload printed.
+    Workload,
+}
+
+/// Writes a log of VM `name` to `sink`, as it is: a caller that writes to a terminal puts a
 /// `screen::TerminalGuard` before it. With `follow`, goes on until the VM has ended. Returns when the sink is closed.
-pub fn logs(directories: &Directories, name: &str, follow: bool, sink: &mut dyn Write) -> Result<(), StateError> {
+pub fn logs(
+    directories: &Directories,
+    name: &str,
+    which: Which,
+    follow: bool,
+    sink: &mut dyn Write,
+) -> Result<(), StateError> {
     let no_log = || StateError::NoLog { name: name.to_owned() };
-    let path = directories.console_log(name);
+    let path = directories.log(name, which);
     if !is_name(name) {
         return Err(no_log());
     }
@@ -31,7 +47,7 @@ pub fn logs(directories: &Directories, name: &str, follow: bool, sink: &mut dyn 
     loop {
         // Whether it runs is asked before the rest is read: what is written in between is then not missed.
         let running = follow && is_running(directories, name)?;
-        if !copy(&mut file, sink).map_err(&reading)? || !running || is_replaced(&file, directories, name) {
+        if !copy(&mut file, sink).map_err(&reading)? || !running || is_replaced(&file, &path) {
             return Ok(());
         }
         // The end of a VM changes no log: it is looked for once a second.
@@ -70,8 +86,8 @@ fn is_running(directories: &Directories, name: &str) -> Result<bool, StateError>
 }
 
 /// Whether the VM has been launched again, with a new log.
-fn is_replaced(file: &File, directories: &Directories, name: &str) -> bool {
+fn is_replaced(file: &File, path: &Path) -> bool {
     let inode = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-    let now = std::fs::metadata(directories.console_log(name)).map(inode).ok();
+    let now = std::fs::metadata(path).map(inode).ok();
     file.metadata().map(inode).ok() != now
 }

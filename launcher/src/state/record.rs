@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use spec::agent::{Identity, Measurements};
+use spec::agent::{Identity, Measurements, Workload};
 use spec::{Sha256Digest, Tee};
 
 use super::{StateError, write_atomically};
@@ -95,6 +95,9 @@ pub struct Record {
     pub identity: Option<Identity>,
     /// The measurements the guest could read. Its own word as well.
     pub measurements: Option<Measurements>,
+    /// How far its workload is, where it has one.
+    #[serde(default)]
+    pub workload: Option<Workload>,
     /// How many seconds the guest may take to stop.
     pub stop_timeout_s: u64,
     /// Where the console is logged.

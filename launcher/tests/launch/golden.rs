@@ -125,6 +125,16 @@ fn plain_guest_where_kvm_has_failed_before() {
 }
 
 #[test]
+fn snp_guest_with_volumes() {
+    let volumes = "[[host.volume]]\nname = \"tmp\"\npath = \"/dev/disk/by-id/nvme-x\"\n\
+        [[host.volume]]\nname = \"app\"\npath = \"/images/app.tar\"\n\
+        [[guest.volume]]\nname = \"app\"\nuse = \"archive\"\nsize_bytes = 3\n\
+        sha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n\
+        [[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/lib/containers\"\n";
+    agrees("snp-volumes", &predicted("snp", volumes, "MEASUREMENT").text());
+}
+
+#[test]
 fn snp_guest() {
     agrees("snp", &predicted("snp", "", "MEASUREMENT").text());
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use launcher::state::{Phase, Record, StateError, Stopped, list, logs, stop};
+use launcher::state::{Phase, Record, StateError, Stopped, Which, list, logs, stop};
 use launcher::{LaunchError, QemuProgram};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -95,7 +95,7 @@ fn a_vm_is_seen_stopped_and_gone() {
     let follow = fixture.directories();
     let followed = thread::spawn(move || {
         let mut seen = Vec::new();
-        logs(&follow, "vm", true, &mut seen).unwrap();
+        logs(&follow, "vm", Which::Console, true, &mut seen).unwrap();
         String::from_utf8(seen).unwrap()
     });
     let second = fixture.launch(&QemuProgram::at(&fixture.path("toy-qemu")).unwrap()).0.unwrap_err();

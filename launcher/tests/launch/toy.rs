@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use launcher::host::HostFacts;
-use launcher::state::{Phase, list, logs};
+use launcher::state::{Phase, Which, list, logs};
 use launcher::{Ending, LaunchError, QemuProgram};
 use serde_json::json;
 use spec::{Diagnostic, Outcome, Sha256Digest, Tee};
@@ -92,9 +92,9 @@ fn a_guest_that_becomes_ready_and_powers_off() {
     let exit = record.exit.as_ref().unwrap();
     assert_eq!((exit.code, exit.summary.as_str()), (0, "the guest powered off"));
     let mut console = Vec::new();
-    logs(&directories, "vm", true, &mut console).unwrap();
+    logs(&directories, "vm", Which::Console, true, &mut console).unwrap();
     assert_eq!(console, b"booting\nbye");
-    assert!(logs(&directories, "../vm", false, &mut console).is_err());
+    assert!(logs(&directories, "../vm", Which::Console, false, &mut console).is_err());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! the tests say "skipped" and why.
 #![allow(clippy::print_stderr, clippy::unwrap_used, clippy::panic, reason = "test support: failing loudly is its job")]
 
+pub mod container;
 pub mod emulator;
 
 use std::ffi::OsStr;
@@ -127,6 +128,23 @@ impl Bench {
         });
         static PATH: OnceLock<PathBuf> = OnceLock::new();
         PATH.get_or_init(|| directory.path().join("minimal"))
+    }
+
+    /// The image that runs containers, built once for all tests of one test program; `None` (and a word why) where its
+    /// recipe was not named.
+    pub fn container(&self) -> Option<&'static Path> {
+        static IMAGE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+        let Some(recipe) = std::env::var_os("BULLION_TEST_CONTAINER") else {
+            skipped("BULLION_TEST_CONTAINER is not set");
+            return None;
+        };
+        let (_, path) = IMAGE.get_or_init(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("container");
+            self.run([OsStr::new("build"), &recipe, OsStr::new("-o"), path.as_os_str()]).expect(0, &[]);
+            (directory, path)
+        });
+        Some(path)
     }
 
     /// A copy of the minimal image that a test may spoil.
