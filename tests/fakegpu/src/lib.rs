@@ -2,8 +2,9 @@
 //!
 //! `model` is the device: registers, security processor, knobs, power, resets, a clock, and every fault that operators
 //! have reported. It knows nothing of the launcher. `bench` puts it behind the launcher's trait, on a bus with others,
-//! and can pull the plug at any write.
+//! and can pull the plug at any write. `server` makes it a PCI device of a virtual machine.
 
 pub mod bench;
 pub mod fault;
 pub mod model;
+pub mod server;
