@@ -1,4 +1,5 @@
 //! The program itself in a machine with modelled devices: sysfs, mapped registers and resets of a stock kernel.
+#![allow(clippy::print_stderr, reason = "what is skipped is said there")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
