@@ -14,9 +14,11 @@ use crate::text::{SyntaxError, from_toml};
 mod check;
 mod flatten;
 mod package;
+mod user;
 
 pub use flatten::{Link, MAX_CHAIN, flatten};
 pub use package::PackageRequest;
+pub use user::{NumberRange, Owner, UserEntry};
 
 /// What a recipe makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +61,9 @@ pub struct RecipeFile {
     pub uki: Option<UkiRecipe>,
     /// The shapes whose measurements go into the manifest (images only).
     pub references: Option<References>,
+    /// Users of the image beside those of its packages (images only).
+    #[serde(default)]
+    pub user: Vec<UserEntry>,
     /// Programs of a tree that may be run, by name, with their path inside it (trees only).
     #[serde(default)]
     pub programs: BTreeMap<String, String>,
@@ -116,6 +121,10 @@ pub struct KernelFile {
     /// once it is verified. What need not be there to open it belongs here: it keeps the initrd small.
     #[serde(default)]
     pub root_modules: Vec<String>,
+    /// Modules that go into `/usr/lib/modules` with what they depend on and the indexes that `modprobe` of the package kmod
+    /// reads, to be loaded when something asks for them; `"*"` for all of the kernel.
+    #[serde(default)]
+    pub loadable_modules: Vec<String>,
     /// Words of the kernel command line. The root file system's verity parameters are added by the builder.
     #[serde(default)]
     pub command_line: Vec<String>,
@@ -133,6 +142,9 @@ pub struct RootfsFile {
     /// Paths to leave out: `/usr/share/doc/**` is a directory with all below it, `*` matches within one name.
     #[serde(default)]
     pub drop: Vec<String>,
+    /// Paths that stay although `drop` names them or what is above them, written like those of `drop`.
+    #[serde(default)]
+    pub keep: Vec<String>,
     /// Files with their content in the recipe, or copied from beside it.
     #[serde(default)]
     pub file: Vec<FileEntry>,
@@ -163,6 +175,9 @@ pub struct FileEntry {
     /// Permissions in octal, as text: `"0644"`.
     #[serde(default = "mode_file")]
     pub mode: String,
+    /// The owner: `"USER"` or `"USER:GROUP"`, by name or number; root where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 /// `[[rootfs.directory]]`.
@@ -175,6 +190,9 @@ pub struct DirectoryEntry {
     /// Permissions in octal, as text: `"0755"`.
     #[serde(default = "mode_directory")]
     pub mode: String,
+    /// The owner: `"USER"` or `"USER:GROUP"`, by name or number; root where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 /// `[[rootfs.link]]`.
@@ -301,6 +319,9 @@ pub struct ImageRecipe {
     /// Modules loaded from the verified root file system, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub root_modules: Vec<String>,
+    /// Modules that `modprobe` can load.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loadable_modules: Vec<String>,
     /// Words of the kernel command line.
     pub command_line: Vec<String>,
     /// The verity salt: 64 hex digits.
@@ -309,6 +330,12 @@ pub struct ImageRecipe {
     pub uuid: String,
     /// Paths left out.
     pub drop: Vec<String>,
+    /// Paths that stay although they are among those left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
+    /// Users added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<UserEntry>,
     /// Files added.
     pub files: Vec<FileEntry>,
     /// Directories added.

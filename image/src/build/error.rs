@@ -10,6 +10,7 @@ use store::{ImageError, StoreError};
 
 use super::{MAX_COMMAND_LINE, guest_binary};
 use crate::deb::DebError;
+use crate::effects::EffectError;
 use crate::erofs::ErofsError;
 use crate::kernel::KernelError;
 use crate::tree::{GlobError, MergeError, OverlayError};
@@ -114,6 +115,9 @@ pub enum BuildError {
     /// A pattern of `rootfs.drop`.
     #[error(transparent)]
     Glob(#[from] GlobError),
+    /// An effect.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
     /// What the recipe adds.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
@@ -178,6 +182,7 @@ impl Diagnostic for BuildError {
             Self::Package { source, .. } => source.outcome(),
             Self::Merge(error) => error.outcome(),
             Self::Glob(error) => error.outcome(),
+            Self::Effect(error) => error.outcome(),
             Self::Overlay(error) => error.outcome(),
             Self::Kernel(error) => error.outcome(),
             Self::Erofs(error) => error.outcome(),
@@ -209,6 +214,7 @@ impl Diagnostic for BuildError {
             Self::Package { source, .. } => source.hint(),
             Self::Merge(error) => error.hint(),
             Self::Glob(error) => error.hint(),
+            Self::Effect(error) => error.hint(),
             Self::Overlay(error) => error.hint(),
             Self::Kernel(error) => error.hint(),
             Self::Erofs(error) => error.hint(),

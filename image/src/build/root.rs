@@ -1,5 +1,6 @@
 //! The root file system side of an image: packages merged, effects applied, EROFS and dm-verity written.
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write as _};
 
 use spec::lock::Use;
@@ -12,7 +13,7 @@ use super::{BuildError, BuildRequest, inputs};
 use crate::content::Content;
 use crate::deb::Package;
 use crate::kernel::Kernel;
-use crate::tree::{Glob, Kind, Tree};
+use crate::tree::{Glob, GlobError, Kind, Tree, parent};
 use crate::{effects, erofs, root_modules, verity};
 
 /// The package whose directories win: it owns the layout of a Debian system.
@@ -74,24 +75,63 @@ fn os_release(tree: &Tree) -> Option<Content> {
     }
 }
 
-/// The merged tree: packages and kernel modules, then effects, then what the recipe leaves out, then what it adds.
+/// The merged tree: packages and kernel modules, then effects, then what the recipe leaves out, then what it adds, then
+/// what describes it all.
 fn tree(
     request: &BuildRequest<'_>,
     image: &ImageRecipe,
     packages: &[Package],
     kernel: &Kernel,
 ) -> Result<Tree, BuildError> {
-    let globs = image.drop.iter().map(|pattern| Glob::parse(pattern)).collect::<Result<Vec<_>, _>>()?;
+    let left_out = LeftOut::of(image)?;
     let mut tree = Tree::default();
     for package in packages {
         tree.merge(package, |_, content| content.clone())?;
     }
     root_modules::add(&mut tree, kernel);
-    effects::apply(&mut tree);
-    tree.remove_matching(&globs);
+    // Everything below asks what is there, through the links of a merged /usr too.
+    tree.finish()?;
+    effects::apply(&mut tree, packages, &image.users)?;
+    left_out.remove_from(&mut tree);
+    effects::link(&mut tree, packages);
+    left_out.remove_from(&mut tree);
     tree.overlay(image, request.recipe_dir)?;
+    effects::index(&mut tree, |path| left_out.names(path));
     tree.finish()?;
     Ok(tree)
+}
+
+/// The patterns of `rootfs.drop` and `rootfs.keep`.
+struct LeftOut {
+    drop: Vec<Glob>,
+    keep: Vec<Glob>,
+}
+
+impl LeftOut {
+    fn of(image: &ImageRecipe) -> Result<Self, GlobError> {
+        let parse = |patterns: &[String]| -> Result<Vec<Glob>, GlobError> {
+            patterns.iter().map(|pattern| Glob::parse(pattern)).collect()
+        };
+        Ok(Self { drop: parse(&image.drop)?, keep: parse(&image.keep)? })
+    }
+
+    fn names(&self, path: &str) -> bool {
+        let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(path));
+        any(&self.drop) && !any(&self.keep)
+    }
+
+    /// Leaves out what is named; the directories above something that stays stay too.
+    fn remove_from(&self, tree: &mut Tree) {
+        let kept = |path: &str| self.keep.iter().any(|glob| glob.matches(path));
+        let mut above = BTreeSet::new();
+        for (path, _) in tree.iter().filter(|(path, _)| kept(path)) {
+            let mut path = path;
+            while let Some(directory) = parent(path).filter(|directory| above.insert((*directory).to_owned())) {
+                path = directory;
+            }
+        }
+        tree.retain(|path| !self.names(path) || above.contains(path));
+    }
 }
 
 fn uuid(text: &str) -> Result<[u8; 16], BuildError> {

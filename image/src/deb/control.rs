@@ -1,42 +1,75 @@
-//! The three fields of the control file that say which package this is (Debian Policy 5.3).
+//! The control archive: the control file, and the maintainer scripts, which are read and never run (Debian Policy 5.3, 6.1).
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use super::error::DebError;
 
-pub(super) struct Fields {
-    pub(super) package: String,
-    pub(super) version: String,
-    pub(super) architecture: String,
+/// What a package says about itself beside its files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// The control file, one paragraph.
+    pub paragraph: String,
+    /// The maintainer scripts, `config` and `triggers`, by name. Bytes that are no UTF-8 are replaced.
+    pub scripts: BTreeMap<String, String>,
 }
 
-/// A control file larger than this is no control file.
-const MAX_CONTROL: u64 = 1 << 20;
+/// The scripts that dpkg, debconf and triggers run or act on (deb-preinst(5) and its siblings, debconf-devel(7),
+/// deb-triggers(5)).
+pub const SCRIPTS: [&str; 6] = ["preinst", "postinst", "prerm", "postrm", "config", "triggers"];
 
-/// Finds `control` in the decoded control archive and reads it.
-pub(super) fn fields(archive: &[u8]) -> Result<Fields, DebError> {
-    let mut archive = tar::Archive::new(archive);
-    for entry in archive.entries().map_err(DebError::Tar)? {
-        let entry = entry.map_err(DebError::Tar)?;
-        if !matches!(entry.path_bytes().as_ref(), b"./control" | b"control") {
-            continue;
+/// A control file larger than this is no control file, and a script no script.
+const MAX_FILE: u64 = 1 << 20;
+
+impl Control {
+    /// Reads the decoded control archive.
+    pub(super) fn read(archive: &[u8]) -> Result<Self, DebError> {
+        let mut control = Self::default();
+        let mut found = false;
+        let mut archive = tar::Archive::new(archive);
+        for entry in archive.entries().map_err(DebError::Tar)? {
+            let entry = entry.map_err(DebError::Tar)?;
+            let path = entry.path_bytes().into_owned();
+            let name = path.strip_prefix(b"./").unwrap_or(&path);
+            let script = SCRIPTS.iter().find(|script| script.as_bytes() == name);
+            if name != b"control" && script.is_none() {
+                continue;
+            }
+            let twice = || DebError::entry(&path, "comes twice in the control archive");
+            if entry.size() > MAX_FILE {
+                return Err(DebError::entry(&path, "of the control archive is too large"));
+            }
+            let mut bytes = Vec::new();
+            entry.take(MAX_FILE).read_to_end(&mut bytes).map_err(DebError::Tar)?;
+            match script {
+                Some(script) => {
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    if control.scripts.insert((*script).to_owned(), text).is_some() {
+                        return Err(twice());
+                    }
+                }
+                None if found => return Err(twice()),
+                None => {
+                    found = true;
+                    control.paragraph = String::from_utf8(bytes).map_err(|_| DebError::Control("Package"))?;
+                }
+            }
         }
-        let mut text = String::new();
-        entry.take(MAX_CONTROL).read_to_string(&mut text).map_err(DebError::Tar)?;
-        return Ok(Fields {
-            package: field(&text, "Package")?,
-            version: field(&text, "Version")?,
-            architecture: field(&text, "Architecture")?,
-        });
+        Ok(control)
     }
-    Err(DebError::Control("Package"))
-}
 
-fn field(text: &str, name: &'static str) -> Result<String, DebError> {
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.trim().to_owned())
-        .filter(|value| !value.is_empty())
-        .ok_or(DebError::Control(name))
+    /// The first line of a field's value.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.paragraph
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// A field that every package has.
+    pub(super) fn required(&self, name: &'static str) -> Result<String, DebError> {
+        self.field(name).map(str::to_owned).ok_or(DebError::Control(name))
+    }
 }

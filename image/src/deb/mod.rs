@@ -12,6 +12,7 @@ mod path;
 
 pub use codec::{MAX_RATIO, MAX_UNPACKED};
 pub(crate) use codec::{decode_gzip, decode_xz, decode_zstd};
+pub use control::{Control, SCRIPTS};
 pub use error::DebError;
 pub(crate) use path::clean_target;
 
@@ -26,6 +27,8 @@ pub struct Package {
     pub version: String,
     /// `Architecture` of the control file.
     pub architecture: String,
+    /// The control file and the maintainer scripts.
+    pub control: Control,
     /// What is unpacked, in the order of the archive. Paths are unique.
     pub entries: Vec<Entry>,
 }
@@ -61,13 +64,9 @@ pub enum EntryKind {
 /// Decodes the bytes of a .deb file.
 pub fn read(deb: &[u8]) -> Result<Package, DebError> {
     let members = archive::members(deb)?;
-    let control = codec::decode(members.control)?;
-    let fields = control::fields(&control)?;
+    let control = Control::read(&codec::decode(members.control)?)?;
+    let (name, version) = (control.required("Package")?, control.required("Version")?);
+    let architecture = control.required("Architecture")?;
     let data = codec::decode(members.data)?;
-    Ok(Package {
-        name: fields.package,
-        version: fields.version,
-        architecture: fields.architecture,
-        entries: entries::read(data)?,
-    })
+    Ok(Package { name, version, architecture, control, entries: entries::read(data)? })
 }

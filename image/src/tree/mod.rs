@@ -6,6 +6,7 @@
 mod glob;
 mod merge;
 mod overlay;
+mod resolve;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -132,7 +133,12 @@ impl<C> Tree<C> {
 
     /// Leaves out what a glob matches. The root directory always stays.
     pub fn remove_matching(&mut self, globs: &[Glob]) {
-        self.nodes.retain(|path, _| path.is_empty() || !globs.iter().any(|glob| glob.matches(path)));
+        self.retain(|path| !globs.iter().any(|glob| glob.matches(path)));
+    }
+
+    /// Keeps only the paths for which this holds. The root directory always stays.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.nodes.retain(|path, _| path.is_empty() || keep(path));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spec::recipe::{FileEntry, ImageRecipe};
+use spec::recipe::{FileEntry, ImageRecipe, Owner};
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
 use super::{Node, Tree};
@@ -59,6 +59,14 @@ pub enum OverlayError {
         /// What the file has.
         found: Sha256Digest,
     },
+    /// An owner that the image does not have.
+    #[error("{path} in [rootfs] belongs to {owner}, and the image has no such user or group")]
+    Owner {
+        /// The path.
+        path: String,
+        /// The owner.
+        owner: String,
+    },
     /// The recipe puts a file or link where packages have a directory with content.
     #[error("{path} in [rootfs] would replace a directory of {origin} that is not empty")]
     ReplacesDirectory {
@@ -95,12 +103,14 @@ impl Tree<Content> {
         for entry in &recipe.directories {
             let mode = mode(&entry.path, &entry.mode)?;
             let path = inside(&entry.path)?;
-            self.insert(&path, Node::directory(mode, ORIGIN));
+            let node = self.owned(&entry.path, Node::directory(mode, ORIGIN), entry.owner.as_ref())?;
+            self.insert(&path, node);
         }
         for entry in &recipe.files {
             let mode = mode(&entry.path, &entry.mode)?;
             let content = content(entry, beside)?;
-            self.replace(&entry.path, Node::file(content, mode, ORIGIN))?;
+            let node = self.owned(&entry.path, Node::file(content, mode, ORIGIN), entry.owner.as_ref())?;
+            self.replace(&entry.path, node)?;
         }
         for entry in &recipe.links {
             let path = inside(&entry.path)?;
@@ -110,6 +120,16 @@ impl Tree<Content> {
             self.replace(&entry.path, Node::symlink(&entry.target, ORIGIN))?;
         }
         Ok(())
+    }
+
+    /// Gives a node its owner, by the accounts of the tree.
+    fn owned(&self, path: &str, node: Node, owner: Option<&Owner>) -> Result<Node, OverlayError> {
+        let Some(owner) = owner else {
+            return Ok(node);
+        };
+        let unknown = || OverlayError::Owner { path: path.to_owned(), owner: owner.to_string() };
+        let (uid, gid) = crate::effects::numbers(self, &owner.user, &owner.group).ok_or_else(unknown)?;
+        Ok(Node { uid, gid, ..node })
     }
 
     fn replace(&mut self, path: &str, node: Node) -> Result<(), OverlayError> {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::flatten::Link;
+use super::user::is_account;
 use super::{FileEntry, ImageRecipe, PackageRequest, Recipe, RecipeFile, RootfsFile};
 use crate::digest::decode_hex;
 use crate::text::{SyntaxError, line_of};
@@ -48,6 +49,7 @@ pub(super) fn no_image_parts(merged: &RecipeFile, origin: Origin<'_>) -> Result<
         ("firmware", merged.firmware.is_some()),
         ("uki", merged.uki.is_some()),
         ("references", merged.references.is_some()),
+        ("[user]", !merged.user.is_empty()),
     ] {
         if there {
             return Err(origin.refuse(name, format!("a recipe of kind \"tree\" cannot have [{name}]")));
@@ -135,6 +137,8 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
     }
     kernel(image, origin)?;
     entries(image, origin)?;
+    contradictions(image, origin)?;
+    users(image, origin)?;
     let firmware = [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten().map(|source| &source.path);
     for path in firmware.chain(image.uki.as_ref().map(|uki| &uki.path)) {
         if !is_clean_path(path) {
@@ -148,7 +152,9 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
 }
 
 fn kernel(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
-    for module in image.boot_modules.iter().chain(&image.device_modules).chain(&image.root_modules) {
+    let loadable = image.loadable_modules.iter().filter(|module| *module != "*");
+    let always = image.boot_modules.iter().chain(&image.device_modules).chain(&image.root_modules);
+    for module in always.chain(loadable) {
         if module.is_empty() || !module.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)) {
             return Err(origin.refuse(module, format!("\"{module}\" is not the name of a kernel module")));
         }
@@ -160,6 +166,37 @@ fn kernel(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
         }
         if ["bullion.", "root=", "init=", "rdinit="].iter().any(|own| word.starts_with(own)) {
             return Err(origin.refuse(word, format!("\"{word}\" is set by the builder: leave it out")));
+        }
+    }
+    Ok(())
+}
+
+/// What one part of a recipe takes back of another: it would depend on an order that nobody sees.
+fn contradictions(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    if let Some(path) = image.keep.iter().find(|path| image.drop.contains(path)) {
+        return Err(origin.refuse(path, format!("\"{path}\" is in rootfs.drop and in rootfs.keep")));
+    }
+    if let Some(module) = image.device_modules.iter().find(|module| image.boot_modules.contains(module)) {
+        let message = format!("the module \"{module}\" is in kernel.boot_modules and in kernel.device_modules");
+        return Err(origin.refuse(module, message));
+    }
+    Ok(())
+}
+
+fn users(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    for (index, user) in image.users.iter().enumerate() {
+        let names = [&user.name].into_iter().chain(&user.group).chain(&user.groups);
+        if let Some(name) = names.into_iter().find(|name| !is_account(name)) {
+            return Err(origin.refuse(name, format!("\"{name}\" cannot name a user or group")));
+        }
+        let paths = [&user.home].into_iter().chain(&user.shell);
+        if let Some(path) = paths.into_iter().find(|path| !is_clean_path(path) || path.contains(':')) {
+            return Err(origin.refuse(path, not_a_path(path)));
+        }
+        let twin = image.users.iter().take(index).find(|twin| twin.uid == user.uid);
+        if let Some(twin) = twin {
+            let message = format!("the users \"{}\" and \"{}\" both have uid {}", twin.name, user.name, user.uid);
+            return Err(origin.refuse(&user.name, message));
         }
     }
     Ok(())

@@ -75,6 +75,10 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
     set(&mut into.architecture, next.architecture.as_ref());
     into.suites.extend(next.suites.clone());
     into.programs.extend(next.programs.clone());
+    for user in &next.user {
+        into.user.retain(|old| old.name != user.name);
+    }
+    extend(&mut into.user, &next.user);
     merge_packages(into, link)?;
     if let Some(next) = &next.kernel {
         let kernel = into.kernel.get_or_insert_default();
@@ -82,6 +86,7 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
         extend(&mut kernel.boot_modules, &next.boot_modules);
         extend(&mut kernel.device_modules, &next.device_modules);
         extend(&mut kernel.root_modules, &next.root_modules);
+        extend(&mut kernel.loadable_modules, &next.loadable_modules);
         extend(&mut kernel.command_line, &next.command_line);
     }
     if let Some(next) = &next.rootfs {
@@ -125,6 +130,7 @@ fn merge_rootfs(rootfs: &mut RootfsFile, next: &RootfsFile) {
     set(&mut rootfs.verity_salt, next.verity_salt.as_ref());
     set(&mut rootfs.uuid, next.uuid.as_ref());
     extend(&mut rootfs.drop, &next.drop);
+    extend(&mut rootfs.keep, &next.keep);
     for path in next.declared_paths() {
         rootfs.file.retain(|old| old.path != path);
         rootfs.directory.retain(|old| old.path != path);
@@ -147,10 +153,13 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
         boot_modules: kernel.boot_modules,
         device_modules: kernel.device_modules,
         root_modules: kernel.root_modules,
+        loadable_modules: kernel.loadable_modules,
         command_line: kernel.command_line,
         verity_salt: rootfs.verity_salt.ok_or_else(|| missing("rootfs.verity_salt"))?,
         uuid: rootfs.uuid.ok_or_else(|| missing("rootfs.uuid"))?,
         drop: rootfs.drop,
+        keep: rootfs.keep,
+        users: merged.user.clone(),
         files: rootfs.file,
         directories: rootfs.directory,
         links: rootfs.link,

@@ -1,0 +1,204 @@
+//! sysusers.d(5): the system users and groups that packages declare, numbered as `systemd-sysusers` numbers them.
+
+use super::{Accounts, EffectError, Group, NOLOGIN, User};
+use crate::effects::words;
+use crate::tree::Tree;
+
+/// The highest number for a system account that names none (systemd's SYSTEM_UID_MAX, Debian Policy 9.2.2).
+const HIGHEST: u32 = 999;
+
+/// A declared user or group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted {
+    name: String,
+    /// A number, or what is to be found out.
+    id: Id,
+    gecos: String,
+    home: String,
+    shell: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Id {
+    Any,
+    Fixed(u32),
+    /// A user's own number (or any), and the group that is there already.
+    InGroup(Option<u32>, String),
+}
+
+#[derive(Default)]
+struct Declared {
+    users: Vec<Wanted>,
+    groups: Vec<Wanted>,
+    /// User and group.
+    members: Vec<(String, String)>,
+}
+
+pub(super) fn apply(tree: &Tree, accounts: &mut Accounts) -> Result<(), EffectError> {
+    let mut declared = Declared::default();
+    for (path, text) in crate::effects::configuration(tree, "sysusers.d") {
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let refuse = |reason: &str| EffectError {
+                effect: "sysusers",
+                path: path.clone(),
+                reason: format!("\"{line}\" {reason}"),
+            };
+            let words = words(line).ok_or_else(|| refuse("has an open quote"))?;
+            declared.add(&words).map_err(|reason| refuse(&reason))?;
+        }
+    }
+    declared.complete();
+    let refuse = |reason: String| EffectError { effect: "sysusers", path: "sysusers.d".to_owned(), reason };
+    // Groups before users: a user without a number takes that of the group of its name.
+    declared.groups.iter().try_for_each(|group| accounts.add_group(group).map(drop)).map_err(refuse)?;
+    declared.users.iter().try_for_each(|user| accounts.add_user(user)).map_err(refuse)?;
+    for (user, group) in declared.members {
+        if let Some(group) = accounts.groups.iter_mut().find(|known| known.name == group) {
+            if !group.members.contains(&user) {
+                group.members.push(user);
+                group.members.sort();
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Declared {
+    fn add(&mut self, words: &[String]) -> Result<(), String> {
+        let word = |index: usize| words.get(index).map(String::as_str).filter(|word| *word != "-");
+        let name = word(1).unwrap_or_default();
+        let is_name = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-".contains(&c));
+        let kind = words.first().map(String::as_str).unwrap_or_default();
+        // `r` names a range of numbers, which Debian's packages do not use.
+        if !is_name || !matches!(kind, "u" | "u!" | "g" | "m") {
+            return Err("is not understood".to_owned());
+        }
+        if kind == "m" {
+            let group = word(2).ok_or("names no group")?;
+            self.members.push((name.to_owned(), group.to_owned()));
+            return Ok(());
+        }
+        let wanted = Wanted {
+            name: name.to_owned(),
+            id: id(word(2))?,
+            gecos: word(3).unwrap_or_default().to_owned(),
+            home: word(4).unwrap_or("/").to_owned(),
+            shell: word(5).unwrap_or(if name == "root" { "/bin/sh" } else { NOLOGIN }).to_owned(),
+        };
+        let list = if kind == "g" { &mut self.groups } else { &mut self.users };
+        // The first line for a name counts.
+        if !list.iter().any(|known| known.name == wanted.name) {
+            list.push(wanted);
+        }
+        Ok(())
+    }
+
+    /// A membership declares its user and group, where nothing else does.
+    fn complete(&mut self) {
+        let wanted = |name: &String| Wanted {
+            name: name.clone(),
+            id: Id::Any,
+            gecos: String::new(),
+            home: "/".to_owned(),
+            shell: NOLOGIN.to_owned(),
+        };
+        for (user, group) in &self.members {
+            if !self.users.iter().any(|known| known.name == *user) {
+                self.users.push(wanted(user));
+            }
+            if !self.groups.iter().any(|known| known.name == *group) {
+                self.groups.push(wanted(group));
+            }
+        }
+    }
+}
+
+fn id(word: Option<&str>) -> Result<Id, String> {
+    let Some(word) = word else {
+        return Ok(Id::Any);
+    };
+    let number = |text: &str| text.parse::<u32>().map_err(|_| format!("has \"{text}\" where a number belongs"));
+    match word.split_once(':') {
+        None => Ok(Id::Fixed(number(word)?)),
+        Some(("-", group)) => Ok(Id::InGroup(None, group.to_owned())),
+        Some((uid, group)) => Ok(Id::InGroup(Some(number(uid)?), group.to_owned())),
+    }
+}
+
+impl Accounts {
+    fn add_group(&mut self, wanted: &Wanted) -> Result<u32, String> {
+        if let Some(gid) = self.gid(&wanted.name) {
+            return Ok(gid);
+        }
+        let asked = match wanted.id {
+            Id::Fixed(gid) if !self.groups.iter().any(|group| group.gid == gid) => Some(gid),
+            _ => None,
+        };
+        // A user of that name lends its number.
+        let lent = self.uid(&wanted.name).filter(|uid| !self.groups.iter().any(|group| group.gid == *uid));
+        let gid = asked.or(lent).map_or_else(|| self.free(), Ok)?;
+        self.groups.push(Group { name: wanted.name.clone(), gid, members: Vec::new() });
+        Ok(gid)
+    }
+
+    fn add_user(&mut self, wanted: &Wanted) -> Result<(), String> {
+        if self.uid(&wanted.name).is_some() {
+            return Ok(());
+        }
+        let (asked, gid) = match &wanted.id {
+            Id::InGroup(uid, group) => {
+                let gid = group.parse().ok().or_else(|| self.gid(group));
+                (*uid, gid.ok_or_else(|| format!("user \"{}\" names the unknown group \"{group}\"", wanted.name))?)
+            }
+            Id::Fixed(uid) => (Some(*uid), self.add_group(wanted)?),
+            Id::Any => {
+                let gid = self.add_group(wanted)?;
+                (Some(gid), gid)
+            }
+        };
+        let asked = asked.filter(|uid| !self.users.iter().any(|user| user.uid == *uid));
+        let uid = asked.map_or_else(|| self.free(), Ok)?;
+        let Wanted { name, gecos, home, shell, .. } = wanted.clone();
+        self.users.push(User { name, uid, gid, gecos, home, shell });
+        Ok(())
+    }
+
+    /// The highest number for system accounts that nobody has.
+    fn free(&self) -> Result<u32, String> {
+        (1..=HIGHEST).rev().find(|id| self.is_free(*id)).ok_or_else(|| "no number for an account is left".to_owned())
+    }
+}
+
+/// What `systemd-sysusers` makes of the same files is compared in `image/tests/effects.rs`.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Node;
+
+    fn accounts(lines: &str) -> Result<(String, String), EffectError> {
+        let mut tree = Tree::default();
+        tree.insert("usr/lib/sysusers.d/a.conf", Node::file(lines.into(), 0o644, "t"));
+        let root = User { name: "root".into(), uid: 0, gid: 0, gecos: "".into(), home: "/".into(), shell: "/x".into() };
+        let groups = vec![Group { name: "root".into(), gid: 0, members: Vec::new() }];
+        let mut accounts = Accounts { users: vec![root], groups };
+        apply(&tree, &mut accounts)?;
+        Ok(accounts.to_text())
+    }
+
+    #[test]
+    fn a_fixed_number_is_kept_and_others_count_down() {
+        let (passwd, group) = accounts("u a - \"A user\" /var/a\ng b 999\nu c 7\nm c b\nu root 0\n").unwrap();
+        assert_eq!(
+            passwd,
+            "root:*:0:0::/:/x\na:*:998:998:A user:/var/a:/usr/sbin/nologin\nc:*:7:7::/:/usr/sbin/nologin\n"
+        );
+        assert_eq!(group, "root:*:0:\nb:*:999:c\na:*:998:\nc:*:7:\n");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for bad in ["x a", "u", "u a b", "u a -:nogroup", "m a", "u a - \"open"] {
+            assert!(accounts(bad).is_err(), "{bad}");
+        }
+    }
+}
