@@ -236,5 +236,6 @@ fn locked(universe: &Universe<'_>, id: Id, uses: BTreeSet<Use>) -> Package {
         path: entry.record.path.to_owned(),
         size: entry.record.size,
         sha256: entry.record.sha256,
+        scripts: Vec::new(),
     }
 }

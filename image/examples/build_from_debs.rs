@@ -67,6 +67,7 @@ fn lock(recipe: &Recipe, debs: &Path, store: &store::Store) -> Result<Lock, Box<
             suite: "debs".to_owned(),
             size: bytes.len() as u64,
             sha256: store.insert_bytes(&bytes)?,
+            scripts: Vec::new(),
             name: deb.name,
             version: deb.version,
             architecture: deb.architecture,

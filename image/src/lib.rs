@@ -17,6 +17,7 @@ pub mod initrd;
 pub mod kernel;
 mod little_endian;
 pub mod root_modules;
+pub mod scripts;
 pub mod tree;
 pub mod uki;
 pub mod unpack;

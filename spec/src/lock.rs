@@ -90,6 +90,33 @@ pub struct Package {
     pub size: u64,
     /// SHA-256 of the .deb file.
     pub sha256: Sha256Digest,
+    /// The package's maintainer scripts and how they are answered, in images; none of them ever runs.
+    #[serde(default, rename = "script", skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<Script>,
+}
+
+/// A maintainer script and what stands for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// `preinst`, `postinst`, `prerm`, `postrm`, `config` or `triggers`.
+    pub name: String,
+    /// SHA-256 of its text.
+    pub sha256: Sha256Digest,
+    /// The builder's effects that do what it would have done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<String>,
+    /// Why it, or the rest of it, is left undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<String>,
+}
+
+impl Script {
+    /// Whether somebody has said what stands for it.
+    pub fn is_answered(&self) -> bool {
+        !self.effects.is_empty() || self.ignored.is_some()
+    }
 }
 
 impl Lock {

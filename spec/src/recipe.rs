@@ -64,6 +64,9 @@ pub struct RecipeFile {
     /// Users of the image beside those of its packages (images only).
     #[serde(default)]
     pub user: Vec<UserEntry>,
+    /// Why the maintainer scripts of a package may be ignored that the builder does not know, in `[scripts.PACKAGE]`.
+    #[serde(default)]
+    pub scripts: BTreeMap<String, ScriptAnswer>,
     /// Programs of a tree that may be run, by name, with their path inside it (trees only).
     #[serde(default)]
     pub programs: BTreeMap<String, String>,
@@ -102,6 +105,18 @@ pub struct PackagesFile {
     /// Packages that dependency resolution must treat as already there (never unpacked).
     #[serde(default)]
     pub assume: Vec<String>,
+    /// Which package to take where several provide a virtual one: `awk = "mawk"`.
+    #[serde(default)]
+    pub choose: BTreeMap<String, String>,
+}
+
+/// `[scripts.PACKAGE]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ScriptAnswer {
+    /// Why nothing is missing when they do not run.
+    pub ignore: String,
 }
 
 /// `[kernel]`.
@@ -297,9 +312,15 @@ pub struct Recipe {
     pub dependencies: bool,
     /// Packages treated as already there.
     pub assume: Vec<String>,
+    /// The provider of each virtual package that has several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub choose: BTreeMap<String, String>,
     /// Image settings; `None` for a tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageRecipe>,
+    /// Answers to scripts that the builder does not know.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scripts: BTreeMap<String, ScriptAnswer>,
     /// Programs of a tree; empty for an image.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub programs: BTreeMap<String, String>,
@@ -388,6 +409,8 @@ impl Recipe {
             packages: &'a [PackageRequest],
             dependencies: bool,
             assume: &'a [String],
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            choose: &'a BTreeMap<String, String>,
             kernel: Option<&'a PackageRequest>,
             firmware: Option<FirmwareFile>,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -400,6 +423,7 @@ impl Recipe {
             packages: &self.packages,
             dependencies: self.dependencies,
             assume: &self.assume,
+            choose: &self.choose,
             kernel: self.image.as_ref().map(|image| &image.kernel),
             firmware: self.image.as_ref().map(|image| FirmwareFile {
                 snp: image.firmware.snp.as_ref().map(as_packaged),

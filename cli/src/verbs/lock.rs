@@ -41,11 +41,13 @@ pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Resu
             lock
         }
     };
+    let mut lock = lock;
     // Without anything missing, no mirror is needed.
     if !verb.no_fetch && lock.package.iter().any(|package| !store.has(&package.sha256)) {
         let mirror = Mirror::find(verb.network.mirror.as_deref())?;
         fetch_lock(&lock, &mirror, &store, printer)?;
     }
+    answer_scripts(&mut lock, &path, &loaded, &store, printer)?;
     let bytes: u64 = lock.package.iter().map(|package| package.size).sum();
     printer.line(format_args!("{}: {} packages, {}", path.display(), lock.package.len(), size(bytes)));
     if lock.standing == Standing::Unpublished {
@@ -53,6 +55,34 @@ pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Resu
     }
     printer.value(&lock);
     Ok(0)
+}
+
+/// Writes into the lock how the packages' maintainer scripts are answered, which takes the packages themselves, and warns
+/// of those that nobody has answered.
+fn answer_scripts(
+    lock: &mut spec::lock::Lock,
+    path: &Path,
+    loaded: &LoadedRecipe,
+    store: &store::Store,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let before = lock.clone();
+    let unread = image::scripts::record(lock, &loaded.recipe, store)?;
+    if *lock != before {
+        write(path, lock)?;
+    }
+    if unread > 0 {
+        printer.note(format_args!(
+            "the maintainer scripts of {unread} packages that are not in the cache were not read: lock again after `bullion fetch`"
+        ));
+    }
+    for open in image::scripts::unanswered(lock) {
+        printer.warning(format_args!(
+            "nothing is known of the {open}, which does not run: read it, and say in the recipe [scripts.{}] ignore = \"why nothing is missing\"",
+            open.package
+        ));
+    }
+    Ok(())
 }
 
 /// The lock that is there. One that cannot be read stops the verb, unless it is to be replaced anyway.

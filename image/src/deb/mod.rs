@@ -70,3 +70,8 @@ pub fn read(deb: &[u8]) -> Result<Package, DebError> {
     let data = codec::decode(members.data)?;
     Ok(Package { name, version, architecture, control, entries: entries::read(data)? })
 }
+
+/// Decodes what the bytes of a .deb file say about the package, and not its files.
+pub fn read_control(deb: &[u8]) -> Result<Control, DebError> {
+    Control::read(&codec::decode(archive::members(deb)?.control)?)
+}

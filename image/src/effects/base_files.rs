@@ -1,5 +1,5 @@
-//! What the scripts of base-files, libc-bin, dpkg and libpam-modules lay out on a new system: directories, links, and
-//! configuration copied from `/usr/share`.
+//! What the scripts of base-files, libc-bin, libpam-modules, netbase, readline-common and tzdata lay out on a new system:
+//! directories, links, the names of this host, and configuration copied from `/usr/share`.
 
 use super::accounts::Accounts;
 use super::{EffectError, add_directory, add_file, add_link, set_owner};
@@ -8,7 +8,8 @@ use crate::tree::Tree;
 const EFFECT: &str = "the base-files effect";
 
 /// From where to where; nothing is copied over a file that is there.
-const DEFAULTS: [(&str, &str); 6] = [
+const DEFAULTS: [(&str, &str); 7] = [
+    ("usr/share/readline/inputrc", "etc/inputrc"),
     ("usr/share/base-files/dot.profile", "root/.profile"),
     ("usr/share/base-files/dot.bashrc", "root/.bashrc"),
     ("usr/share/base-files/profile", "etc/profile"),
@@ -34,6 +35,9 @@ const DIRECTORIES: [&str; 16] = [
     "usr/local/src",
     "usr/local/etc",
 ];
+/// What netbase writes where nobody has.
+const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\nff02::1\t\tip6-allnodes\nff02::2\t\tip6-allrouters\n\n";
+const NETWORKS: &str = "default\t\t0.0.0.0\nloopback\t127.0.0.0\nlink-local\t169.254.0.0\n\n";
 /// Directories of the package that become links, because what belongs in them is gone after each boot.
 const MOVED: [(&str, &str); 2] = [("var/run", "/run"), ("var/lock", "/run/lock")];
 /// Path, mode; of root and the group utmp.
@@ -49,6 +53,14 @@ pub(super) fn apply(tree: &mut Tree) -> Result<(), EffectError> {
     }
     if tree.get("usr/share/base-files").is_some() {
         base_files(tree)?;
+    }
+    // netbase, by a file that no other package has.
+    if tree.get("etc/ethertypes").is_some() {
+        add_file(tree, "etc/hosts", 0o644, HOSTS.as_bytes().to_vec(), EFFECT);
+        add_file(tree, "etc/networks", 0o644, NETWORKS.as_bytes().to_vec(), EFFECT);
+    }
+    if tree.get("usr/share/zoneinfo/Etc/UTC").is_some() {
+        add_link(tree, "etc/localtime", "/usr/share/zoneinfo/Etc/UTC", EFFECT);
     }
     if tree.get("etc/dpkg/origins/debian").is_some() {
         add_link(tree, "etc/dpkg/origins/default", "debian", EFFECT);

@@ -26,6 +26,20 @@ use crate::tree::{Kind, Node, Tree};
 pub(crate) use accounts::numbers;
 pub use alternatives::Alternative;
 
+/// The names under which effects answer scripts.
+pub const NAMES: [&str; 10] = [
+    "accounts",
+    "alternatives",
+    "base-files",
+    "certificates",
+    "loader-cache",
+    "machine-id",
+    "modes",
+    "mount-points",
+    "package-status",
+    "temporary-files",
+];
+
 /// A configuration file that an effect cannot follow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the {effect} effect: {path}: {reason}")]
@@ -162,7 +176,7 @@ mod tests {
         for (path, text) in
             [("usr/lib/x.d/b.conf", "B"), ("usr/lib/x.d/a.conf", "A"), ("etc/x.d/b.conf", "E"), ("etc/x.d/c", "")]
         {
-            tree.insert(path, Node::file(text.into(), 0o644, "t"));
+            tree.insert(path, Node::file(text.as_bytes().to_vec(), 0o644, "t"));
         }
         let texts: Vec<String> = configuration(&tree, "x.d").into_iter().map(|(_, text)| text).collect();
         assert_eq!(texts, ["A", "E"]);

@@ -140,7 +140,7 @@ mod tests {
             ("etc/group", "root:*:0:\nb:*:8:\n"),
             ("usr/lib/tmpfiles.d/a.conf", lines),
         ] {
-            tree.insert(path, Node::file(text.into(), 0o644, "t"));
+            tree.insert(path, Node::file(text.as_bytes().to_vec(), 0o644, "t"));
         }
         for directory in ["etc", "var", "run"] {
             tree.insert(directory, Node::directory(0o755, "t"));

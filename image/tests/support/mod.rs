@@ -245,6 +245,7 @@ fn locked(name: &str, uses: &[Use], deb: &[u8], store: &store::Store) -> Package
         path: format!("pool/{name}.deb"),
         size: deb.len() as u64,
         sha256: store.insert_bytes(deb).unwrap(),
+        scripts: Vec::new(),
     }
 }
 

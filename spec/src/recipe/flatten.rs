@@ -44,6 +44,8 @@ pub fn flatten(chain: &[Link]) -> Result<Recipe, SyntaxError> {
         packages: packages.add,
         dependencies: packages.dependencies.unwrap_or(true),
         assume: packages.assume,
+        choose: packages.choose,
+        scripts: merged.scripts,
         image,
         programs: merged.programs,
     };
@@ -75,6 +77,7 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
     set(&mut into.architecture, next.architecture.as_ref());
     into.suites.extend(next.suites.clone());
     into.programs.extend(next.programs.clone());
+    into.scripts.extend(next.scripts.clone());
     for user in &next.user {
         into.user.retain(|old| old.name != user.name);
     }
@@ -122,6 +125,7 @@ fn merge_packages(into: &mut RecipeFile, (file, text, next): &Link) -> Result<()
     }
     extend(&mut packages.add, &next.add);
     extend(&mut packages.assume, &next.assume);
+    packages.choose.extend(next.choose.clone());
     set(&mut packages.dependencies, next.dependencies.as_ref());
     Ok(())
 }

@@ -45,6 +45,7 @@ fn manifest() -> Manifest {
             path: "pool/main/g/glibc/libc6_2.41-12_amd64.deb".to_owned(),
             size: 3,
             sha256: Sha256Digest([2; 32]),
+            scripts: Vec::new(),
         }],
         guest: GuestBinary { sha256: Sha256Digest([3; 32]), size: 5, origin: "host".to_owned() },
         references: ReferenceValues {

@@ -128,7 +128,10 @@ mod tests {
 
         let mut tree = Tree::default();
         let daemon = "daemon:*:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n";
-        tree.insert("usr/share/base-passwd/passwd.master", Node::file(daemon.into(), 0o644, "base-passwd"));
+        tree.insert(
+            "usr/share/base-passwd/passwd.master",
+            Node::file(daemon.as_bytes().to_vec(), 0o644, "base-passwd"),
+        );
         apply(&mut tree, &[]).unwrap();
         assert_eq!(tree.file("etc/passwd"), Some(daemon.as_bytes()));
         assert_eq!(tree.file("etc/group"), Some(GROUP.as_bytes()));
@@ -146,7 +149,7 @@ mod tests {
         let mut tree = Tree::default();
         tree.insert("usr/sbin/pwconv", Node::file(Vec::new(), 0o755, "passwd"));
         let master = "root:*:0:\nshadow:*:42:\n";
-        tree.insert("usr/share/base-passwd/group.master", Node::file(master.into(), 0o644, "base-passwd"));
+        tree.insert("usr/share/base-passwd/group.master", Node::file(master.as_bytes().to_vec(), 0o644, "base-passwd"));
         apply(&mut tree, &[]).unwrap();
         assert!(tree.file("etc/passwd").unwrap().starts_with(b"root:x:0:0:"));
         let shadow = tree.get("etc/shadow").unwrap();

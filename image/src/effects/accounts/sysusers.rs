@@ -177,7 +177,7 @@ mod tests {
 
     fn accounts(lines: &str) -> Result<(String, String), EffectError> {
         let mut tree = Tree::default();
-        tree.insert("usr/lib/sysusers.d/a.conf", Node::file(lines.into(), 0o644, "t"));
+        tree.insert("usr/lib/sysusers.d/a.conf", Node::file(lines.as_bytes().to_vec(), 0o644, "t"));
         let root = User { name: "root".into(), uid: 0, gid: 0, gecos: "".into(), home: "/".into(), shell: "/x".into() };
         let groups = vec![Group { name: "root".into(), gid: 0, members: Vec::new() }];
         let mut accounts = Accounts { users: vec![root], groups };

@@ -15,8 +15,7 @@ pub(super) fn of(elf: &[u8]) -> Option<Option<String>> {
     }
     let segments = header.program_headers(endian, elf).ok()?;
     let entries = segments.iter().find_map(|segment| segment.dynamic(endian, elf).ok().flatten())?;
-    let value =
-        |tag| entries.iter().find(|entry| entry.tag(endian) == tag).map(|entry| entry.d_val(endian));
+    let value = |tag| entries.iter().find(|entry| entry.tag(endian) == tag).map(|entry| entry.d_val(endian));
     let (Some(offset), Some(table)) = (value(DT_SONAME), value(DT_STRTAB)) else {
         return Some(None);
     };

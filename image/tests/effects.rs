@@ -1,0 +1,260 @@
+//! Effects against the programs that maintainer scripts call: the same tree, once through ours, once through theirs.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use image::effects;
+use image::tree::{Kind, Node, Tree};
+use support::{run, tool};
+
+fn tree_of(files: &[(&str, &str)]) -> Tree {
+    let mut tree = Tree::default();
+    for (path, text) in files {
+        tree.insert(path, Node::file(text.as_bytes().to_vec(), 0o644, "test"));
+    }
+    tree.finish().unwrap();
+    tree
+}
+
+/// Writes a tree to disk; owners are those of the user who runs the test.
+fn write(tree: &Tree, root: &Path) {
+    for (path, node) in tree.iter() {
+        let place = root.join(path);
+        match &node.kind {
+            Kind::Directory => fs::create_dir_all(&place).unwrap(),
+            Kind::File { content, .. } => fs::write(&place, content.bytes()).unwrap(),
+            Kind::Symlink(target) => symlink(target, &place).unwrap(),
+            Kind::CharDevice { .. } => continue,
+        }
+        if !matches!(node.kind, Kind::Symlink(_)) {
+            fs::set_permissions(&place, fs::Permissions::from_mode(u32::from(node.mode))).unwrap();
+        }
+    }
+}
+
+/// Kind, mode, owner (where root runs the test) and content below `root`, by path.
+fn on_disk(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![PathBuf::new()];
+    while let Some(path) = open.pop() {
+        let place = root.join(&path);
+        let data = place.symlink_metadata().unwrap();
+        let text = if data.is_symlink() {
+            format!("-> {}", fs::read_link(&place).unwrap().display())
+        } else if data.is_dir() {
+            open.extend(fs::read_dir(&place).unwrap().map(|entry| path.join(entry.unwrap().file_name())));
+            format!("{:o} {}:{}", data.mode() & 0o7777, data.uid(), data.gid())
+        } else {
+            let content = String::from_utf8_lossy(&fs::read(&place).unwrap()).into_owned();
+            format!("{:o} {}:{} {content}", data.mode() & 0o7777, data.uid(), data.gid())
+        };
+        found.insert(path.to_str().unwrap().to_owned(), text);
+    }
+    found
+}
+
+fn in_memory(tree: &Tree) -> BTreeMap<String, String> {
+    let text = |node: &Node| match &node.kind {
+        Kind::Symlink(target) => format!("-> {target}"),
+        Kind::File { content, .. } => {
+            format!("{:o} {}:{} {}", node.mode, node.uid, node.gid, String::from_utf8_lossy(content.bytes()))
+        }
+        _ => format!("{:o} {}:{}", node.mode, node.uid, node.gid),
+    };
+    tree.iter().map(|(path, node)| (path.to_owned(), text(node))).collect()
+}
+
+const PASSWD: &str = "root:*:0:0:root:/root:/bin/bash\ndaemon:*:1:1:daemon:/usr/sbin:/usr/sbin/nologin\nnobody:*:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+const GROUP: &str = "root:*:0:\ndaemon:*:1:\nadm:*:4:\nutmp:*:43:\nnogroup:*:65534:\n";
+
+#[test]
+fn system_users_are_those_that_systemd_sysusers_makes() {
+    let Some(sysusers) = tool("systemd-sysusers") else { return };
+    let declared = [
+        (
+            "usr/lib/sysusers.d/basic.conf",
+            "g adm 4\ng input - -\nu root 0 \"Super User\" /root\nu! locked - \"Locked one\"\n",
+        ),
+        ("usr/lib/sysusers.d/dbus.conf", "# Comment\nu messagebus - \"System Message Bus\" - -\n"),
+        (
+            "usr/lib/sysusers.d/more.conf",
+            "u fixed 321 'Fixed number' /var/lib/fixed /bin/sh\nu in - - -\nu own 400:adm - /x\nu any -:utmp\ng fixed-group 999\nm in adm\nm new newer\n",
+        ),
+        ("usr/lib/sysusers.d/masked.conf", "u never - -\n"),
+        ("etc/sysusers.d/masked.conf", "u instead 500 -\n"),
+    ];
+    let mut files =
+        vec![("usr/share/base-passwd/passwd.master", PASSWD), ("usr/share/base-passwd/group.master", GROUP)];
+    files.extend(declared);
+    let mut tree = tree_of(&files);
+    effects::apply(&mut tree, &[], &[]).unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    files.extend([("etc/passwd", PASSWD), ("etc/group", GROUP)]);
+    write(&tree_of(&files), directory.path());
+    run(Command::new(sysusers).arg(format!("--root={}", directory.path().display())));
+    for path in ["etc/passwd", "etc/group"] {
+        // Theirs has an `x` where the password is in another file, which only the passwd package brings for us.
+        let lines = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(|line| line.replacen(":x:", ":*:", 1)).collect();
+            lines.sort();
+            lines
+        };
+        let theirs = fs::read_to_string(directory.path().join(path)).unwrap();
+        assert_eq!(lines(std::str::from_utf8(tree.file(path).unwrap()).unwrap()), lines(&theirs), "{path}");
+    }
+}
+
+#[test]
+fn directories_are_those_that_systemd_tmpfiles_makes() {
+    let Some(tmpfiles) = tool("systemd-tmpfiles") else { return };
+    let lines = "d /var/lib/a/b 0750 root root - -\nd /var/log/c 2775\nf /etc/f 0600 - - - some words\nL /etc/l - - - - ../usr/l\n\
+                 L+ /etc/there - - - - x\nf+ /etc/other 0640 - - - new\nf /etc/same 0600 - - - new\nd /run/no\nd! /var/no\n\
+                 D /var/spool/d 1777\nq /var/q 0700\nx /var/x\nr /etc/there2\nd /etc/deep/er/est :0711\ne /var/none 0700\n";
+    let files = [
+        ("usr/lib/tmpfiles.d/a.conf", lines),
+        ("etc/there", "t"),
+        ("etc/other", "o"),
+        ("etc/same", "s"),
+        ("etc/passwd", PASSWD),
+        ("etc/group", GROUP),
+        ("etc/machine-id", ""),
+        ("var/k", ""),
+        ("run/k", ""),
+    ];
+    let mut tree = tree_of(&files);
+    let directory = tempfile::tempdir().unwrap();
+    write(&tree, directory.path());
+    run(Command::new(tmpfiles).arg("--create").arg(format!("--root={}", directory.path().display())));
+    effects::apply(&mut tree, &[], &[]).unwrap();
+    let inside = |found: BTreeMap<String, String>| -> BTreeMap<String, String> {
+        let wanted = |path: &str| path.starts_with("etc/") || path.starts_with("var/");
+        let uid = nix_uid();
+        found
+            .into_iter()
+            .filter(|(path, _)| wanted(path))
+            .map(|(path, text)| (path, text.replacen(&uid, " 0:0", 1)))
+            .collect()
+    };
+    assert_eq!(inside(in_memory(&tree)), inside(on_disk(directory.path())));
+}
+
+/// The owner of new files, as `on_disk` shows it.
+fn nix_uid() -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let data = file.as_file().metadata().unwrap();
+    format!(" {}:{}", data.uid(), data.gid())
+}
+
+/// The root of the tree that the judges run from, with its shared libraries and certificates: `scripts/test-tools` writes
+/// the recipe of the tree into each program, and a tree is named after its lock.
+fn judges_root() -> Option<PathBuf> {
+    let ldconfig = tool("ldconfig")?;
+    let wrapper = fs::read_to_string(&ldconfig).unwrap();
+    let recipe = wrapper.split('\'').find(|word| word.ends_with(".toml"))?;
+    let lock = fs::read(Path::new(recipe).with_extension("lock")).unwrap();
+    let cache = store::Store::default_dir()?;
+    Some(cache.join("trees").join(spec::Sha256Digest::of(&lock).to_string()).join("root"))
+}
+
+/// The files and links of a real directory as part of a tree.
+fn take(tree: &mut Tree, root: &Path, directory: &str) {
+    for entry in fs::read_dir(root.join(directory)).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{directory}/{}", entry.file_name().to_str().unwrap());
+        let data = entry.metadata().unwrap();
+        if data.is_symlink() {
+            tree.insert(&path, Node::symlink(fs::read_link(entry.path()).unwrap().to_str().unwrap(), "judges"));
+        } else if data.is_file() {
+            tree.insert(&path, Node::file(fs::read(entry.path()).unwrap(), 0o644, "judges"));
+        }
+    }
+}
+
+#[test]
+fn the_loader_cache_is_the_one_that_ldconfig_writes() {
+    let (Some(ldconfig), Some(root)) = (tool("ldconfig"), judges_root()) else { return };
+    let mut tree = tree_of(&[
+        ("etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n"),
+        ("etc/ld.so.conf.d/libc.conf", "# libc\n/usr/local/lib\n"),
+        (
+            "etc/ld.so.conf.d/x86_64-linux-gnu.conf",
+            "/usr/local/lib/x86_64-linux-gnu\n/lib/x86_64-linux-gnu\n/usr/lib/x86_64-linux-gnu\n",
+        ),
+        ("usr/local/lib/k", ""),
+        ("usr/sbin/ldconfig", ""),
+    ]);
+    take(&mut tree, &root, "usr/lib/x86_64-linux-gnu");
+    take(&mut tree, &root, "usr/lib");
+    // Not a library, a library for the linker only, and one without its soname link.
+    tree.insert("usr/lib/libtext.so", Node::file(b"INPUT(-lc)".to_vec(), 0o644, "test"));
+    let libz = tree.get("usr/lib/x86_64-linux-gnu/libz.so.1").cloned().unwrap();
+    let Kind::Symlink(target) = &libz.kind else { panic!("libz.so.1 is a link") };
+    tree.insert("usr/lib/x86_64-linux-gnu/libz.so", Node::symlink(target, "test"));
+    let content = tree.get(&format!("usr/lib/x86_64-linux-gnu/{target}")).cloned().unwrap();
+    tree.insert("usr/local/lib/libz.so.1.99", content);
+    tree.finish().unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    write(&tree, directory.path());
+    run(Command::new(&ldconfig).arg("-r").arg(directory.path()));
+    effects::index(&mut tree, |_| false);
+    let ours = tree.file("etc/ld.so.cache").unwrap();
+    let cache = directory.path().join("etc/ld.so.cache");
+    let theirs = fs::read(&cache).unwrap();
+    let listed = |path: &Path| {
+        let output = run(Command::new(&ldconfig).arg("-p").arg("-C").arg(path));
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .filter(|line| line.contains("=>"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let own = directory.path().join("ours");
+    fs::write(&own, ours).unwrap();
+    assert_eq!(listed(&own), listed(&cache));
+    // Up to the name of the program that wrote it, which is the last thing in the file.
+    let extension = u32::from_le_bytes(theirs[32..36].try_into().unwrap()) as usize;
+    assert_eq!(ours[..extension + 20], theirs[..extension + 20]);
+    assert!(tree.get("usr/local/lib/libz.so.1").is_some(), "the missing link is made");
+    assert!(directory.path().join("usr/local/lib/libz.so.1").is_symlink());
+    assert!(ours.len() > 2000);
+}
+
+#[test]
+fn certificates_are_linked_as_openssl_rehash_does() {
+    let (Some(openssl), Some(root)) = (tool("openssl"), judges_root()) else { return };
+    let source = "usr/share/ca-certificates/mozilla";
+    let mut tree = tree_of(&[]);
+    take(&mut tree, &root, source);
+    tree.finish().unwrap();
+    effects::apply(&mut tree, &[], &[]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    for (path, node) in tree.below("etc/ssl/certs") {
+        let Kind::Symlink(target) = &node.kind else { continue };
+        if let Some(target) = target.strip_prefix('/') {
+            let name = path.rsplit('/').next().unwrap();
+            fs::write(directory.path().join(name), tree.file(target).unwrap()).unwrap();
+        }
+    }
+    run(Command::new(openssl).arg("rehash").arg(directory.path()));
+    let theirs: BTreeMap<String, String> =
+        on_disk(directory.path()).into_iter().filter(|(_, text)| text.starts_with("-> ")).collect();
+    let ours: BTreeMap<String, String> = tree
+        .below("etc/ssl/certs")
+        .filter_map(|(path, node)| match &node.kind {
+            Kind::Symlink(target) if !target.starts_with('/') => {
+                Some((path.strip_prefix("etc/ssl/certs/")?.to_owned(), format!("-> {target}")))
+            }
+            _ => None,
+        })
+        .collect();
+    assert!(ours.len() > 100);
+    assert_eq!(ours, theirs);
+}
