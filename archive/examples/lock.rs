@@ -31,6 +31,7 @@ fn main() {
         keyring: all_of("--keyring").first().map(Into::into),
         accept_expired: BTreeSet::from_iter(all_of("--accept-expired")),
         standing: Standing::Published,
+        held: Vec::new(),
     };
     let lock = check(archive::lock::resolve(&recipe, &mirror, &store, &options, &Silent));
     print!("{}", lock.to_text().unwrap_or_default());

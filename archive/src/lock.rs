@@ -29,6 +29,17 @@ pub struct Options {
     pub accept_expired: BTreeSet<String>,
     /// What the lock will say about itself.
     pub standing: Standing,
+    /// Packages of an earlier lock that stay as they are unless what is new needs another version of them.
+    pub held: Vec<Held>,
+}
+
+/// A package of an earlier lock.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The package.
+    pub package: Package,
+    /// Its control file, which says what it needs; the archive may not have that version any more.
+    pub control: String,
 }
 
 /// A lock that cannot be made.
@@ -127,7 +138,9 @@ pub fn resolve(
         release.push(record);
         texts.extend(of_suite.into_iter().map(|text| (suite.as_str(), text)));
     }
-    let universe = universe(recipe, &texts)?;
+    let held: Vec<(&str, String)> =
+        options.held.iter().map(|held| (held.package.suite.as_str(), paragraph(held))).collect();
+    let universe = universe(recipe, &texts, &held, options)?;
     Ok(Lock {
         schema: 1,
         recipe: recipe.name.clone(),
@@ -179,13 +192,25 @@ impl Source<'_> {
     }
 }
 
-fn universe<'a>(recipe: &'a Recipe, texts: &'a [(&'a str, String)]) -> Result<Universe<'a>, LockError> {
+fn universe<'a>(
+    recipe: &'a Recipe,
+    texts: &'a [(&'a str, String)],
+    held: &'a [(&'a str, String)],
+    options: &Options,
+) -> Result<Universe<'a>, LockError> {
     let mut suites = Vec::new();
-    for (suite, text) in texts {
+    for (suite, text) in texts.iter().chain(held) {
         let preference = recipe.suites.get(*suite).map_or(0, |suite| suite.preference);
         suites.push(SuitePackages { suite, preference, records: index::parse(text, suite, &recipe.architecture)? });
     }
-    Ok(Universe::new(&recipe.architecture, suites))
+    let held = options.held.iter().map(|held| held.package.sha256).collect();
+    Ok(Universe::new(&recipe.architecture, suites, &held))
+}
+
+/// A held package as an index lists packages: its control file, and where the lock says that it is.
+fn paragraph(held: &Held) -> String {
+    let Package { path, size, sha256, .. } = &held.package;
+    format!("{}\nFilename: {path}\nSize: {size}\nSHA256: {sha256}\n\n", held.control.trim_end())
 }
 
 /// Every package that the recipe needs, with its uses, sorted by name.
@@ -220,7 +245,7 @@ fn choose(recipe: &Recipe, universe: &Universe<'_>) -> Result<Vec<Package>, Lock
 
 fn tree(recipe: &Recipe, universe: &Universe<'_>) -> Result<Vec<Id>, ResolveError> {
     if recipe.dependencies {
-        return resolve::with_dependencies(universe, &recipe.packages, &recipe.assume);
+        return resolve::with_dependencies(universe, &recipe.packages, &recipe.assume, &recipe.choose);
     }
     recipe.packages.iter().map(|request: &PackageRequest| resolve::pick(universe, request)).collect()
 }

@@ -32,6 +32,16 @@ pub enum ResolveError {
     /// A package is asked for and at the same time said to be there already.
     #[error("package \"{0}\" is asked for in packages.add and assumed to be there in packages.assume")]
     Assumed(String),
+    /// The recipe chooses a package for something that it does not provide.
+    #[error("packages.choose takes \"{chosen}\" for \"{name}\", which is provided by {}", if providers.is_empty() { "no package".to_owned() } else { providers.join(", ") })]
+    NoProvider {
+        /// What is to be provided.
+        name: String,
+        /// The package.
+        chosen: String,
+        /// Who does provide it.
+        providers: Vec<String>,
+    },
     /// No set of packages satisfies all relations.
     #[error("the packages cannot be brought together:\n{explanation}")]
     Unsatisfiable {
@@ -70,7 +80,9 @@ fn listed(available: &[String]) -> String {
 impl Diagnostic for ResolveError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Unknown { .. } | Self::Assumed(_) | Self::Ambiguous { .. } => Outcome::Usage,
+            Self::Unknown { .. } | Self::Assumed(_) | Self::NoProvider { .. } | Self::Ambiguous { .. } => {
+                Outcome::Usage
+            }
             Self::Unsatisfiable { .. } => Outcome::InputMismatch,
         }
     }
@@ -79,11 +91,14 @@ impl Diagnostic for ResolveError {
         match self {
             Self::Unknown { similar, .. } => similar.as_ref().map(|name| format!("did you mean \"{name}\"?")),
             Self::Assumed(_) => None,
+            Self::NoProvider { providers, .. } => {
+                (!providers.is_empty()).then(|| "name one of them in packages.choose".to_owned())
+            }
             Self::Unsatisfiable { .. } => Some(
                 "pin packages to a suite with NAME/SUITE, add a suite that has the versions, or name what is not needed in packages.assume".to_owned(),
             ),
             Self::Ambiguous { .. } => {
-                Some("add one of them to packages.add, or name the virtual package in packages.assume if nothing needs it".to_owned())
+                Some("say which in [packages.choose], add one of them to packages.add, or name the virtual package in packages.assume if nothing needs it".to_owned())
             }
         }
     }
@@ -99,7 +114,9 @@ pub(crate) fn with_dependencies(
     universe: &Universe<'_>,
     requests: &[PackageRequest],
     assume: &[String],
+    choose: &BTreeMap<String, String>,
 ) -> Result<Vec<Id>, ResolveError> {
+    check_choices(universe, choose)?;
     let assumed: BTreeSet<&str> = assume.iter().map(String::as_str).collect();
     for request in requests {
         pick(universe, request)?;
@@ -117,7 +134,7 @@ pub(crate) fn with_dependencies(
             Err(explanation) => return Err(ResolveError::Unsatisfiable { explanation }),
         };
         let roots = requests.iter().filter_map(|request| chosen.get(request.name.as_str()).copied()).collect();
-        let open = match closure::needed(universe, roots, &chosen, &assumed) {
+        let open = match closure::needed(universe, roots, &chosen, &assumed, choose) {
             Ok(needed) => return Ok(needed),
             Err(open) => open,
         };
@@ -131,6 +148,18 @@ pub(crate) fn with_dependencies(
         insisted.extend(fresh);
         unanswered = choices;
     }
+}
+
+/// A choice that names no provider would be passed over in silence.
+fn check_choices(universe: &Universe<'_>, choose: &BTreeMap<String, String>) -> Result<(), ResolveError> {
+    for (name, chosen) in choose {
+        let providers = universe.providers_of(name);
+        if !providers.contains(&chosen.as_str()) {
+            let providers = providers.into_iter().map(str::to_owned).collect();
+            return Err(ResolveError::NoProvider { name: name.clone(), chosen: chosen.clone(), providers });
+        }
+    }
+    Ok(())
 }
 
 /// Asks the solver; one package for each name, or its account of what stands in the way.

@@ -2,8 +2,9 @@
 //! the suite with the lower preference number first, then the higher version.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use spec::Sha256Digest;
 use spec::recipe::PackageRequest;
 
 use crate::index::Record;
@@ -25,6 +26,8 @@ pub(crate) struct Entry<'a> {
     pub suite: &'a str,
     pub preference: u32,
     pub record: Record<'a>,
+    /// Tried before all others of its name.
+    pub held: bool,
 }
 
 /// The packages of one name that satisfy a relation.
@@ -48,12 +51,14 @@ pub(crate) struct Universe<'a> {
 
 impl<'a> Universe<'a> {
     /// Brings suites together. What a package provides is passed over where it cannot be read.
-    pub(crate) fn new(architecture: &'a str, suites: Vec<SuitePackages<'a>>) -> Self {
+    /// Those with a digest of `held` are tried before all others of their name.
+    pub(crate) fn new(architecture: &'a str, suites: Vec<SuitePackages<'a>>, held: &BTreeSet<Sha256Digest>) -> Self {
         let mut universe =
             Self { architecture, entries: Vec::new(), by_name: HashMap::new(), providers: HashMap::new() };
         for SuitePackages { suite, preference, records } in suites {
             for record in records {
-                universe.add(Entry { suite, preference, record });
+                let held = held.contains(&record.sha256);
+                universe.add(Entry { suite, preference, record, held });
             }
         }
         let Self { entries, by_name, .. } = &mut universe;
@@ -71,6 +76,13 @@ impl<'a> Universe<'a> {
             self.providers.entry(provided.name).or_default().push((id, version));
         }
         self.entries.push(entry);
+    }
+
+    /// The names of the packages that provide `name`, sorted.
+    pub(crate) fn providers_of(&self, name: &str) -> Vec<&'a str> {
+        let providers = self.providers.get(name).map_or(&[][..], Vec::as_slice);
+        let names: BTreeSet<&'a str> = providers.iter().map(|(id, _)| self.entry(*id).record.name).collect();
+        names.into_iter().collect()
     }
 
     /// The package with this id, which must be one that the universe gave out.
@@ -132,9 +144,10 @@ impl<'a> Universe<'a> {
 /// The order in which two packages of one name are tried. The id decides last, so that there is always one order.
 fn order(entries: &[Entry<'_>], a: Id, b: Id) -> Ordering {
     let (first, second) = (&entries[a as usize], &entries[b as usize]);
-    first
-        .preference
-        .cmp(&second.preference)
+    second
+        .held
+        .cmp(&first.held)
+        .then_with(|| first.preference.cmp(&second.preference))
         .then_with(|| version::compare(second.record.version, first.record.version))
         .then_with(|| (Reverse(first.suite), a).cmp(&(Reverse(second.suite), b)))
 }

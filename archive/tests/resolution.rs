@@ -101,6 +101,49 @@ fn who_provides_a_virtual_package_is_not_guessed() {
 }
 
 #[test]
+fn the_recipe_chooses_among_the_providers_of_a_virtual_package() {
+    let choose =
+        |packages: &[&str], chosen: &str| tree(packages) + &format!("choose = {{ mail-server = \"{chosen}\" }}\n");
+    let lock = |packages: &[&str], chosen: &str| {
+        names(&Archive::new(&world()).lock_recipe(&choose(packages, chosen)).unwrap())
+    };
+    assert_eq!(lock(&["wants-mail"], "mail-b"), ["mail-b 1", "wants-mail 1"]);
+    assert_eq!(lock(&["wants-mail"], "mail-a"), ["mail-a 1", "wants-mail 1"]);
+    // Debian's default is one answer among others.
+    assert_eq!(lock(&["wants-default-mail"], "mail-a"), ["mail-a 1", "wants-default-mail 1"]);
+    let error = refused(&choose(&["wants-mail"], "vi"));
+    assert!(error.to_string().contains("provided by mail-a, mail-b"), "{error}");
+    assert_eq!(error.outcome(), Outcome::Usage);
+}
+
+#[test]
+fn what_is_held_stays_unless_something_new_needs_another() {
+    let before = Archive::new(&[deb("app", "1", "Depends: lib\n"), deb("lib", "1", ""), deb("other", "1", "")]);
+    let old = before.lock(&["app", "other"]).unwrap();
+    let after = |app: &str| Archive::new(&[deb("app", "2", app), deb("lib", "2", ""), deb("other", "2", "")]);
+    let update = |archive: &Archive, packages: &[&str]| {
+        let stays = old.package.iter().filter(|package| !packages.contains(&package.name.as_str()));
+        let depends = |name: &str| if name == "app" { "Depends: lib\n" } else { "" };
+        let held = stays.map(|package| archive::lock::Held {
+            package: package.clone(),
+            control: format!(
+                "Package: {0}\nVersion: {1}\nArchitecture: {2}\n{3}",
+                package.name,
+                package.version,
+                package.architecture,
+                depends(&package.name)
+            ),
+        });
+        names(&archive.lock_holding(&["app", "other"], held.collect()).unwrap())
+    };
+    assert_eq!(names(&after("Depends: lib\n").lock(&["app", "other"]).unwrap()), ["app 2", "lib 2", "other 2"]);
+    // The archive has none of the versions that stay.
+    assert_eq!(update(&after("Depends: lib\n"), &["app"]), ["app 2", "lib 1", "other 1"]);
+    assert_eq!(update(&after("Depends: lib (>= 2)\n"), &["app"]), ["app 2", "lib 2", "other 1"]);
+    assert_eq!(update(&after("Depends: lib\n"), &["other"]), ["app 1", "lib 1", "other 2"]);
+}
+
+#[test]
 fn what_is_assumed_is_never_added() {
     let assume = |what: &str| tree(&["app"]) + &format!("assume = [{what}]\n");
     let archive = Archive::new(&world());

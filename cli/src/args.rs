@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
     /// The cache of locked inputs [default: $BULLION_CACHE, else $XDG_CACHE_HOME/bullion, else ~/.cache/bullion]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", visible_alias = "store")]
     pub(crate) cache_dir: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -47,6 +47,8 @@ pub(crate) enum Verb {
     Lock(Lock),
     /// Download what a lock names into the cache (network)
     Fetch(Fetch),
+    /// Write what locks name into a directory, from which images can be built for ever (network, where the cache lacks something)
+    Vendor(Vendor),
     /// Build an image directory from locked inputs (no network)
     Build(Build),
     /// Predict launch measurements
@@ -104,9 +106,10 @@ pub(crate) struct Lock {
     /// Where the lock is written [default: beside the recipe, with the ending .lock]
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Resolve again, even if the lock there fits the recipe
-    #[arg(long)]
-    pub(crate) update: bool,
+    /// Resolve again, even if the lock there fits the recipe. With --update=PACKAGE (repeatable) everything else stays as it is
+    /// locked, unless the new version needs another
+    #[arg(long, value_name = "PACKAGE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) update: Vec<String>,
     /// Only show what would change
     #[arg(long)]
     pub(crate) diff: bool,
@@ -122,6 +125,18 @@ pub(crate) struct Lock {
     /// OpenPGP keys that may sign release files [default: the host's Debian archive keyring]
     #[arg(long, value_name = "FILE")]
     pub(crate) keyring: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Vendor {
+    /// Recipes whose locked inputs are written
+    #[arg(required = true)]
+    pub(crate) recipes: Vec<PathBuf>,
+    /// The directory to write, for `build --store`; what is there already is kept
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) network: Network,
 }

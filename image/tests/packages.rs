@@ -148,3 +148,47 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_script_is_answered_or_named() {
+    let script =
+        "#!/bin/sh\nset -e\n# Automatically added by dh_installsystemd/13\nx\n# End automatically added section\n";
+    let own = "#!/bin/sh\nmkdir /var/own\n";
+    let control = |scripts: &[(&str, &str)]| {
+        let scripts = scripts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        deb::Control { scripts, ..deb::Control::default() }
+    };
+    let control =
+        control(&[("postinst", script), ("preinst", own), ("prerm", own), ("triggers", "activate-noawait ldconfig\n")]);
+    let none = std::collections::BTreeMap::new();
+    let answers = image::scripts::answers("demo", &control, &none);
+    let open: Vec<&str> =
+        answers.iter().filter(|answer| !answer.is_answered()).map(|answer| answer.name.as_str()).collect();
+    assert_eq!(open, ["preinst"]);
+    assert_eq!(answers.iter().find(|answer| answer.name == "triggers").unwrap().effects, ["loader-cache"]);
+    let given = [("demo".to_owned(), spec::recipe::ScriptAnswer { ignore: "the guest makes it".to_owned() })].into();
+    let answers = image::scripts::answers("demo", &control, &given);
+    assert!(answers.iter().all(spec::lock::Script::is_answered));
+    assert_eq!(answers[1].ignored.as_deref(), Some("the guest makes it"));
+    // An answer to another package says nothing.
+    assert!(!image::scripts::answers("other", &control, &given)[1].is_answered());
+}
+
+#[test]
+fn a_control_archive_with_two_readings_is_refused() {
+    let control = "Package: a\nVersion: 1\nArchitecture: all\n";
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["control", "./control"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(control.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        tar.append_data(&mut header, name, control.as_bytes()).unwrap();
+    }
+    let control = pack(&tar.into_inner().unwrap(), ".gz");
+    let data = pack(&[0; 1024], ".gz");
+    let twice = ar(&[("debian-binary", b"2.0\n"), ("control.tar.gz", &control), ("data.tar.gz", &data)]);
+    refused(twice, "comes twice in the control archive");
+}

@@ -136,10 +136,6 @@ pub struct KernelFile {
     /// once it is verified. What need not be there to open it belongs here: it keeps the initrd small.
     #[serde(default)]
     pub root_modules: Vec<String>,
-    /// Modules that go into `/usr/lib/modules` with what they depend on and the indexes that `modprobe` of the package kmod
-    /// reads, to be loaded when something asks for them; `"*"` for all of the kernel.
-    #[serde(default)]
-    pub loadable_modules: Vec<String>,
     /// Words of the kernel command line. The root file system's verity parameters are added by the builder.
     #[serde(default)]
     pub command_line: Vec<String>,
@@ -340,9 +336,6 @@ pub struct ImageRecipe {
     /// Modules loaded from the verified root file system, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub root_modules: Vec<String>,
-    /// Modules that `modprobe` can load.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub loadable_modules: Vec<String>,
     /// Words of the kernel command line.
     pub command_line: Vec<String>,
     /// The verity salt: 64 hex digits.

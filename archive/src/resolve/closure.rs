@@ -12,7 +12,8 @@ use crate::universe::{Id, Match, Universe};
 /// A relation whose answer was a guess.
 pub(super) struct Open<'a> {
     pub choice: Choice,
-    /// The first real package among the alternatives, which the solver did not take.
+    /// What answers it: the recipe's choice, else the first real package among the alternatives, which the solver did not
+    /// take.
     pub real: Option<Match<'a>>,
     /// What the solver took.
     guesses: Vec<Id>,
@@ -24,6 +25,7 @@ pub(super) fn needed<'a>(
     roots: Vec<Id>,
     chosen: &BTreeMap<&str, Id>,
     assumed: &BTreeSet<&str>,
+    choose: &BTreeMap<String, String>,
 ) -> Result<Vec<Id>, Vec<Open<'a>>> {
     let mut needed: BTreeSet<Id> = roots.iter().copied().collect();
     let mut open = roots;
@@ -39,8 +41,12 @@ pub(super) fn needed<'a>(
             let picked = |found: &&Match<'a>| chosen.get(found.name).is_some_and(|id| found.ids.contains(id));
             let providers: BTreeSet<&str> =
                 matches.iter().filter(|found| !found.real).map(|found| found.name).collect();
+            let wanted = alternatives.iter().find_map(|relation| choose.get(relation.name));
+            let wanted = wanted.and_then(|name| matches.iter().find(|found| !found.real && found.name == name));
             let real = matches.iter().filter(|found| found.real).find(picked);
-            let answer = real.or_else(|| matches.iter().find(picked).filter(|_| providers.len() == 1));
+            let free = || real.or_else(|| matches.iter().find(picked).filter(|_| providers.len() == 1));
+            // What the recipe has chosen is the answer, whatever else would do.
+            let answer = wanted.map_or_else(free, |wanted| Some(wanted).filter(picked));
             match answer.and_then(|found| chosen.get(found.name)) {
                 Some(answer) => {
                     if needed.insert(*answer) {
@@ -53,7 +59,7 @@ pub(super) fn needed<'a>(
                         matches.iter().filter(picked).filter_map(|found| chosen.get(found.name).copied()).collect();
                     let providers = providers.iter().map(|name| (*name).to_owned()).collect();
                     let choice = Choice { needed_by: record.name.to_owned(), relation, providers };
-                    let real = matches.iter().find(|found| found.real).cloned();
+                    let real = wanted.or_else(|| matches.iter().find(|found| found.real)).cloned();
                     guessed.push(Open { choice, real, guesses });
                 }
             }

@@ -19,13 +19,14 @@ pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Resu
     let fits = old.as_ref().is_some_and(|old| old.recipe_sha256 == loaded.recipe.lock_digest());
     let store = inputs::open_store(arguments)?;
     let lock = match old.clone() {
-        Some(old) if fits && !verb.update && !verb.diff => {
+        Some(old) if fits && verb.update.is_empty() && !verb.diff => {
             printer.note(format_args!("{} fits its recipe and is kept (--update resolves again)", path.display()));
             old
         }
         _ => {
             let mirror = Mirror::find(verb.network.mirror.as_deref())?;
-            let lock = resolve(verb, &loaded, &mirror, &store, printer)?;
+            let held = held(verb, old.as_ref(), &loaded, &store)?;
+            let lock = resolve(verb, &loaded, held, &mirror, &store, printer)?;
             let before =
                 old.unwrap_or_else(|| spec::lock::Lock { package: Vec::new(), release: Vec::new(), ..lock.clone() });
             let diff = archive::diff(&before, &lock);
@@ -92,7 +93,7 @@ fn read_old(path: &Path, verb: &Lock, printer: &Printer) -> Result<Option<spec::
     }
     match spec::lock::Lock::parse(&path.display().to_string(), &inputs::read_text(path)?) {
         Ok(old) => Ok(Some(old)),
-        Err(error) if verb.update => {
+        Err(error) if verb.update.iter().any(String::is_empty) => {
             printer.warning(format_args!("{error}: the lock cannot be read and is replaced"));
             Ok(None)
         }
@@ -102,9 +103,36 @@ fn read_old(path: &Path, verb: &Lock, printer: &Printer) -> Result<Option<spec::
     }
 }
 
+/// With `--update=PACKAGE`: what stays as it is locked. What each of these packages needs is read from the package itself,
+/// because the archive may have another version by now.
+fn held(
+    verb: &Lock,
+    old: Option<&spec::lock::Lock>,
+    loaded: &LoadedRecipe,
+    store: &store::Store,
+) -> Result<Vec<lock::Held>, Failure> {
+    let Some(old) = old.filter(|_| !verb.update.is_empty() && !verb.update.iter().any(String::is_empty)) else {
+        return Ok(Vec::new());
+    };
+    if let Some(unknown) = verb.update.iter().find(|name| !old.package.iter().any(|package| package.name == **name)) {
+        let message = format!("--update={unknown} names no package of the lock");
+        return Err(Failure::new(spec::Outcome::Usage, message));
+    }
+    let stays = |package: &&spec::lock::Package| {
+        !verb.update.contains(&package.name) && loaded.recipe.suites.contains_key(&package.suite)
+    };
+    let read = |package: &spec::lock::Package| {
+        let deb = store.read(&package.sha256, package.size)?;
+        let control = image::deb::read_control(&deb)?.paragraph;
+        Ok(lock::Held { package: package.clone(), control })
+    };
+    old.package.iter().filter(stays).map(read).collect()
+}
+
 fn resolve(
     verb: &Lock,
     loaded: &LoadedRecipe,
+    held: Vec<lock::Held>,
     mirror: &Mirror,
     store: &store::Store,
     printer: &Printer,
@@ -114,6 +142,7 @@ fn resolve(
         keyring: verb.keyring.clone(),
         accept_expired: verb.accept_expired.iter().cloned().collect(),
         standing: if verb.unpublished { Standing::Unpublished } else { Standing::Published },
+        held,
     };
     let bar = Bar::default();
     let lock = bar.draw(printer, |progress| lock::resolve(&loaded.recipe, mirror, store, &options, progress))?;

@@ -16,6 +16,7 @@ mod logs;
 mod measure;
 mod ps;
 mod stop;
+mod vendor;
 
 use crate::args::{Arguments, Verb};
 use crate::failure::Failure;
@@ -26,6 +27,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
     match &arguments.verb {
         Verb::Lock(verb) => lock::run(arguments, verb, printer),
         Verb::Fetch(verb) => fetch::run(arguments, verb, printer),
+        Verb::Vendor(verb) => vendor::run(arguments, verb, printer),
         Verb::Build(verb) => build::run(arguments, verb, printer),
         Verb::Measure(verb) => measure::run(arguments, verb, printer),
         Verb::Explain(verb) => explain::run(verb, printer),

@@ -152,9 +152,7 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
 }
 
 fn kernel(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
-    let loadable = image.loadable_modules.iter().filter(|module| *module != "*");
-    let always = image.boot_modules.iter().chain(&image.device_modules).chain(&image.root_modules);
-    for module in always.chain(loadable) {
+    for module in image.boot_modules.iter().chain(&image.device_modules).chain(&image.root_modules) {
         if module.is_empty() || !module.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)) {
             return Err(origin.refuse(module, format!("\"{module}\" is not the name of a kernel module")));
         }

@@ -89,7 +89,6 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
         extend(&mut kernel.boot_modules, &next.boot_modules);
         extend(&mut kernel.device_modules, &next.device_modules);
         extend(&mut kernel.root_modules, &next.root_modules);
-        extend(&mut kernel.loadable_modules, &next.loadable_modules);
         extend(&mut kernel.command_line, &next.command_line);
     }
     if let Some(next) = &next.rootfs {
@@ -157,7 +156,6 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
         boot_modules: kernel.boot_modules,
         device_modules: kernel.device_modules,
         root_modules: kernel.root_modules,
-        loadable_modules: kernel.loadable_modules,
         command_line: kernel.command_line,
         verity_salt: rootfs.verity_salt.ok_or_else(|| missing("rootfs.verity_salt"))?,
         uuid: rootfs.uuid.ok_or_else(|| missing("rootfs.uuid"))?,

@@ -89,3 +89,24 @@ fn difference(a: &Path, b: &Path) -> String {
         Err(error) => format!("(no file-level difference: {error})"),
     }
 }
+
+#[test]
+fn vendored_inputs_are_enough_for_the_same_image() {
+    let Some(bench) = bench() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (store, output) = (directory.path().join("inputs"), directory.path().join("image"));
+    let recipe = bench.recipe.to_str().unwrap();
+    let vendor = ["vendor", recipe, "--output", store.to_str().unwrap()];
+    bench.run(vendor).expect(0, &["9 packages written", "--store"]);
+    bench.run(vendor).expect(0, &["0 packages written"]);
+    // No cache, and no mirror that could be asked.
+    let build = ["build", recipe, "--store", store.to_str().unwrap(), "--output", output.to_str().unwrap()];
+    let mut command = bench.command(build);
+    command.env("BULLION_CACHE", directory.path().join("empty")).env("BULLION_MIRROR", "http://127.0.0.1:1/");
+    run(&mut command).expect(0, &[]);
+    for artifact in ["rootfs", "initrd", "vmlinuz", "cmdline", "recipe.lock"] {
+        let [ours, theirs] =
+            [output.as_path(), bench.image()].map(|image| std::fs::read(image.join(artifact)).unwrap());
+        assert!(ours == theirs, "{artifact} differs");
+    }
+}

@@ -47,10 +47,10 @@ pub(super) fn cache(libraries: &[Library]) -> Vec<u8> {
 fn strings(libraries: &[Library]) -> (Vec<u8>, BTreeMap<&str, usize>) {
     let mut texts: Vec<&str> =
         libraries.iter().flat_map(|library| [library.soname.as_str(), library.path.as_str()]).collect();
-    // By the last byte first; of two where one ends the other, the longer comes first.
+    // From the last byte on, the greater byte first; of two where one ends the other, the longer comes first.
     texts.sort_by(|a, b| {
         let both = a.bytes().rev().zip(b.bytes().rev());
-        let differ = both.map(|(a, b)| a.cmp(&b)).find(|order| order.is_ne());
+        let differ = both.map(|(a, b)| b.cmp(&a)).find(|order| order.is_ne());
         differ.unwrap_or_else(|| b.len().cmp(&a.len()))
     });
     texts.dedup();

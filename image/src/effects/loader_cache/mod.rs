@@ -104,7 +104,7 @@ fn libraries_in(tree: &Tree, directory: &str) -> BTreeMap<String, String> {
         if !is_library_name(name) {
             continue;
         }
-        let Some((real, Node { kind: Kind::File { content, .. }, .. })) = tree.follow(&format!("{directory}/{name}"))
+        let Some((_, Node { kind: Kind::File { content, .. }, .. })) = tree.follow(&format!("{directory}/{name}"))
         else {
             continue;
         };
@@ -112,10 +112,9 @@ fn libraries_in(tree: &Tree, directory: &str) -> BTreeMap<String, String> {
             continue;
         };
         let soname = soname.unwrap_or_else(|| name.to_owned());
-        let real = crate::tree::name(&real);
-        // A link for the linker (`libx.so`) is listed by its own name; one whose name is the soname is listed as such.
+        // A link for the linker (`libx.so`) is listed by its own name, any other by the soname of what it leads to.
         let is_link = matches!(node.kind, Kind::Symlink(_))
-            && (real == soname || (real.ends_with(".so") && soname.starts_with(real)));
+            && (name == soname || (name.ends_with(".so") && soname.starts_with(name)));
         let listed = if is_link { name.to_owned() } else { soname };
         match found.get_mut(&listed) {
             Some((known, known_is_link)) => {

@@ -1,0 +1,50 @@
+//! `bullion vendor`: everything that locks name, in a directory of its own, so that an image can be built again when no
+//! mirror has its packages any more.
+
+use archive::Mirror;
+use store::Store;
+
+use super::fetch::fetch_lock;
+use crate::args::{Arguments, Vendor};
+use crate::failure::Failure;
+use crate::inputs;
+use crate::printer::{Printer, size};
+
+pub(crate) fn run(arguments: &Arguments, verb: &Vendor, printer: &Printer) -> Result<u8, Failure> {
+    let cache = inputs::open_store(arguments)?;
+    let mut locks = Vec::new();
+    for path in &verb.recipes {
+        let loaded = inputs::recipe(path)?;
+        locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?.lock);
+    }
+    let target = Store::open(&verb.output)?;
+    let mut written = Written::default();
+    for lock in &locks {
+        // What the directory has already need not be in the cache.
+        if lock.package.iter().any(|package| !target.has(&package.sha256) && !cache.has(&package.sha256)) {
+            fetch_lock(lock, &Mirror::find(verb.network.mirror.as_deref())?, &cache, printer)?;
+        }
+        for package in &lock.package {
+            if target.verify(&package.sha256, package.size).is_err() {
+                target.insert_bytes(&cache.read(&package.sha256, package.size)?)?;
+                written.packages += 1;
+                written.bytes += package.size;
+            }
+        }
+    }
+    printer.line(format_args!(
+        "{}: {} packages written ({}); build from it with --store {}",
+        verb.output.display(),
+        written.packages,
+        size(written.bytes),
+        verb.output.display()
+    ));
+    printer.value(&written);
+    Ok(0)
+}
+
+#[derive(Default, serde::Serialize)]
+struct Written {
+    packages: usize,
+    bytes: u64,
+}
