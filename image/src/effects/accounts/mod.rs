@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn user(name: &str, uid: u32) -> UserEntry {
-        let (home, groups) = ("/home/x".to_owned(), vec!["root".to_owned()]);
+        let (home, groups) = ("/var/lib/x".to_owned(), vec!["root".to_owned()]);
         UserEntry { name: name.to_owned(), uid, group: None, groups, home, shell: None, subordinate: None }
     }
 
@@ -169,7 +169,7 @@ mod tests {
         let subordinate = "100000:65536".parse().ok();
         apply(&mut tree, &[UserEntry { subordinate, ..user("app", 1000) }]).unwrap();
         let passwd = String::from_utf8(tree.file("etc/passwd").unwrap().to_vec()).unwrap();
-        assert!(passwd.ends_with("\napp:*:1000:1000::/home/x:/usr/sbin/nologin\n"), "{passwd}");
+        assert!(passwd.ends_with("\napp:*:1000:1000::/var/lib/x:/usr/sbin/nologin\n"), "{passwd}");
         assert_eq!(tree.file("etc/group"), Some(b"root:*:0:app\nnogroup:*:65534:\napp:*:1000:\n".as_slice()));
         assert_eq!(tree.file("etc/subuid"), Some(b"app:100000:65536\n".as_slice()));
         for twin in [user("root", 5), user("b", 0), user("nogroup", 6)] {
