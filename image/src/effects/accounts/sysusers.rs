@@ -53,11 +53,11 @@ pub(super) fn apply(tree: &Tree, accounts: &mut Accounts) -> Result<(), EffectEr
     declared.groups.iter().try_for_each(|group| accounts.add_group(group).map(drop)).map_err(refuse)?;
     declared.users.iter().try_for_each(|user| accounts.add_user(user)).map_err(refuse)?;
     for (user, group) in declared.members {
-        if let Some(group) = accounts.groups.iter_mut().find(|known| known.name == group) {
-            if !group.members.contains(&user) {
-                group.members.push(user);
-                group.members.sort();
-            }
+        if let Some(group) = accounts.groups.iter_mut().find(|known| known.name == group)
+            && !group.members.contains(&user)
+        {
+            group.members.push(user);
+            group.members.sort();
         }
     }
     Ok(())
