@@ -1,5 +1,7 @@
 //! Times the writers, dm-verity beside `veritysetup` where `BULLION_TOOLS` has it: `cargo bench -p bullion-image`.
 //!
+//! With `BULLION_BENCH_TREE=DIRECTORY`, EROFS with LZ4 of that tree beside `mkfs.erofs -zlz4`, in pairs.
+//!
 //! Each number is the best of five runs on data that is in memory already, so that the disk does not decide.
 #![allow(clippy::print_stdout, clippy::cast_possible_truncation, reason = "it is a program; sizes are small")]
 
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 use image::erofs::Image;
 use image::tree::{Node, Tree};
 use image::verity;
+use spec::recipe::Compression;
 
 const MIB: usize = 1 << 20;
 const DATA_MIB: usize = 256;
@@ -21,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     verity_tree(directory.path())?;
     erofs_image()?;
+    compressed_erofs(directory.path())?;
     initrd_compression()
 }
 
@@ -98,9 +102,60 @@ fn erofs_image() -> Result<(), Box<dyn Error>> {
     }
     let time = best_of_five(|| {
         let mut out = Vec::with_capacity(bytes * 2);
-        Ok(Image::plan(&tree, [1; 16])?.write_to(&mut out)?)
+        Ok(Image::plan(&tree, [1; 16], Compression::None)?.write_to(&mut out)?)
     })?;
     report("EROFS, 8000 files, to memory", bytes / MIB, time);
+    Ok(())
+}
+
+/// The regular files and directories below `directory`, without their owners.
+fn load(directory: &Path, path: &str, tree: &mut Tree) -> Result<(), Box<dyn Error>> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().map_err(|_| "a name is not UTF-8")?;
+        let path = if path.is_empty() { name } else { format!("{path}/{name}") };
+        let found = entry.file_type()?;
+        if found.is_dir() {
+            tree.insert(&path, Node::directory(0o755, "bench"));
+            load(&entry.path(), &path, tree)?;
+        } else if found.is_file() {
+            tree.insert(&path, Node::file(std::fs::read(entry.path())?, 0o644, "bench"));
+        }
+    }
+    Ok(())
+}
+
+/// Both read a tree from the page cache and write an image to a file; nine pairs, and the median of the ratios.
+fn compressed_erofs(scratch: &Path) -> Result<(), Box<dyn Error>> {
+    let (Some(source), Some(tools)) = (std::env::var_os("BULLION_BENCH_TREE"), std::env::var_os("BULLION_TOOLS"))
+    else {
+        println!("skipped: BULLION_BENCH_TREE and BULLION_TOOLS name no tree to compress and no mkfs.erofs");
+        return Ok(());
+    };
+    let (ours, theirs) = (scratch.join("ours"), scratch.join("theirs"));
+    let mut ratios = Vec::new();
+    for _ in 0..9 {
+        let start = Instant::now();
+        let mut tree = Tree::default();
+        load(Path::new(&source), "", &mut tree)?;
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&ours)?);
+        Image::plan(&tree, [1; 16], Compression::Lz4)?.write_to(&mut out)?;
+        out.flush()?;
+        let own_time = start.elapsed();
+        let start = Instant::now();
+        let mut mkfs = Command::new(Path::new(&tools).join("mkfs.erofs"));
+        let done = mkfs.args(["-zlz4", "-T0", "--quiet"]).arg(&theirs).arg(&source).stdout(Stdio::null()).status()?;
+        ratios.push(start.elapsed().as_secs_f64() / own_time.as_secs_f64());
+        if !done.success() {
+            return Err("mkfs.erofs failed".into());
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (first, last) = (ratios.first().copied().unwrap_or_default(), ratios.last().copied().unwrap_or_default());
+    let median = ratios.get(ratios.len() / 2).copied().unwrap_or_default();
+    println!("EROFS with LZ4: {median:.2} times as fast as mkfs.erofs -zlz4 ({first:.2} to {last:.2})");
+    let size = |path: &Path| std::fs::metadata(path).map(|found| found.len());
+    println!("EROFS with LZ4: {} bytes, mkfs.erofs {}", size(&ours)?, size(&theirs)?);
     Ok(())
 }
 

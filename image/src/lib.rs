@@ -28,6 +28,6 @@ pub use compare::{Difference, compare_images};
 pub use content::Content;
 pub use unpack::{UnpackError, UnpackedTree, open_tree, unpack_tree};
 
-/// The version of the writers in this crate: EROFS, dm-verity, cpio, zstd. It changes whenever the same inputs would give
-/// other bits, and stands in the manifest.
+/// The version of the writers in this crate: EROFS with its LZ4 encoder, dm-verity, unified kernel images, cpio, zstd. It
+/// changes whenever the same inputs would give other bits, and stands in the manifest.
 pub const FORMAT_EPOCH: u32 = 1;

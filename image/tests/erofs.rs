@@ -13,16 +13,47 @@ use std::sync::LazyLock;
 use image::erofs::{BLOCK, Image, read};
 use image::tree::{Kind, Node, Tree};
 use proptest::prelude::*;
+use spec::recipe::Compression;
 use support::{run, tool};
 
 const UUID: [u8; 16] = *b"0123456789abcdef";
 
+const COMPRESSIONS: [Compression; 2] = [Compression::None, Compression::Lz4];
+
 fn image(tree: &Tree) -> Vec<u8> {
-    let plan = Image::plan(tree, UUID).unwrap();
+    image_with(tree, Compression::None)
+}
+
+fn image_with(tree: &Tree, compression: Compression) -> Vec<u8> {
+    let plan = Image::plan(tree, UUID, compression).unwrap();
     let mut bytes = Vec::new();
     plan.write_to(&mut bytes).unwrap();
     assert_eq!(bytes.len() as u64, plan.blocks() * BLOCK as u64);
     bytes
+}
+
+/// Contents that compress well, badly, in part, and over every boundary of the compressor.
+fn shapes() -> Vec<(String, Vec<u8>)> {
+    let text: Vec<u8> = (0..900_000_u32).flat_map(|number| (number / 3 * 7).to_string().into_bytes()).collect();
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    })
+    .take(100_000)
+    .collect();
+    let mut all: Vec<(String, Vec<u8>)> =
+        [1, 63, 64, 65, 100, 4000, 4095, 4096, 4097, 9000, 65_600, 1 << 20, (4 << 20) + 1]
+            .into_iter()
+            .map(|size| (format!("text-{size}"), text[..size].to_vec()))
+            .collect();
+    all.extend([1000, 5000, 3 << 20, 9 << 20].map(|size| (format!("zeros-{size}"), vec![0; size])));
+    all.extend([1000, 5000, 100_000].map(|size| (format!("noise-{size}"), noise[..size].to_vec())));
+    all.push((
+        "mixed".to_owned(),
+        [&noise[..30_001], &text[..50_000], &noise[..4096], &[0; 70_000], &text[..999]].concat(),
+    ));
+    all
 }
 
 /// A tree with every kind of node, sizes on both sides of every boundary, and directories of more than one block.
@@ -40,6 +71,9 @@ fn rich_tree() -> Tree {
             &format!("many/{}-{number}", "n".repeat(number % 40)),
             Node::file(vec![1; number % 9], 0o600, "test"),
         );
+    }
+    for (name, content) in shapes() {
+        tree.insert(&format!("a/{name}"), Node::file(content, 0o644, "test"));
     }
     // Names that sort before "." and between "." and "..".
     for name in ["!", "+", "-x", ".-", "...", "a/b/\u{e9}"] {
@@ -66,14 +100,16 @@ fn a_rich_tree_comes_back_from_fsck() {
     let Some(fsck) = tool("fsck.erofs") else {
         return;
     };
-    comes_back(&fsck, &rich_tree());
+    for compression in COMPRESSIONS {
+        comes_back(&fsck, &rich_tree(), compression);
+    }
 }
 
 #[track_caller]
-fn comes_back(fsck: &Path, tree: &Tree) {
+fn comes_back(fsck: &Path, tree: &Tree, compression: Compression) {
     let directory = tempfile::tempdir().unwrap();
     let (file, out) = (directory.path().join("image"), directory.path().join("out"));
-    std::fs::write(&file, image(tree)).unwrap();
+    std::fs::write(&file, image_with(tree, compression)).unwrap();
     // Without privileges devices and foreign owners cannot be extracted, but all is still checked.
     let root = nix::unistd::geteuid().is_root();
     let owner = if root { "--preserve-owner" } else { "--no-preserve-owner" };
@@ -151,15 +187,19 @@ fn the_checksum_is_checked() {
 
 #[test]
 fn our_reader_sees_what_was_written() {
+    COMPRESSIONS.into_iter().for_each(our_reader_sees);
+}
+
+fn our_reader_sees(compression: Compression) {
     let tree = rich_tree();
-    let bytes = image(&tree);
+    let bytes = image_with(&tree, compression);
     let nodes = read(&bytes).unwrap();
     assert_eq!(nodes.len(), tree.len());
     for (path, node) in tree.iter() {
         let found = nodes[path];
         assert_eq!(u32::from(found.mode & 0o7777), u32::from(node.mode), "{path}");
         if let Kind::File { content, .. } = &node.kind {
-            assert!([found.head, found.tail].concat() == content.bytes(), "{path}");
+            assert!(found.content().unwrap() == content.bytes(), "{path}");
         }
     }
     assert_eq!(nodes["z"].nid, nodes["a/one"].nid);
@@ -169,14 +209,21 @@ fn our_reader_sees_what_was_written() {
 
 #[test]
 fn the_bytes_depend_on_the_tree_alone() {
-    assert!(image(&rich_tree()) == image(&rich_tree()));
+    for compression in COMPRESSIONS {
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| image_with(&rich_tree(), compression))
+        };
+        let first = with(1);
+        assert!([2, 7].into_iter().all(|threads| with(threads) == first));
+    }
 }
 
 #[test]
 fn a_node_without_a_directory_is_an_error() {
     let mut tree = Tree::default();
     tree.insert("a/b", Node::file(vec![], 0o644, "test"));
-    assert!(Image::plan(&tree, UUID).is_err());
+    assert!(Image::plan(&tree, UUID, Compression::None).is_err());
 }
 
 fn arbitrary_tree() -> impl Strategy<Value = Tree> {
@@ -219,10 +266,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn any_tree_comes_back(tree in arbitrary_tree()) {
-        let bytes = image(&tree);
+        let bytes = image_with(&tree, Compression::Lz4);
         prop_assert_eq!(read(&bytes).unwrap().len(), tree.len());
         if let Some(fsck) = tool("fsck.erofs") {
-            comes_back(&fsck, &tree);
+            for compression in COMPRESSIONS {
+                comes_back(&fsck, &tree, compression);
+            }
         }
     }
 }
@@ -230,10 +279,13 @@ proptest! {
 proptest! {
     #[test]
     fn damage_never_panics_the_reader(at in 1024usize..20_000, byte in any::<u8>(), cut in 0usize..30_000) {
-        static IMAGE: LazyLock<Vec<u8>> = LazyLock::new(|| image(&rich_tree()));
+        static IMAGE: LazyLock<Vec<u8>> = LazyLock::new(|| image_with(&rich_tree(), Compression::Lz4));
         let mut bytes = IMAGE.clone();
         bytes[at] = byte;
-        let _ = read(&bytes);
-        let _ = read(&bytes[..cut]);
+        for bytes in [&bytes[..], &bytes[..cut]] {
+            for node in read(bytes).unwrap_or_default().values().filter(|node| node.size < 100_000) {
+                let _ = node.content();
+            }
+        }
     }
 }

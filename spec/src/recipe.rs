@@ -150,6 +150,8 @@ pub struct RootfsFile {
     pub verity_salt: Option<String>,
     /// The file system's UUID. Fixed for the same reason.
     pub uuid: Option<String>,
+    /// How files are stored; `none` where nothing in the chain says otherwise.
+    pub compression: Option<Compression>,
     /// Paths to leave out: `/usr/share/doc/**` is a directory with all below it, `*` matches within one name.
     #[serde(default)]
     pub drop: Vec<String>,
@@ -165,6 +167,25 @@ pub struct RootfsFile {
     /// Symbolic links to create.
     #[serde(default)]
     pub link: Vec<LinkEntry>,
+}
+
+/// How the files of a root file system are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// As they are.
+    #[default]
+    None,
+    /// LZ4, in blocks of 4096 bytes.
+    Lz4,
+}
+
+impl Compression {
+    /// Whether it is the default, which older recipes in manifests do not name.
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// `[[rootfs.file]]`: exactly one of `content` and `source`.
@@ -342,6 +363,9 @@ pub struct ImageRecipe {
     pub verity_salt: String,
     /// The file system UUID.
     pub uuid: String,
+    /// How files are stored.
+    #[serde(default, skip_serializing_if = "Compression::is_none")]
+    pub compression: Compression,
     /// Paths left out.
     pub drop: Vec<String>,
     /// Paths that stay although they are among those left out.

@@ -44,7 +44,7 @@ pub(super) fn make(
     let os_release = os_release(&tree);
     let uuid = uuid(&image.uuid)?;
     let salt = image.salt_bytes();
-    let plan = erofs::Image::plan(&tree, uuid)?;
+    let plan = erofs::Image::plan(&tree, uuid, image.compression)?;
     let path = output.path(artifact::ROOTFS);
     let mut file = output.create(artifact::ROOTFS)?;
     let hashes = {

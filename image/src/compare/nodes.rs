@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest as _, Sha256};
 use spec::Sha256Digest;
 
 use super::{cpio, deb, erofs};
@@ -43,17 +42,22 @@ impl Facts {
 /// The files of an EROFS image; `None` where it cannot be read.
 pub(super) fn of_rootfs(image: &[u8]) -> Option<BTreeMap<String, Facts>> {
     let nodes = erofs::read(image).ok()?;
-    let facts = |node: erofs::ReadNode<'_>| Facts {
-        mode: node.mode.into(),
-        uid: node.uid,
-        gid: node.gid,
-        links: node.links,
-        device: node.device.to_string(),
-        size: node.head.len() + node.tail.len(),
-        sha256: Sha256Digest(Sha256::new_with_prefix(node.head).chain_update(node.tail).finalize().into()),
-        time: 0,
+    let facts = |node: erofs::ReadNode<'_>| {
+        // A directory's content says where its entries are, which is no property of theirs.
+        let is_directory = u32::from(node.mode) & 0o170_000 == 0o040_000;
+        let content = if is_directory { Vec::new() } else { node.content().ok()? };
+        Some(Facts {
+            mode: node.mode.into(),
+            uid: node.uid,
+            gid: node.gid,
+            links: node.links,
+            device: node.device.to_string(),
+            size: content.len(),
+            sha256: Sha256Digest::of(&content),
+            time: 0,
+        })
     };
-    Some(nodes.into_iter().map(|(path, node)| (path, facts(node))).collect())
+    nodes.into_iter().map(|(path, node)| Some((path, facts(node)?))).collect()
 }
 
 /// The files of a compressed cpio archive; `None` where it cannot be read.

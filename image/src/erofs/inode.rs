@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::ErofsError;
+use super::compress::Compressed;
 use super::directory::{Directory, FileType};
-use super::format::{S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG};
+use super::format::{S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use crate::tree::{Kind, Node, Tree, name, parent};
 
 /// An inode before it has a place.
@@ -25,6 +28,8 @@ pub(super) enum Data<'a> {
     /// A file's content or a link's target.
     Borrowed(&'a [u8]),
     Directory(Directory<'a>),
+    /// A file's content, compressed.
+    Compressed(Compressed),
     /// The encoded device number.
     Device(u32),
 }
@@ -42,7 +47,7 @@ impl Inode<'_> {
     pub(super) fn compact(&self) -> Option<Compact> {
         Some(Compact {
             links: self.links.try_into().ok()?,
-            size: self.data.bytes().len().try_into().ok()?,
+            size: self.data.size().try_into().ok()?,
             uid: self.uid.try_into().ok()?,
             gid: self.gid.try_into().ok()?,
         })
@@ -84,6 +89,18 @@ pub(super) fn collect(tree: &Tree) -> Result<Vec<Inode<'_>>, ErofsError> {
         }
     }
     Ok(inodes)
+}
+
+/// Compresses every regular file that becomes smaller by it.
+pub(super) fn compress(inodes: &mut [Inode<'_>]) {
+    // One by one, so that a thread which has finished a small file takes the next, wherever the large ones are.
+    inodes.par_iter_mut().with_max_len(1).filter(|inode| inode.mode & S_IFMT == S_IFREG).for_each(|inode| {
+        if let Data::Borrowed(content) = inode.data
+            && let Some(compressed) = Compressed::of(content)
+        {
+            inode.data = Data::Compressed(compressed);
+        }
+    });
 }
 
 /// Puts the node `index` into the directory `above` and counts the links.

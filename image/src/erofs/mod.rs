@@ -1,12 +1,15 @@
-//! EROFS images, uncompressed: a writer of our own, so that no version of a host tool is a measured input.
+//! EROFS images, plain or with LZ4: a writer of our own, so that no version of a host tool is a measured input.
 //!
 //! The layout follows Linux 6.12 `fs/erofs/erofs_fs.h` and Documentation/filesystems/erofs.rst: 4096-byte blocks; inodes
 //! from block 0 on, with the last partial block of their data inline where it fits; then the other data, in the order of
 //! the inodes. Every field is a function of the tree and the UUID.
 
+mod compress;
 mod directory;
+mod extents;
 mod format;
 mod inode;
+mod lz4;
 mod place;
 mod read;
 
@@ -19,6 +22,7 @@ use crate::little_endian::put;
 use crate::tree::Tree;
 use inode::{Data, Inode};
 use place::Placed;
+use spec::recipe::Compression;
 
 /// A tree that cannot be an EROFS image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,17 +50,21 @@ pub struct Image<'a> {
     inodes: Vec<Inode<'a>>,
     placed: Placed,
     uuid: [u8; 16],
+    compression: Compression,
 }
 
 impl<'a> Image<'a> {
-    /// Lays out `tree`, which must be finished.
-    pub fn plan(tree: &'a Tree, uuid: [u8; 16]) -> Result<Self, ErofsError> {
+    /// Lays out `tree`, which must be finished. Compressed content is held in memory until the image is dropped.
+    pub fn plan(tree: &'a Tree, uuid: [u8; 16], compression: Compression) -> Result<Self, ErofsError> {
         let mut inodes = inode::collect(tree)?;
+        if compression == Compression::Lz4 {
+            inode::compress(&mut inodes);
+        }
         let placed = place::place(&inodes)?;
         for inode in &mut inodes {
             directory::resolve(inode, &placed.nids);
         }
-        Ok(Self { inodes, placed, uuid })
+        Ok(Self { inodes, placed, uuid, compression })
     }
 
     /// The image's size in blocks.
@@ -68,7 +76,7 @@ impl<'a> Image<'a> {
     pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
         out.write_all(&self.metadata())?;
         for (inode, place) in self.inodes.iter().zip(&self.placed.places) {
-            let data = inode.data.bytes();
+            let data = inode.data.stored();
             let stored = data.get(..data.len() - place.inline).unwrap_or_default();
             out.write_all(stored)?;
             let padding = stored.len().next_multiple_of(BLOCK) - stored.len();
@@ -82,11 +90,24 @@ impl<'a> Image<'a> {
         let mut blocks = vec![0; self.placed.metadata_bytes];
         for (index, (inode, place)) in self.inodes.iter().zip(&self.placed.places).enumerate() {
             let mut bytes = format::inode(inode, place, index);
-            let data = inode.data.bytes();
-            bytes.extend_from_slice(data.get(data.len() - place.inline..).unwrap_or_default());
+            match &inode.data {
+                Data::Compressed(file) => {
+                    bytes.extend(format::indexes(file, place.block));
+                    bytes.extend_from_slice(&file.tail);
+                }
+                data => {
+                    let data = data.stored();
+                    bytes.extend_from_slice(data.get(data.len() - place.inline..).unwrap_or_default());
+                }
+            }
             put(&mut blocks, place.offset, &bytes);
         }
-        let superblock = format::superblock(&self.uuid, self.placed.blocks, self.inodes.len(), self.placed.root_nid());
+        let features = match self.compression {
+            Compression::None => 0,
+            Compression::Lz4 => format::FEATURE_INCOMPAT_LZ4,
+        };
+        let root = self.placed.root_nid();
+        let superblock = format::superblock(&self.uuid, self.placed.blocks, self.inodes.len(), root, features);
         put(&mut blocks, format::SUPERBLOCK_OFFSET, &superblock);
         let checksum = format::checksum(blocks.get(format::SUPERBLOCK_OFFSET..BLOCK).unwrap_or_default());
         put(&mut blocks, format::SUPERBLOCK_OFFSET + format::CHECKSUM_OFFSET, &checksum.to_le_bytes());
@@ -97,11 +118,21 @@ impl<'a> Image<'a> {
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 impl Data<'_> {
-    fn bytes(&self) -> &[u8] {
+    /// The bytes that go into blocks, or behind the inode.
+    fn stored(&self) -> &[u8] {
         match self {
             Data::Borrowed(bytes) => bytes,
             Data::Directory(directory) => directory.bytes(),
+            Data::Compressed(file) => &file.blocks,
             Data::Device(_) => &[],
+        }
+    }
+
+    /// The size that `stat` gives.
+    fn size(&self) -> usize {
+        match self {
+            Data::Compressed(file) => file.size,
+            other => other.stored().len(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! room for it, so that the gaps which large tails leave are filled by small inodes.
 
 use super::ErofsError;
-use super::format::{BLOCK, COMPACT_INODE, EXTENDED_INODE, SLOT, SUPERBLOCK, SUPERBLOCK_OFFSET};
+use super::format::{BLOCK, COMPACT_INODE, EXTENDED_INODE, SLOT, SUPERBLOCK, SUPERBLOCK_OFFSET, indexes_size};
 use super::inode::{Data, Inode};
 
 /// How many blocks with a gap are kept in mind.
@@ -47,7 +47,11 @@ pub(super) fn place(inodes: &[Inode<'_>]) -> Result<Placed, ErofsError> {
         .iter()
         .map(|inode| {
             let header = if inode.compact().is_some() { COMPACT_INODE } else { EXTENDED_INODE };
-            let tail = inode.data.bytes().len() % BLOCK;
+            if let Data::Compressed(file) = &inode.data {
+                let header = header + indexes_size(file.size);
+                return Place { offset: room.take_run(header, file.tail.len()), inline: 0, block: NO_BLOCK };
+            }
+            let tail = inode.data.stored().len() % BLOCK;
             let inline = if header + tail <= BLOCK { tail } else { 0 };
             Place { offset: room.take(header + inline), inline, block: NO_BLOCK }
         })
@@ -55,7 +59,7 @@ pub(super) fn place(inodes: &[Inode<'_>]) -> Result<Placed, ErofsError> {
     let metadata_blocks = u32::try_from(room.blocks).map_err(|_| ErofsError::TooLarge("too many inodes"))?;
     let mut next = metadata_blocks;
     for (inode, place) in inodes.iter().zip(&mut places) {
-        let stored = (inode.data.bytes().len() - place.inline).div_ceil(BLOCK);
+        let stored = (inode.data.stored().len() - place.inline).div_ceil(BLOCK);
         if stored > 0 && !matches!(inode.data, Data::Device(_)) {
             place.block = next;
             let end = u32::try_from(stored).ok().and_then(|stored| next.checked_add(stored));
@@ -74,6 +78,26 @@ struct Room {
 }
 
 impl Room {
+    /// Takes room for an inode with indexes, of `header` bytes together, and a tail: in one block if they fit, else in blocks
+    /// of their own, where the indexes may cross from one to the next and neither inode nor tail does.
+    fn take_run(&mut self, header: usize, tail: usize) -> usize {
+        if header + tail <= BLOCK {
+            return self.take(header + tail);
+        }
+        // Where the tail would cross a boundary, everything moves on until the boundary is before it.
+        let end = header % BLOCK;
+        let shift = if tail > 0 && end + tail > BLOCK { (BLOCK - end).next_multiple_of(SLOT) } else { 0 };
+        let offset = self.blocks * BLOCK + shift;
+        let end = offset + header + tail;
+        self.blocks = end.div_ceil(BLOCK);
+        if self.open.len() == OPEN_BLOCKS {
+            self.open.remove(0);
+        }
+        let used = end - (self.blocks - 1) * BLOCK;
+        self.open.push((self.blocks - 1, used.next_multiple_of(SLOT)));
+        offset
+    }
+
     /// Takes `bytes` in one block, aligned to a slot; returns their offset.
     fn take(&mut self, bytes: usize) -> usize {
         if let Some((block, used)) = self.open.iter_mut().find(|(_, used)| *used + bytes <= BLOCK) {

@@ -1,11 +1,14 @@
 //! A small reader of the images that the writer makes, for comparing two of them file by file.
 //!
-//! It knows uncompressed inodes only, refuses everything else, and never panics or recurses without bound.
+//! It knows flat inodes and those with LZ4 extents of one block, refuses everything else, and never panics or recurses
+//! without bound.
 
 use std::collections::BTreeMap;
 
+use super::extents::Extents;
 use super::format::{
-    BLOCK, BLOCK_BITS, DIRENT, FLAT_INLINE, FLAT_PLAIN, MAGIC, S_IFCHR, S_IFDIR, S_IFMT, SLOT, SUPERBLOCK_OFFSET,
+    BLOCK, BLOCK_BITS, COMPRESSED_FULL, DIRENT, FEATURE_INCOMPAT_LZ4, FEATURE_INCOMPAT_OFFSET, FLAT_INLINE, FLAT_PLAIN,
+    MAGIC, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, SLOT, SUPERBLOCK_OFFSET,
 };
 use crate::little_endian::{u16_at, u32_at};
 
@@ -29,10 +32,28 @@ pub struct ReadNode<'a> {
     pub device: u32,
     /// The inode's number: two paths with the same one are hard links of one file.
     pub nid: u64,
-    /// The content but for an inline tail; the target of a link; empty for directories.
-    pub head: &'a [u8],
-    /// The inline tail.
-    pub tail: &'a [u8],
+    /// How many bytes of content there are: of a file, or a link's target.
+    pub size: u64,
+    data: Stored<'a>,
+}
+
+/// Where an inode's content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored<'a> {
+    /// As it is, but for a tail behind the inode.
+    Flat { head: &'a [u8], tail: &'a [u8] },
+    /// Compressed.
+    Lz4(Extents<'a>),
+}
+
+impl ReadNode<'_> {
+    /// The content of a file, or the target of a link; of a directory, its entries as they are stored.
+    pub fn content(&self) -> Result<Vec<u8>, ErofsReadError> {
+        match self.data {
+            Stored::Flat { head, tail } => Ok([head, tail].concat()),
+            Stored::Lz4(extents) => extents.content(),
+        }
+    }
 }
 
 const MAX_DEPTH: usize = 2048;
@@ -47,7 +68,9 @@ pub fn read(image: &[u8]) -> Result<BTreeMap<String, ReadNode<'_>>, ErofsReadErr
     if superblock.get(12) != Some(&BLOCK_BITS) {
         return Err(ErofsReadError("its blocks are not of 4096 bytes"));
     }
-    if u32_at(superblock, 40) != Some(0) || u32_at(superblock, 80) != Some(0) {
+    let features =
+        u32_at(superblock, FEATURE_INCOMPAT_OFFSET).filter(|found| [0, FEATURE_INCOMPAT_LZ4].contains(found));
+    if u32_at(superblock, 40) != Some(0) || features.is_none() {
         return Err(ErofsReadError("it uses a feature that is not known"));
     }
     let root = u16_at(superblock, 14).ok_or(ErofsReadError("it is too short"))?;
@@ -64,8 +87,7 @@ pub fn read(image: &[u8]) -> Result<BTreeMap<String, ReadNode<'_>>, ErofsReadErr
                 waiting.push((path, child, depth + 1));
             }
         }
-        let shown = if node.mode & S_IFMT == S_IFDIR { ReadNode { head: &[], tail: &[], ..node } } else { node };
-        if nodes.insert(path, shown).is_some() {
+        if nodes.insert(path, node).is_some() {
             return Err(ErofsReadError("a name comes twice"));
         }
     }
@@ -77,7 +99,7 @@ fn inode(image: &[u8], nid: u64) -> Result<ReadNode<'_>, ErofsReadError> {
     let offset = usize::try_from(nid).ok().and_then(|nid| nid.checked_mul(SLOT)).ok_or_else(|| error.clone())?;
     let raw = image.get(offset..).ok_or_else(|| error.clone())?;
     let fields = fields(raw).ok_or_else(|| error.clone())?;
-    let mut node = ReadNode { nid, ..fields.node };
+    let mut node = ReadNode { nid, size: fields.size, ..fields.node };
     let size = usize::try_from(fields.size).map_err(|_| error.clone())?;
     if node.mode & S_IFMT == S_IFCHR {
         node.device = fields.union;
@@ -86,16 +108,23 @@ fn inode(image: &[u8], nid: u64) -> Result<ReadNode<'_>, ErofsReadError> {
     let inline = match fields.layout {
         FLAT_PLAIN => 0,
         FLAT_INLINE => size % BLOCK,
+        COMPRESSED_FULL if node.mode & S_IFMT == S_IFREG => {
+            node.data = Stored::Lz4(Extents::read(image, raw.get(fields.length..).unwrap_or_default(), size)?);
+            return Ok(node);
+        }
         _ => return Err(ErofsReadError("an inode has a layout that is not known")),
     };
+    let mut head: &[u8] = &[];
     if size > inline {
         let start = usize::try_from(fields.union).ok().and_then(|block| block.checked_mul(BLOCK));
         let range = start.and_then(|start| Some(start..start.checked_add(size - inline)?));
-        node.head = range.and_then(|range| image.get(range)).ok_or(error.clone())?;
+        head = range.and_then(|range| image.get(range)).ok_or(error.clone())?;
     }
-    node.tail = raw.get(fields.length..fields.length + inline).ok_or(error)?;
+    node.data = Stored::Flat { head, tail: raw.get(fields.length..fields.length + inline).ok_or(error)? };
     Ok(node)
 }
+
+const NOTHING: Stored<'_> = Stored::Flat { head: &[], tail: &[] };
 
 struct Fields<'a> {
     node: ReadNode<'a>,
@@ -107,7 +136,7 @@ struct Fields<'a> {
 
 fn fields(raw: &[u8]) -> Option<Fields<'_>> {
     let format = u16_at(raw, 0)?;
-    let node = ReadNode { mode: u16_at(raw, 4)?, uid: 0, gid: 0, links: 0, device: 0, nid: 0, head: &[], tail: &[] };
+    let node = ReadNode { mode: u16_at(raw, 4)?, uid: 0, gid: 0, links: 0, device: 0, nid: 0, size: 0, data: NOTHING };
     let (layout, union) = (format >> 1 & 7, u32_at(raw, 16)?);
     Some(if format & 1 == 0 {
         let node = ReadNode {
@@ -126,7 +155,10 @@ fn fields(raw: &[u8]) -> Option<Fields<'_>> {
 
 /// The names in a directory but for `.` and `..`, with their inodes.
 fn entries(directory: &ReadNode<'_>) -> Result<Vec<(String, u64)>, ErofsReadError> {
-    let blocks = directory.head.chunks(BLOCK).chain(Some(directory.tail).filter(|tail| !tail.is_empty()));
+    let Stored::Flat { head, tail } = directory.data else {
+        return Err(ErofsReadError("a directory is compressed"));
+    };
+    let blocks = head.chunks(BLOCK).chain(Some(tail).filter(|tail| !tail.is_empty()));
     let mut found = Vec::new();
     for block in blocks {
         found.extend(entries_of(block).ok_or(ErofsReadError("a directory is damaged"))?);

@@ -132,6 +132,7 @@ fn merge_packages(into: &mut RecipeFile, (file, text, next): &Link) -> Result<()
 fn merge_rootfs(rootfs: &mut RootfsFile, next: &RootfsFile) {
     set(&mut rootfs.verity_salt, next.verity_salt.as_ref());
     set(&mut rootfs.uuid, next.uuid.as_ref());
+    set(&mut rootfs.compression, next.compression.as_ref());
     extend(&mut rootfs.drop, &next.drop);
     extend(&mut rootfs.keep, &next.keep);
     for path in next.declared_paths() {
@@ -159,6 +160,7 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
         command_line: kernel.command_line,
         verity_salt: rootfs.verity_salt.ok_or_else(|| missing("rootfs.verity_salt"))?,
         uuid: rootfs.uuid.ok_or_else(|| missing("rootfs.uuid"))?,
+        compression: rootfs.compression.unwrap_or_default(),
         drop: rootfs.drop,
         keep: rootfs.keep,
         users: merged.user.clone(),
