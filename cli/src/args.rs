@@ -2,6 +2,7 @@
 
 mod gpu;
 mod host;
+mod idblock;
 mod inspect;
 mod measure;
 mod publish;
@@ -13,6 +14,7 @@ use spec::Tee;
 
 pub(crate) use gpu::{Gpu, GpuAction};
 pub(crate) use host::{Host, HostAction, HostCheck};
+pub(crate) use idblock::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
 pub(crate) use publish::Keygen;
@@ -69,6 +71,9 @@ pub(crate) enum Verb {
     /// Read event logs, and compute the registers they lead to
     #[command(name = "eventlog")]
     EventLog(EventLog),
+    /// Sign and check ID blocks for SEV-SNP launches
+    #[command(name = "idblock")]
+    IdBlock(IdBlock),
     /// Look into firmware images, and derive them
     Firmware(Firmware),
     /// Make a key pair to sign releases and ID blocks with

@@ -70,6 +70,7 @@ pub(crate) fn snp(directory: &Path, manifest: &Manifest, wanted: &SnpWanted<'_>)
                 cpu_signature: inputs.vcpu.signature.0,
                 sev_features: wanted.sev_features,
                 launch_digest: Sha384Digest(digest.0),
+                id_block: None,
             });
         }
     }
@@ -112,6 +113,7 @@ impl<'a> SnpSubject<'a> {
                 sev_features,
                 kernel_hashes: self.kernel_hashes.is_some(),
                 host_data: [0; 32],
+                id_block: None,
             }),
             vcpus: 1,
             cpu_model: cpu.to_owned(),

@@ -13,6 +13,7 @@ pub mod ending;
 pub mod firmware;
 pub mod gpu;
 pub mod host;
+pub mod id_block;
 pub mod launch;
 
 mod life;

@@ -21,6 +21,7 @@ use store::Image;
 
 use crate::firmware::{self, FirmwareError};
 use crate::host::{HostFacts, KvmAccess};
+use crate::id_block::{self, IdBlockError};
 use crate::qemu::features::FLOOR;
 use crate::qemu::{self, Accelerator, CommandLine, Features, QemuProgram, descriptor};
 use crate::verdict::Verdict;
@@ -166,6 +167,9 @@ pub struct Expected {
 /// A launch that is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
+    /// The image has ID blocks, and this launch is not what they are for.
+    #[error(transparent)]
+    IdBlock(#[from] IdBlockError),
     /// The `[guest]` part has no canonical form.
     #[error("the [guest] configuration of {vm} has no canonical form")]
     Configuration {
@@ -249,6 +253,7 @@ impl Diagnostic for PlanError {
             Self::Configuration { .. } | Self::Memory { .. } | Self::NothingToSimulate { .. } => Outcome::Usage,
             Self::UnknownCpu { .. } | Self::NotText(_) => Outcome::Usage,
             Self::MissingArtifact { .. } => Outcome::InputMismatch,
+            Self::IdBlock(error) => error.outcome(),
             Self::Firmware(error) => error.outcome(),
             Self::QemuTooOld { .. } | Self::QemuLacks { .. } | Self::HostLacks { .. } => Outcome::HostCannot,
             Self::UnverifiedTee { .. } => Outcome::Refused,
@@ -257,6 +262,7 @@ impl Diagnostic for PlanError {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::IdBlock(error) => return error.hint(),
             Self::Firmware(error) => return error.hint(),
             Self::MissingArtifact { .. } => "build the image again with `bullion build`",
             Self::QemuTooOld { .. } | Self::QemuLacks { .. } => {
@@ -286,6 +292,7 @@ pub fn shape(vm: &Vm) -> Result<Shape, PlanError> {
             sev_features: SnpShape::SNP_ACTIVE,
             kernel_hashes: true,
             host_data: vm.guest.host_data().map_err(configuration)?.0,
+            id_block: None,
         }),
         Tee::Tdx => TeeShape::Tdx(TdxShape {
             attributes: TdxShape::SEPT_VE_DISABLE,
@@ -299,7 +306,10 @@ pub fn shape(vm: &Vm) -> Result<Shape, PlanError> {
 /// Plans a launch, or says why it is refused.
 pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let Inputs { vm, image, features, options, .. } = *inputs;
-    let shape = shape(vm)?;
+    let mut shape = shape(vm)?;
+    if let TeeShape::Snp(snp) = &mut shape.tee {
+        snp.id_block = id_block::of_launch(vm, &image.manifest, snp)?;
+    }
     let mut notes = Vec::new();
     if vm.tee == Tee::None && options.simulate.is_some() {
         return Err(PlanError::NothingToSimulate { vm: vm.name.clone() });

@@ -1,6 +1,9 @@
 //! The one description of a guest that measuring and launching both read.
 
+use alloc::boxed::Box;
 use alloc::string::String;
+
+use crate::snp::id_block::{IdAuth, IdBlock};
 
 /// What is the same for a guest on every host, and decides what is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct SnpShape {
     pub kernel_hashes: bool,
     /// HOST_DATA.
     pub host_data: [u8; 32],
+    /// The ID block and its authentication, where the launch has one. Neither is part of the launch digest.
+    pub id_block: Option<Box<(IdBlock, IdAuth)>>,
 }
 
 /// TDX launch parameters (Intel 348549, TD_PARAMS).

@@ -72,6 +72,16 @@ pub struct P384Point {
     pub y: [u8; 48],
 }
 
+impl P384Point {
+    /// Whether `signature` is one of this key over `message`, with SHA-384. False for a point that is not on the curve.
+    pub fn verifies(&self, message: &[u8], signature: &P384Signature) -> bool {
+        let point = p384::EncodedPoint::from_affine_coordinates(&self.x.into(), &self.y.into(), false);
+        let key = ecdsa::VerifyingKey::from_encoded_point(&point);
+        let signature = ecdsa::Signature::from_scalars(signature.r, signature.s);
+        key.is_ok_and(|key| signature.is_ok_and(|signature| key.verify(message, &signature).is_ok()))
+    }
+}
+
 impl PrivateKey {
     /// A new key from the operating system's random numbers.
     pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {

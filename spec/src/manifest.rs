@@ -151,6 +151,29 @@ pub struct SnpReference {
     pub sev_features: u64,
     /// The launch digest.
     pub launch_digest: Sha384Digest,
+    /// The ID block for this shape, where the image has one: then nothing else is launched in this shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_block: Option<SnpIdBlock>,
+}
+
+/// An ID block for a launch digest, signed where the image was built (AMD 56860, "ID Block" and "ID Authentication
+/// Information Structure"): the fields that are not in the reference that it belongs to. Numbers are in hex.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnpIdBlock {
+    /// POLICY, which must be that of the launch.
+    pub policy: u64,
+    /// GUEST_SVN, the security version of the image.
+    pub guest_svn: u32,
+    /// FAMILY_ID: 16 bytes.
+    pub family_id: String,
+    /// IMAGE_ID: 16 bytes.
+    pub image_id: String,
+    /// The ID key, a point of P-384: x and y, 48 bytes each, most significant byte first.
+    pub id_key: String,
+    /// The ECDSA signature of the block, with SHA-384: r and s, 48 bytes each, most significant byte first.
+    pub signature: String,
 }
 
 /// TDX values that depend on the firmware alone.

@@ -9,6 +9,7 @@ mod fetch;
 mod firmware;
 mod gpu;
 mod host;
+mod idblock;
 mod keygen;
 mod launch;
 mod lock;
@@ -32,6 +33,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Measure(verb) => measure::run(arguments, verb, printer),
         Verb::Explain(verb) => explain::run(verb, printer),
         Verb::EventLog(verb) => eventlog::run(verb, printer),
+        Verb::IdBlock(verb) => idblock::run(verb, printer),
         Verb::Firmware(verb) => firmware::run(verb, printer),
         Verb::Keygen(verb) => keygen::run(verb, printer),
         Verb::Host(verb) => host::run(arguments, verb, printer),

@@ -34,7 +34,9 @@ impl TeeArguments for Snp<'_> {
             .with("host-data", &base64(&self.0.host_data))
             .with("cbitpos", &facts.c_bit_position.to_string())
             .with("reduced-phys-bits", REDUCED_PHYSICAL_BITS);
-        Some(guest)
+        let Some((block, auth)) = self.0.id_block.as_deref() else { return Some(guest) };
+        let guest = guest.with("id-block", &base64(&block.to_bytes())).with("id-auth", &base64(&auth.to_bytes()));
+        Some(if auth.author.is_some() { guest.with("author-key-enabled", "on") } else { guest })
     }
 
     fn options(&self, _: &mut Arguments) {}

@@ -55,6 +55,7 @@ fn manifest() -> Manifest {
                 cpu_signature: 0x0080_0f12,
                 sev_features: 1,
                 launch_digest: Sha384Digest([4; 48]),
+                id_block: None,
             }],
             tdx: vec![TdxReference { firmware_sha256: Sha256Digest([5; 32]), mrtd: Sha384Digest([6; 48]) }],
         },
