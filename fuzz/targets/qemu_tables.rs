@@ -1,10 +1,12 @@
-//! Tables that QEMU gives to firmware, and the packed part of firmware images.
+//! Tables that QEMU gives to firmware, the packed part of firmware images, and what firmware starts from disks.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use measure::firmware::volumes;
 use measure::fw_cfg::FwCfg;
 use measure::smbios::{BiosInformation, completed, filtered};
+use measure::tdx::unified::UnifiedImage;
+use measure::uefi::gpt;
 
 fuzz_target!(|bytes: &[u8]| {
     let bios = BiosInformation { vendor: "vendor", version: "version", release_date: "date" };
@@ -18,4 +20,5 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let _ = (fw_cfg.acpi(), fw_cfg.settings());
     let _ = (volumes::packed(bytes), volumes::digests(bytes));
+    let _ = (gpt::digest(bytes), UnifiedImage::read(bytes));
 });

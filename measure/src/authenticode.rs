@@ -42,6 +42,34 @@ struct Headers {
     size: usize,
     /// The sections' raw data: place and size.
     sections: Vec<(usize, usize)>,
+    /// Where the section table is, and how many sections it has.
+    table: (usize, u16),
+}
+
+/// A section by its name in the file, padded with zeroes, with the content that it has in memory and in the file.
+pub(crate) struct NamedSection<'a> {
+    pub(crate) name: [u8; 8],
+    pub(crate) content: &'a [u8],
+}
+
+/// All sections, in the order of the section table.
+pub(crate) fn named_sections(image: &[u8]) -> Result<Vec<NamedSection<'_>>, PeError> {
+    const CUT_OFF: PeError = PeError::NotPe("its headers are cut off");
+    let (table, count) = headers(image)?.table;
+    let mut reader = Reader::new(image.get(table..).ok_or(CUT_OFF)?);
+    let mut sections = Vec::new();
+    for _ in 0..count {
+        let fields = (|| {
+            let (name, memory_size, _address) = (reader.array()?, reader.u32()?, reader.u32()?);
+            let (size, place) = (reader.u32()?, usize::try_from(reader.u32()?).ok()?);
+            reader.array::<16>()?;
+            Some((name, place, usize::try_from(memory_size.min(size)).ok()?))
+        })();
+        let (name, place, size) = fields.ok_or(CUT_OFF)?;
+        let content = slice_at(image, place, size).ok_or(PeError::Damaged("a section is outside the file"))?;
+        sections.push(NamedSection { name, content });
+    }
+    Ok(sections)
 }
 
 /// The parts of the file that are hashed, in order: headers without the checksum and the certificate table's entry,
@@ -98,8 +126,10 @@ fn headers(image: &[u8]) -> Result<Headers, PeError> {
     };
     let size = at(optional.saturating_add(60))?.u32().and_then(|size| usize::try_from(size).ok()).ok_or(CUT_OFF)?;
     let (certificate_entry, certificate_size) = certificate_table(&mut at(directory)?, directory).ok_or(CUT_OFF)?;
-    let sections = sections(&mut at(optional.saturating_add(optional_size))?, section_count).ok_or(CUT_OFF)?;
-    Ok(Headers { checksum: optional.saturating_add(64), certificate_entry, certificate_size, size, sections })
+    let table = optional.saturating_add(optional_size);
+    let sections = sections(&mut at(table)?, section_count).ok_or(CUT_OFF)?;
+    let checksum = optional.saturating_add(64);
+    Ok(Headers { checksum, certificate_entry, certificate_size, size, sections, table: (table, section_count) })
 }
 
 /// NumberOfRvaAndSizes and the data directory; the certificate table is entry 4.

@@ -15,6 +15,7 @@ pub mod platform;
 pub mod profile;
 pub mod runtime;
 pub mod td_hob;
+pub mod unified;
 
 pub use event::{Input, Pcr, PredictedEvent, Rtmr, registers};
 pub use profile::Profile;

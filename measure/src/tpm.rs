@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::digest::Digest384;
 use crate::eventlog::EventType;
 use crate::tdx::event::{action, separator};
-use crate::tdx::image::{CALLING, Image};
+use crate::tdx::image::{BootEvents, CALLING};
 use crate::tdx::platform::Common;
 use crate::tdx::{Input, Pcr, PredictedEvent};
 
@@ -24,15 +24,15 @@ pub struct FirmwareCode<'a> {
     pub dxe_volume: Digest384,
 }
 
-/// All events of a boot in the order of the log: firmware, platform, image.
-pub fn events(code: &FirmwareCode<'_>, platform: &Common, image: &Image) -> Vec<PredictedEvent<Pcr>> {
+/// All events of a boot in the order of the log: firmware, platform, what is booted.
+pub fn events(code: &FirmwareCode<'_>, platform: &Common, boot: &BootEvents) -> Vec<PredictedEvent<Pcr>> {
     let mut events = code.events();
     events.extend(platform.before_boot());
-    events.extend(image.before_boot());
+    events.extend(&boot.before);
     events.extend(platform.ready_to_boot());
     events.push(action(Pcr(4), CALLING));
     events.extend((0..=6).map(|number| separator(Pcr(number))));
-    events.extend(image.after_boot());
+    events.extend(&boot.after);
     events
 }
 

@@ -174,7 +174,7 @@ pub(crate) struct MeasureTpm {
     /// What QEMU gives the firmware: the files of fw_cfg, each at its name or at NAME/raw
     #[arg(long, value_name = "DIR")]
     pub(crate) fw_cfg: PathBuf,
-    /// The kernel, as QEMU's -kernel gets it
+    /// The kernel, as QEMU's -kernel gets it: a bzImage, or a unified kernel image around systemd-stub 257
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: PathBuf,
     /// The initrd, as QEMU's -initrd gets it

@@ -94,6 +94,12 @@ pub enum Input {
     CommandLine,
     /// The initrd.
     Initrd,
+    /// A unified kernel image as a whole.
+    UnifiedImage,
+    /// A section of a unified kernel image, by name: first the name is measured, then the content.
+    UnifiedSection(&'static str),
+    /// The partition table of the disk that firmware starts from.
+    PartitionTable,
 }
 
 impl fmt::Display for Input {
@@ -114,6 +120,9 @@ impl fmt::Display for Input {
             Self::Kernel => "kernel",
             Self::CommandLine => "kernel command line",
             Self::Initrd => "initrd",
+            Self::UnifiedImage => "unified kernel image",
+            Self::UnifiedSection(name) => return write!(f, "section {name} of the unified kernel image"),
+            Self::PartitionTable => "partition table",
         })
     }
 }

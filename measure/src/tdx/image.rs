@@ -44,37 +44,54 @@ pub fn load_options(profile: &Profile, command_line: &str, has_initrd: bool) -> 
 impl Image {
     /// The events of RTMR1 and RTMR2 in their order.
     pub fn events(&self) -> Vec<PredictedEvent> {
-        let mut events: Vec<_> = self.before_boot().into_iter().filter_map(PredictedEvent::for_tdx).collect();
+        self.boot_events().for_tdx(&self.profile)
+    }
+
+    /// What is measured of the image for a TPM and for TDX.
+    pub fn boot_events(&self) -> BootEvents {
+        let kernel = application(Input::Kernel, self.kernel);
+        BootEvents { before: Vec::from([kernel]), after: kernel_started(self.stub.as_ref()) }
+    }
+}
+
+/// What a boot measures of what it starts, without the separators, which firmware adds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootEvents {
+    /// Before firmware is ready to boot: what QEMU gives it with `-kernel` is loaded first of all.
+    pub before: Vec<PredictedEvent<Pcr>>,
+    /// Once something runs that firmware does not contain.
+    pub after: Vec<PredictedEvent<Pcr>>,
+}
+
+impl BootEvents {
+    /// The events of RTMR1 and RTMR2 in their order.
+    pub fn for_tdx(&self, profile: &Profile) -> Vec<PredictedEvent> {
+        let mut events: Vec<_> = self.before.iter().copied().filter_map(PredictedEvent::for_tdx).collect();
         events.push(action(Rtmr::Rtmr1, CALLING));
-        events.extend((!self.profile.second_separator_in_rtmr0).then(|| separator(Rtmr::Rtmr1)));
-        events.extend(self.after_boot().into_iter().filter_map(PredictedEvent::for_tdx));
+        events.extend((!profile.second_separator_in_rtmr0).then(|| separator(Rtmr::Rtmr1)));
+        events.extend(self.after.iter().copied().filter_map(PredictedEvent::for_tdx));
         events
     }
+}
 
-    /// What is measured of the image before firmware is ready to boot: QEMU's kernel is loaded first of all.
-    pub(crate) fn before_boot(&self) -> Vec<PredictedEvent<Pcr>> {
-        Vec::from([application(Input::Kernel, self.kernel)])
+/// What the kernel's stub measures, and firmware when the kernel leaves it.
+pub(super) fn kernel_started(stub: Option<&StubInputs>) -> Vec<PredictedEvent<Pcr>> {
+    let event_type = EventType::EV_EVENT_TAG;
+    let tag = |input, digest| PredictedEvent { register: Pcr(9), event_type, input, digest };
+    let mut events = Vec::new();
+    if let Some(stub) = stub {
+        events.push(tag(Input::CommandLine, stub.load_options));
+        events.extend(stub.initrd.map(|digest| tag(Input::Initrd, digest)));
     }
-
-    /// What is measured once it runs.
-    pub(crate) fn after_boot(&self) -> Vec<PredictedEvent<Pcr>> {
-        let tag =
-            |input, digest| PredictedEvent { register: Pcr(9), event_type: EventType::EV_EVENT_TAG, input, digest };
-        let mut events = Vec::new();
-        if let Some(stub) = self.stub {
-            events.push(tag(Input::CommandLine, stub.load_options));
-            events.extend(stub.initrd.map(|digest| tag(Input::Initrd, digest)));
-        }
-        events.extend(EXIT_BOOT_SERVICES.map(|text| action(Pcr(5), text)));
-        events
-    }
+    events.extend(EXIT_BOOT_SERVICES.map(|text| action(Pcr(5), text)));
+    events
 }
 
 pub(crate) const CALLING: &str = "Calling EFI Application from Boot Option";
 const EXIT_BOOT_SERVICES: [&str; 2] = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
 
 /// The start of a PE image.
-fn application(input: Input, digest: Digest384) -> PredictedEvent<Pcr> {
+pub(super) fn application(input: Input, digest: Digest384) -> PredictedEvent<Pcr> {
     let event_type = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
     PredictedEvent { register: Pcr(4), event_type, input, digest }
 }

@@ -1,7 +1,8 @@
 //! Predictions beside logs that firmware wrote: a real OVMF measures a real boot into a TPM, and neither is ours.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use e2e::emulator::{Firmware, Stopped, Trees};
 use e2e::{Bench, bench};
@@ -44,7 +45,7 @@ struct Files<'a> {
     variables: &'a Path,
     kernel: &'a Path,
     initrd: Option<&'a Path>,
-    cmdline: &'a str,
+    cmdline: Option<&'a str>,
 }
 
 /// What `bullion measure tpm` says, from inputs alone.
@@ -53,7 +54,9 @@ fn prediction(bench: &Bench, files: &Files<'_>, stopped: &Stopped) -> Value {
     let mut words = vec!["measure", "tpm", "--json", "--firmware"].into_iter().map(str::to_owned).collect::<Vec<_>>();
     words.extend([path(files.code), "--variables".to_owned(), path(files.variables)]);
     words.extend(["--fw-cfg".to_owned(), path(&stopped.fw_cfg), "--kernel".to_owned(), path(files.kernel)]);
-    words.extend(["--cmdline".to_owned(), files.cmdline.to_owned()]);
+    if let Some(cmdline) = files.cmdline {
+        words.extend(["--cmdline".to_owned(), cmdline.to_owned()]);
+    }
     if let Some(initrd) = files.initrd {
         words.extend(["--initrd".to_owned(), path(initrd)]);
     }
@@ -97,7 +100,28 @@ fn a_direct_boot_is_measured_as_predicted() {
     let (code, variables) = (trees.ovmf("OVMF_CODE_4M.fd"), trees.ovmf("OVMF_VARS_4M.fd"));
     let (kernel, initrd) = (bench.image().join("vmlinuz"), bench.image().join("initrd"));
     let stopped = trees.boot(Firmware::Split(&code, &variables), &words, |memory| log(memory).is_some());
-    let files = Files { code: &code, variables: &variables, kernel: &kernel, initrd: Some(&initrd), cmdline: &cmdline };
+    let files =
+        Files { code: &code, variables: &variables, kernel: &kernel, initrd: Some(&initrd), cmdline: Some(&cmdline) };
+    assert_as_predicted(&stopped, &prediction(&bench, &files, &stopped));
+}
+
+/// The image of `minimal-disk`, built once for all tests.
+fn unified_image(bench: &Bench, directory: &Path) -> PathBuf {
+    let recipe = bench.recipe.with_file_name("minimal-disk.toml");
+    let image = directory.join("image");
+    bench.run([OsStr::new("build"), recipe.as_os_str(), OsStr::new("-o"), image.as_os_str()]).expect(0, &[]);
+    image.join("uki.efi")
+}
+
+#[test]
+fn a_unified_kernel_image_is_measured_as_predicted() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let uki = unified_image(&bench, directory.path());
+    let (code, variables) = (trees.ovmf("OVMF_CODE_4M.fd"), trees.ovmf("OVMF_VARS_4M.fd"));
+    let words = ["-kernel".to_owned(), uki.display().to_string()];
+    let stopped = trees.boot(Firmware::Split(&code, &variables), &words, |memory| log(memory).is_some());
+    let files = Files { code: &code, variables: &variables, kernel: &uki, initrd: None, cmdline: None };
     assert_as_predicted(&stopped, &prediction(&bench, &files, &stopped));
 }
 

@@ -6,8 +6,9 @@ use std::path::Path;
 use launcher::qemu::oracle::Answer as Told;
 use measure::Digest384;
 use measure::firmware::volumes;
-use measure::tdx::image::{Image, StubInputs, load_options};
+use measure::tdx::image::{BootEvents, Image, StubInputs, load_options};
 use measure::tdx::platform::{Common, FirmwareFacts};
+use measure::tdx::unified::{Start, UnifiedError, UnifiedImage};
 use measure::tdx::{Pcr, PredictedEvent};
 use measure::tpm::{self, FirmwareCode};
 use measure::uefi::VariableStore;
@@ -73,8 +74,11 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
     let fw_cfg = Told::import(&verb.fw_cfg)?.fw_cfg;
     let common = Common::new(&facts, &store, &fw_cfg)
         .map_err(|error| Failure::new(Outcome::Refused, format!("{}: {error}", file.path.display())))?;
-    let image = image(&facts, (&verb.kernel, &kernel), initrd.as_deref(), cmdline)?;
-    let events = tpm::events(&code(&file, &facts)?, &common, &image);
+    let boot = match linux::version(&kernel) {
+        Ok(version) => direct_boot(&facts, (verb, &kernel, version), initrd.as_deref(), cmdline)?,
+        Err(_) => unified_boot(verb, &kernel)?,
+    };
+    let events = tpm::events(&code(&file, &facts)?, &common, &boot);
     let pcrs = tpm::pcrs(&events).into_iter().enumerate();
     let answer = Answer {
         note: NOTE,
@@ -119,13 +123,14 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn image(
+/// A bzImage that QEMU gives to firmware.
+fn direct_boot(
     facts: &FirmwareFacts<'_>,
-    (path, kernel): (&Path, &[u8]),
+    (verb, kernel, version): (&MeasureTpm, &[u8], &str),
     initrd: Option<&[u8]>,
     cmdline: &str,
-) -> Result<Image, Failure> {
-    let version = linux::version(kernel).map_err(|error| unusable(path, &error))?;
+) -> Result<BootEvents, Failure> {
+    let path = &verb.kernel;
     if linux::stub_measures(version) != Some(true) {
         let message = format!("{}: what the stub of Linux {version} measures is not known", path.display());
         return Err(Failure::new(Outcome::Refused, message).with_hint("use Linux 6.9 or later"));
@@ -135,7 +140,20 @@ fn image(
         initrd: initrd.map(Digest384::of),
     };
     let kernel = authenticode::sha384(kernel).map_err(|error| unusable(path, &error))?;
-    Ok(Image { profile: *facts.profile, kernel, stub: Some(stub) })
+    Ok(Image { profile: *facts.profile, kernel, stub: Some(stub) }.boot_events())
+}
+
+/// A unified kernel image that QEMU gives to firmware.
+fn unified_boot(verb: &MeasureTpm, image: &[u8]) -> Result<BootEvents, Failure> {
+    if verb.initrd.is_some() || verb.cmdline.is_some() {
+        let message = format!("{} is no bzImage: initrd and command line would be its own", verb.kernel.display());
+        return Err(Failure::new(Outcome::Usage, message).with_hint("leave out --initrd and --cmdline"));
+    }
+    let unified = UnifiedImage::read(image).map_err(|error| match error {
+        UnifiedError::Pe(_) | UnifiedError::Missing(_) => unusable(&verb.kernel, &error),
+        _ => Failure::new(Outcome::Refused, format!("{}: {error}", verb.kernel.display())),
+    })?;
+    Ok(unified.boot_events(Start::Kernel))
 }
 
 /// What PCR 0 covers: the firmware's volumes as it unpacks them.
