@@ -97,8 +97,8 @@ fn vendored_inputs_are_enough_for_the_same_image() {
     let (store, output) = (directory.path().join("inputs"), directory.path().join("image"));
     let recipe = bench.recipe.to_str().unwrap();
     let vendor = ["vendor", recipe, "--output", store.to_str().unwrap()];
-    bench.run(vendor).expect(0, &["9 packages written", "--store"]);
-    bench.run(vendor).expect(0, &["0 packages written"]);
+    assert!(bench.run(vendor).expect(0, &[]).stdout.contains("9 packages written"));
+    assert!(bench.run(vendor).expect(0, &[]).stdout.contains(": 0 packages written"));
     // No cache, and no mirror that could be asked.
     let build = ["build", recipe, "--store", store.to_str().unwrap(), "--output", output.to_str().unwrap()];
     let mut command = bench.command(build);
