@@ -179,6 +179,9 @@ pub(crate) struct Build {
     /// Leave the expected measurements out of the manifest
     #[arg(long)]
     pub(crate) no_references: bool,
+    // For the RTMR0 of the recipe's TDX shapes.
+    #[command(flatten)]
+    pub(crate) qemu: QemuChoice,
 }
 
 /// A TEE on the command line.

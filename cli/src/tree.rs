@@ -34,19 +34,29 @@ pub(crate) fn library_path(root: &Path) -> OsString {
     path
 }
 
+/// SHA-256 of the lock of the QEMU to run; `None` where it is named by its path.
+pub(crate) fn qemu_lock(choice: &QemuChoice) -> Result<Option<Sha256Digest>, Failure> {
+    if choice.qemu.is_some() {
+        return Ok(None);
+    }
+    let (_, lock) = qemu_recipe(choice.vmm.as_deref())?;
+    Ok(Some(Sha256Digest::of(lock.text.as_bytes())))
+}
+
+/// The recipe at `vmm` and its lock, else the pinned ones.
+fn qemu_recipe(vmm: Option<&Path>) -> Result<(Recipe, LoadedLock), Failure> {
+    let Some(path) = vmm else { return inputs::pinned_vmm() };
+    let loaded = inputs::recipe(path)?;
+    let lock = inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?;
+    Ok((loaded.recipe, lock))
+}
+
 /// The QEMU to run, and what keeps it in the cache meanwhile.
 pub(crate) fn qemu(choice: &QemuChoice, store: &Store) -> Result<(Option<UnpackedTree>, QemuProgram), Failure> {
     if let Some(path) = &choice.qemu {
         return Ok((None, QemuProgram::at(path)?));
     }
-    let (recipe, lock) = match &choice.vmm {
-        Some(path) => {
-            let loaded = inputs::recipe(path)?;
-            let lock = inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?;
-            (loaded.recipe, lock)
-        }
-        None => inputs::pinned_vmm()?,
-    };
+    let (recipe, lock) = qemu_recipe(choice.vmm.as_deref())?;
     let missing = lock.lock.package.iter().any(|package| !store.has(&package.sha256));
     let tree = unpacked(&recipe, &lock, store).map_err(|failure| match failure.outcome {
         Outcome::InputMismatch if missing => {

@@ -3,6 +3,7 @@
 //! Kernel and initrd go in by the SHA-256 that the manifest has for them, which `build` has just computed and `measure`
 //! and `launch` have just checked; only the firmware's bytes are needed.
 
+pub(crate) mod reference;
 pub(crate) mod registers;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use spec::{Outcome, Sha384Digest};
 use crate::failure::Failure;
 use crate::firmware::FirmwareFile;
 use crate::inputs;
+use reference::Machine;
 
 /// Which SNP launch digests are wanted.
 pub(crate) struct SnpWanted<'a> {
@@ -33,7 +35,11 @@ pub(crate) struct SnpWanted<'a> {
 }
 
 /// The measurements that the recipe asks to have in the manifest.
-pub(crate) fn references(directory: &Path, manifest: &Manifest) -> Result<ReferenceValues, Failure> {
+pub(crate) fn references(
+    directory: &Path,
+    manifest: &Manifest,
+    machine: &Machine<'_>,
+) -> Result<ReferenceValues, Failure> {
     let wanted = manifest.recipe.image.as_ref().map(|image| image.references.clone()).unwrap_or_default();
     let snp = if manifest.artifacts.contains_key(artifact::FIRMWARE_SNP) {
         let wanted = SnpWanted {
@@ -47,7 +53,12 @@ pub(crate) fn references(directory: &Path, manifest: &Manifest) -> Result<Refere
         Vec::new()
     };
     let has_tdx = manifest.artifacts.contains_key(artifact::FIRMWARE_TDX);
-    let tdx = if has_tdx { vec![tdx(directory, manifest)?] } else { Vec::new() };
+    let tdx = match has_tdx {
+        true => {
+            vec![reference::tdx(directory, manifest, &reference::shapes(&wanted.tdx_vcpus, &wanted.memory)?, machine)?]
+        }
+        false => Vec::new(),
+    };
     Ok(ReferenceValues { snp, tdx })
 }
 
@@ -145,7 +156,8 @@ pub(crate) fn check_vcpus(counts: &[u32]) -> Result<(), Failure> {
 pub(crate) fn tdx(directory: &Path, manifest: &Manifest) -> Result<TdxReference, Failure> {
     let file = image_firmware(directory, manifest, artifact::FIRMWARE_TDX)?;
     let digest = mrtd(&file.parse()?, PageOrder::SinglePass).map_err(|error| unusable(&file.path, &error))?;
-    Ok(TdxReference { firmware_sha256: file.sha256, mrtd: Sha384Digest(digest.0) })
+    let mrtd = Sha384Digest(digest.0);
+    Ok(TdxReference { firmware_sha256: file.sha256, mrtd, firmware_pin: None, platform: None, image: None })
 }
 
 /// The hashes of kernel, initrd and command line of an image.

@@ -176,7 +176,8 @@ pub struct SnpIdBlock {
     pub signature: String,
 }
 
-/// TDX values that depend on the firmware alone.
+/// TDX registers: MRTD by firmware, RTMR0 by platform, RTMR1 and RTMR2 by image. RTMR3 is zero before the guest's own software
+/// extends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -185,6 +186,55 @@ pub struct TdxReference {
     pub firmware_sha256: Sha256Digest,
     /// MRTD, with each page added and extended in one pass (KVM since 6.16).
     pub mrtd: Sha384Digest,
+    /// The name that the firmware is pinned under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware_pin: Option<String>,
+    /// What depends on the machine; absent where it was not asked for, or not predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<TdxPlatform>,
+    /// What depends on the image; absent where it is not predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<TdxImage>,
+}
+
+/// RTMR0, and the QEMU that it is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TdxPlatform {
+    /// The QEMU that was asked which tables it gives to firmware.
+    pub qemu_version: String,
+    /// SHA-256 of the lock of its tree; absent where it came from no lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qemu_lock_sha256: Option<Sha256Digest>,
+    /// QEMU releases that were seen to give the same tables, this one included.
+    pub same_with: Vec<String>,
+    /// RTMR0 by shape.
+    pub rtmr0: Vec<TdxRtmr0>,
+}
+
+/// RTMR0 of one shape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TdxRtmr0 {
+    /// How many vCPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// RTMR0.
+    pub rtmr0: Sha384Digest,
+}
+
+/// RTMR1 and RTMR2 of kernel, command line and initrd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TdxImage {
+    /// RTMR1.
+    pub rtmr1: Sha384Digest,
+    /// RTMR2.
+    pub rtmr2: Sha384Digest,
 }
 
 impl Manifest {

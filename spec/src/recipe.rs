@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Sha256Digest, decode_hex};
+use crate::size::Size;
 use crate::text::{SyntaxError, from_toml};
 
 mod check;
@@ -308,6 +309,12 @@ pub struct References {
     /// CPU models as QEMU names them, for SEV-SNP.
     #[serde(default)]
     pub snp_cpus: Vec<String>,
+    /// vCPU counts of TDX guests, whose RTMR0 needs QEMU at build time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tdx_vcpus: Vec<u32>,
+    /// Memory sizes of TDX guests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory: Vec<Size>,
 }
 
 /// A recipe as meant: flattened and checked. Serialized into the manifest.

@@ -24,6 +24,9 @@ pub(crate) struct Measure {
     pub(crate) subject: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) shapes: Shapes,
+    /// Predict the recipe's shapes again, with this QEMU and what is known today, write them into the manifest, and show what moved
+    #[arg(long, conflicts_with_all = ["tee", "vcpus", "memory", "cpu", "cpu_signature", "sev_features"])]
+    pub(crate) write: bool,
     #[command(subcommand)]
     pub(crate) files: Option<MeasureFiles>,
 }
@@ -37,6 +40,11 @@ pub(crate) struct Shapes {
     /// vCPU counts [default: those of the recipe or the vm.toml]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) vcpus: Vec<u32>,
+    /// Memory sizes of TDX guests, such as 2GiB,16GiB [default: those of the recipe or the vm.toml]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) memory: Vec<spec::size::Size>,
+    #[command(flatten)]
+    pub(crate) qemu: QemuChoice,
     /// CPU models as QEMU names them [default: EPYC-v4, or the one of the vm.toml]
     #[arg(long, value_name = "MODEL", value_delimiter = ',')]
     pub(crate) cpu: Vec<String>,
@@ -54,6 +62,9 @@ impl Shapes {
         [
             ("--tee", self.tee.is_some()),
             ("--vcpus", !self.vcpus.is_empty()),
+            ("--memory", !self.memory.is_empty()),
+            ("--qemu", self.qemu.qemu.is_some()),
+            ("--vmm", self.qemu.vmm.is_some()),
             ("--cpu", !self.cpu.is_empty()),
             ("--cpu-signature", self.cpu_signature.is_some()),
             ("--sev-features", self.sev_features.is_some()),

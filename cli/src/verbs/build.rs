@@ -12,7 +12,7 @@ use crate::args::{Arguments, Build};
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::{Printer, size};
-use crate::weigh;
+use crate::weigh::{self, reference::Machine};
 
 pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Result<u8, Failure> {
     let begun = Instant::now();
@@ -35,7 +35,8 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
     };
     let mut staged = image::build(&request, &store)?;
     if !verb.no_references {
-        let references = weigh::references(staged.directory(), &staged.manifest)?;
+        let machine = Machine { qemu: &verb.qemu, store: &store, printer };
+        let references = weigh::references(staged.directory(), &staged.manifest, &machine)?;
         staged.manifest.references = references;
     }
     let manifest = staged.commit()?;

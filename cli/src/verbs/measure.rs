@@ -3,6 +3,7 @@
 mod snp;
 mod tdx;
 mod tpm;
+mod write;
 
 use std::path::Path;
 
@@ -14,7 +15,9 @@ use spec::{Outcome, Tee};
 
 use crate::args::{Arguments, Measure, MeasureFiles, Shapes};
 use crate::failure::Failure;
+use crate::inputs;
 use crate::printer::Printer;
+use crate::weigh::reference::{self, Machine};
 use crate::weigh::{self, SnpWanted};
 
 #[derive(Default, Serialize)]
@@ -47,12 +50,18 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
             .with_hint("name one with --tee snp or --tee tdx"));
     }
     let wants = |this, firmware| tee == Some(this) || (tee.is_none() && manifest.artifacts.contains_key(firmware));
+    let store = inputs::open_store(arguments)?;
+    let machine = Machine { qemu: &shapes.qemu, store: &store, printer };
+    if verb.write {
+        return write::run(&directory, manifest, &machine);
+    }
     let mut answer = Answer::default();
     if wants(Tee::Snp, artifact::FIRMWARE_SNP) {
         answer.snp = of_image(shapes, vm.as_ref(), &directory, &manifest)?;
     }
     if wants(Tee::Tdx, artifact::FIRMWARE_TDX) {
-        answer.tdx = vec![weigh::tdx(&directory, &manifest)?];
+        let wanted = tdx_shapes(shapes, vm.as_ref(), &manifest)?;
+        answer.tdx = vec![reference::tdx(&directory, &manifest, &wanted, &machine)?];
     }
     show(&answer, printer);
     printer.value(&answer);
@@ -64,6 +73,24 @@ fn misplaced(shapes: &Shapes) -> Failure {
     let what = shapes.given().unwrap_or("an image");
     Failure::new(Outcome::Usage, format!("{what} cannot stand before the words snp, tdx and tpm"))
         .with_hint("write options after that word, or name an image directory of that name as ./snp or ./tdx")
+}
+
+/// What was typed, else the VM's, else the recipe's. A list of vCPUs alone is for SNP.
+fn tdx_shapes(verb: &Shapes, vm: Option<&spec::vm::Vm>, manifest: &Manifest) -> Result<Vec<(u32, u64)>, Failure> {
+    let recipe = manifest.recipe.image.as_ref().map(|image| image.references.clone()).unwrap_or_default();
+    let or = |typed: &[u32], vm: Option<u32>, recipe: Vec<u32>| match (typed.is_empty(), vm) {
+        (false, _) => typed.to_vec(),
+        (true, Some(vcpus)) => vec![vcpus],
+        (true, None) => recipe,
+    };
+    let memory = match (verb.memory.is_empty(), vm) {
+        (false, _) => verb.memory.clone(),
+        (true, Some(vm)) => vec![vm.memory],
+        (true, None) => recipe.memory,
+    };
+    let vcpus = or(&verb.vcpus, vm.map(|vm| vm.vcpus), recipe.tdx_vcpus);
+    let vcpus = if vcpus.is_empty() && !verb.memory.is_empty() { vec![1] } else { vcpus };
+    reference::shapes(&vcpus, &memory)
 }
 
 fn of_image(
@@ -99,6 +126,14 @@ fn show(answer: &Answer, printer: &Printer) {
         ));
     }
     for tdx in &answer.tdx {
-        printer.line(format_args!("tdx  MRTD {}  (firmware {})", tdx.mrtd, tdx.firmware_sha256.short()));
+        printer.line(format_args!("tdx  MRTD  {}  (firmware {})", tdx.mrtd, tdx.firmware_sha256.short()));
+        for shape in tdx.platform.iter().flat_map(|platform| &platform.rtmr0) {
+            let (vcpus, memory) = (shape.vcpus, spec::size::Size::from_mib(shape.memory_mib));
+            printer.line(format_args!("tdx  RTMR0 {}  ({vcpus} vCPUs, {memory})", shape.rtmr0));
+        }
+        if let Some(image) = &tdx.image {
+            printer.line(format_args!("tdx  RTMR1 {}", image.rtmr1));
+            printer.line(format_args!("tdx  RTMR2 {}", image.rtmr2));
+        }
     }
 }

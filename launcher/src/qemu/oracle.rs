@@ -80,6 +80,16 @@ pub fn watch(
     session.read(&directory)
 }
 
+/// The releases of QEMU whose tables were seen to be those of `version`, that release included. Tables of QEMU 10.0 are those
+/// that live guests had with 10.2; those of 11.1 are others.
+pub fn releases_alike(version: [u64; 3]) -> Vec<String> {
+    let [major, minor, _] = version;
+    match (major, minor) {
+        (10, 1 | 2) => vec!["10.1".to_owned(), "10.2".to_owned()],
+        _ => vec![format!("{major}.{minor}")],
+    }
+}
+
 /// The launch's own argument list, for a host without a TEE.
 fn command_line(shape: &Shape, sandbox: bool) -> Vec<String> {
     let facts = HostFacts {

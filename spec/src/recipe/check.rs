@@ -148,6 +148,18 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
     if let Some(vcpus) = image.references.vcpus.iter().find(|vcpus| !(1..=MAX_VCPUS).contains(*vcpus)) {
         return Err(origin.refuse("vcpus", format!("references.vcpus names {vcpus}: use 1 to {MAX_VCPUS}")));
     }
+    let references = &image.references;
+    if let Some(vcpus) = references.tdx_vcpus.iter().find(|vcpus| !(1..=MAX_VCPUS).contains(*vcpus)) {
+        return Err(origin.refuse("tdx_vcpus", format!("references.tdx_vcpus names {vcpus}: use 1 to {MAX_VCPUS}")));
+    }
+    if let Some(size) = references.memory.iter().find(|size| size.whole_mib().is_none_or(|mib| mib < 128)) {
+        let message = format!("references.memory names {size}: use whole numbers of MiB, at least 128MiB");
+        return Err(origin.refuse("memory", message));
+    }
+    if references.tdx_vcpus.is_empty() != references.memory.is_empty() {
+        let message = "references has one of tdx_vcpus and memory: RTMR0 depends on both".to_owned();
+        return Err(origin.refuse("references", message));
+    }
     Ok(())
 }
 

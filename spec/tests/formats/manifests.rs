@@ -57,7 +57,13 @@ fn manifest() -> Manifest {
                 launch_digest: Sha384Digest([4; 48]),
                 id_block: None,
             }],
-            tdx: vec![TdxReference { firmware_sha256: Sha256Digest([5; 32]), mrtd: Sha384Digest([6; 48]) }],
+            tdx: vec![TdxReference {
+                firmware_sha256: Sha256Digest([5; 32]),
+                mrtd: Sha384Digest([6; 48]),
+                firmware_pin: None,
+                platform: None,
+                image: None,
+            }],
         },
     }
 }

@@ -132,3 +132,61 @@ fn rtmr0_depends_on_the_machine_and_not_on_the_kernel() {
     assert_eq!(one[1..], two[1..]);
     assert_eq!((&two[1], two[2] == large[2]), (&large[1], false));
 }
+
+/// Whatever the manifest says of TDX is what the same files give by themselves, and an older value is found and replaced.
+#[test]
+fn the_manifest_has_registers_by_shape_and_measure_write_renews_them() {
+    let Some(bench) = bench() else { return };
+    if bench.unpublished {
+        return skipped("the pinned QEMU is gone from the mirror");
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let recipe = scratch.path().join("shapes.toml");
+    let text = format!(
+        "schema = 1\nname = \"minimal\"\nextends = {:?}\n[references]\nvcpus = [1]\nsnp_cpus = [\"EPYC-v4\"]\n\
+         tdx_vcpus = [1, 2]\nmemory = [\"2GiB\", \"64GiB\"]\n",
+        bench.recipe
+    );
+    std::fs::write(&recipe, text).unwrap();
+    let lock = bench.recipe.with_extension("lock");
+    let image = scratch.path().join("image");
+    let (recipe, image_text) = (recipe.to_str().unwrap(), image.to_str().unwrap());
+    bench.run(["build", recipe, "--lock", lock.to_str().unwrap(), "-o", image_text]).expect(0, &[]);
+    let path = image.join("manifest.json");
+    let read = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&path).unwrap()).unwrap();
+    let manifest = read();
+    let tdx = &manifest["references"]["tdx"][0];
+    let shapes = tdx["platform"]["rtmr0"].as_array().unwrap();
+    assert_eq!(shapes.len(), 4);
+    assert_eq!(tdx["platform"]["qemu_lock_sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(tdx["firmware_pin"], "debian-inteltdx-keyless-2026.08");
+
+    let of = |name: &str| image.join(name).to_str().unwrap().to_owned();
+    let (firmware, kernel, initrd) = (of("firmware-tdx.fd"), of("vmlinuz"), of("initrd"));
+    let line = manifest["command_line"].as_str().unwrap();
+    for shape in shapes {
+        let (vcpus, memory) = (shape["vcpus"].to_string(), format!("{}MiB", shape["memory_mib"]));
+        let files =
+            ["--kernel", &kernel, "--initrd", &initrd, "--cmdline", line, "--vcpus", &vcpus, "--memory", &memory];
+        let alone = measure(&bench, Path::new(&firmware), &files).expect(0, &[]).json();
+        let image_part = [&tdx["image"]["rtmr1"], &tdx["image"]["rtmr2"]];
+        assert_eq!(
+            [&alone["rtmr0"], &alone["rtmr1"], &alone["rtmr2"]],
+            [&shape["rtmr0"], image_part[0], image_part[1]]
+        );
+    }
+    let asked = bench.run(["measure", image_text, "--tee", "tdx", "--vcpus", "2", "--memory", "2GiB", "--json"]);
+    let asked = asked.expect(0, &[]).json();
+    let two = shapes.iter().find(|shape| shape["vcpus"] == 2 && shape["memory_mib"] == 2048).unwrap();
+    assert_eq!(asked["tdx"][0]["platform"]["rtmr0"][0], *two);
+
+    let write = || bench.run(["measure", image_text, "--write", "--json"]).expect(0, &[]).json();
+    assert_eq!(write()["moved"], serde_json::json!([]));
+    let known = two["rtmr0"].as_str().unwrap();
+    let stale = std::fs::read_to_string(&path).unwrap().replace(known, &"ab".repeat(48));
+    std::fs::write(&path, stale).unwrap();
+    let moved = write();
+    assert_eq!(moved["moved"][0]["value"], "RTMR0, 2 vCPUs, 2GiB");
+    assert_eq!((&moved["moved"][0]["now"], moved["moved"].as_array().unwrap().len()), (&two["rtmr0"], 1));
+    assert_eq!(read(), manifest);
+}
