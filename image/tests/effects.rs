@@ -258,3 +258,46 @@ fn certificates_are_linked_as_openssl_rehash_does() {
     assert!(ours.len() > 100);
     assert_eq!(ours, theirs);
 }
+
+#[test]
+fn alternatives_are_those_that_update_alternatives_installs() {
+    let Some(program) = tool("update-alternatives") else { return };
+    let script = "if [ \"$1\" = configure ]; then\n\
+        update-alternatives --install /usr/bin/awk awk /usr/bin/mawk 5 --slave /usr/bin/nawk nawk /usr/bin/mawk \\\n\
+          --slave /usr/share/man/man1/awk.1.gz awk.1.gz /usr/share/man/man1/mawk.1.gz\n\
+        update-alternatives --install /usr/bin/awk awk /usr/bin/gawk 10 --slave /usr/bin/nawk nawk /usr/bin/gawk\n\
+        update-alternatives --install /usr/sbin/t t /usr/sbin/t-b 20 --slave /usr/sbin/t-save t-save /usr/sbin/t-b-save \\\n\
+          --slave /usr/sbin/a-save a-save /usr/sbin/none\n\
+        update-alternatives --install /usr/sbin/t t /usr/sbin/t-a 20 --slave /usr/sbin/t-save t-save /usr/sbin/t-a-save\nfi\n";
+    let programs = ["bin/mawk", "bin/gawk", "sbin/t-a", "sbin/t-a-save", "sbin/t-b", "sbin/t-b-save"];
+    let files: Vec<(String, &str)> = programs.iter().map(|path| (format!("usr/{path}"), "")).collect();
+    let mut files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    files.extend([("usr/share/man/man1/x", ""), ("var/lib/dpkg/x", ""), ("etc/x", ""), ("var/log/x", "")]);
+    let mut tree = tree_of(&files);
+    let directory = tempfile::tempdir().unwrap();
+    write(&tree, directory.path());
+    for call in script.replace("\\\n", " ").lines().filter(|line| line.contains("--install")) {
+        let words = call.split_whitespace().skip(1);
+        run(Command::new(&program).arg("--root").arg(directory.path()).arg("--quiet").args(words));
+    }
+    let control = image::deb::Control {
+        scripts: BTreeMap::from([("postinst".to_owned(), script.to_owned())]),
+        ..image::deb::Control::default()
+    };
+    let package = image::deb::Package {
+        name: "t".to_owned(),
+        version: "1".to_owned(),
+        architecture: "all".to_owned(),
+        control,
+        entries: Vec::new(),
+    };
+    effects::link(&mut tree, &[package]);
+    tree.finish().unwrap();
+    let links = |found: BTreeMap<String, String>| -> Vec<(String, String)> {
+        let wanted = |path: &str, text: &str| text.starts_with("-> ") || path.starts_with("var/lib/dpkg/alternatives/");
+        let owner = nix_uid();
+        let found = found.into_iter().filter(|(path, text)| wanted(path, text));
+        found.map(|(path, text)| (path, text.replacen(&owner, " 0:0", 1))).collect()
+    };
+    assert_eq!(links(in_memory(&tree)), links(on_disk(directory.path())));
+}

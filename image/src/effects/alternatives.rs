@@ -88,11 +88,11 @@ pub(super) fn apply(tree: &mut Tree, packages: &[Package]) {
 }
 
 fn install(tree: &mut Tree, name: &str, mut choices: Vec<Alternative>) {
-    choices.sort_by(|a, b| a.master.path.cmp(&b.master.path));
     // The highest priority wins; of equal ones the first that was installed, and packages come in the order of names.
     let Some(best) = choices.iter().rev().max_by_key(|choice| choice.priority).cloned() else {
         return;
     };
+    choices.sort_by(|a, b| a.master.path.cmp(&b.master.path));
     add_file(tree, &format!("var/lib/dpkg/alternatives/{name}"), 0o644, state(&choices).into_bytes(), EFFECT);
     add_directory(tree, "etc/alternatives", 0o755, EFFECT);
     let slaves: Vec<&Link> = best.slaves.iter().filter(|slave| tree.resolve(&slave.path).is_some()).collect();
