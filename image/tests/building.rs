@@ -421,3 +421,17 @@ fn firmware_without_a_variable_store_cannot_be_made_keyless() {
     assert_eq!(error.outcome(), Outcome::Usage);
     assert!(error.hint().is_some_and(|hint| hint.contains("derive")));
 }
+
+#[test]
+fn a_command_line_that_the_kernel_would_cut_is_refused() {
+    let with = |length: usize| {
+        let word = "x".repeat(length);
+        image_world_with(&IMAGE_RECIPE.replace("\"console=ttyS0\"", &format!("\"console=ttyS0\", \"{word}\"")))
+    };
+    built(&with(1500), "out");
+    let error = fails(&with(2000));
+    assert!(matches!(error, BuildError::CommandLine { .. }), "{error}");
+    assert!(error.to_string().contains("the kernel takes 2047"), "{error}");
+    assert_eq!(error.outcome(), Outcome::Usage);
+    assert!(error.hint().unwrap().contains("kernel.command_line"));
+}
