@@ -1,6 +1,8 @@
 //! The dates of release files: `Fri, 30 Oct 2026 08:08:01 UTC` (Debian wiki, RepositoryFormat; RFC 5322 with UTC only).
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+use spec::time::days_since_1970;
+
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Seconds since 1970-01-01 00:00:00 UTC; `None` if the text is no such date, or one before that.
@@ -23,14 +25,6 @@ pub(crate) fn parse(text: &str) -> Option<u64> {
 
 fn number(text: &str, most: u64) -> Option<u64> {
     text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok())?.filter(|number| *number <= most)
-}
-
-/// Days of the Gregorian calendar, counted with years that start in March so that the leap day is the last.
-fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day.checked_sub(1)?;
-    // 719468 days lie between 0000-03-01 and 1970-01-01.
-    days.checked_sub(719_468)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(crate) use host::{Host, HostAction, HostCheck};
 pub(crate) use idblock::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
-pub(crate) use publish::Keygen;
+pub(crate) use publish::{Expiry, ImageAction, ImageVerify, ImageWords, Keygen, Publish, ReleaseWords, TrustWords};
 
 /// Casts golden images for confidential VMs, weighs them before anyone launches them, and launches them.
 #[derive(Debug, Parser)]
@@ -82,6 +82,10 @@ pub(crate) enum Verb {
     Host(Host),
     /// List NVIDIA GPUs and NVSwitches, set their confidential-computing mode, bring them back
     Gpu(Gpu),
+    /// Sign an image, and copy it with its signed release into a bundle directory
+    Publish(Publish),
+    /// Check a published bundle
+    Image(ImageWords),
     /// Start a VM, supervise it, stream its console, end with it
     Launch(Launch),
     /// List your VMs, running and ended
@@ -230,6 +234,8 @@ pub(crate) struct Launch {
     /// Boot even if an artifact does not hash to the manifest: to see the guest itself refuse it. Without a TEE only
     #[arg(long)]
     pub(crate) dangerously_skip_artifact_verification: bool,
+    #[command(flatten)]
+    pub(crate) release: ReleaseWords,
     /// Power the guest off as soon as it is ready
     #[arg(long)]
     pub(crate) until_ready: bool,

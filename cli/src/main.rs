@@ -8,6 +8,7 @@ mod inputs;
 mod predict;
 mod printer;
 mod tree;
+mod trust;
 mod verbs;
 mod weigh;
 

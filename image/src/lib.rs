@@ -16,6 +16,7 @@ pub mod erofs;
 pub mod initrd;
 pub mod kernel;
 mod little_endian;
+pub mod publish;
 pub mod root_modules;
 pub mod scripts;
 pub mod tree;
@@ -26,6 +27,7 @@ pub mod verity;
 pub use build::{BuildError, BuildRequest, Guest, Staged, build};
 pub use compare::{Difference, compare_images};
 pub use content::Content;
+pub use publish::{PublishError, PublishRequest, publish};
 pub use unpack::{UnpackError, UnpackedTree, open_tree, unpack_tree};
 
 /// The version of the writers in this crate: EROFS with its LZ4 encoder, dm-verity, unified kernel images, cpio, zstd. It

@@ -28,6 +28,7 @@ use crate::state::{Directories, Exit, Lock, Phase, ProcessId, Record, StateError
 use crate::supervise::{Progress, Signals, Witness};
 use crate::verdict::{Verdict, Verdicts};
 use crate::volume::{self, Volume, VolumeError};
+use sign::VerifiedRelease;
 use store::{Image, OpenArtifacts, VerifyError, open_unverified, verify};
 
 /// What is to be launched, and with what.
@@ -37,6 +38,8 @@ pub struct Request<'a> {
     pub vm: &'a Vm,
     /// The image.
     pub image: &'a Image,
+    /// The accepted release that the image is, where it was held against one.
+    pub release: Option<&'a VerifiedRelease>,
     /// Known firmware.
     pub pins: &'a Pins,
     /// The QEMU.
@@ -167,6 +170,7 @@ fn plan_with(request: &Request<'_>, facts: &HostFacts, features: &Features) -> R
     plan(&Inputs {
         vm: request.vm,
         image: request.image,
+        release: request.release,
         pins: request.pins,
         facts,
         program: request.program,

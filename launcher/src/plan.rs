@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use measure::shape::{Shape, SnpShape, TdxShape, TeeShape};
+use sign::VerifiedRelease;
 use spec::agent::Binding;
 use spec::canonical::CanonicalError;
 use spec::lock::Standing;
@@ -39,6 +40,8 @@ pub struct Options {
     pub simulate: Option<Simulation>,
     /// Start a guest without a TEE even though its files may not be those of the manifest.
     pub dangerously_skip_artifact_verification: bool,
+    /// Start a guest in a TEE from an image that nobody known has released.
+    pub dangerously_allow_unsigned: bool,
     /// Stop the guest as soon as it is ready: to see that it boots.
     pub until_ready: bool,
     /// What the TEE should measure, where that can be predicted: a register as the vendor writes it (`MEASUREMENT` for
@@ -62,6 +65,8 @@ pub struct Inputs<'a> {
     pub vm: &'a Vm,
     /// The image.
     pub image: &'a Image,
+    /// The accepted release that the image is, where it was held against one.
+    pub release: Option<&'a VerifiedRelease>,
     /// Known firmware.
     pub pins: &'a Pins,
     /// The host.
@@ -242,6 +247,12 @@ pub enum PlanError {
         /// The TEE.
         tee: Tee,
     },
+    /// An image that nobody known has released, in a TEE.
+    #[error("a {tee} guest is not launched from an image that is not a signed release")]
+    Unsigned {
+        /// The TEE.
+        tee: Tee,
+    },
     /// A path is not UTF-8.
     #[error("{0} is not UTF-8: it cannot be given to QEMU")]
     NotText(PathBuf),
@@ -257,6 +268,7 @@ impl Diagnostic for PlanError {
             Self::Firmware(error) => error.outcome(),
             Self::QemuTooOld { .. } | Self::QemuLacks { .. } | Self::HostLacks { .. } => Outcome::HostCannot,
             Self::UnverifiedTee { .. } => Outcome::Refused,
+            Self::Unsigned { .. } => Outcome::SignatureInvalid,
         }
     }
 
@@ -275,6 +287,9 @@ impl Diagnostic for PlanError {
             Self::HostLacks { .. } => "leave `accelerator` out to fall back to TCG",
             Self::NothingToSimulate { .. } => "leave `--simulate` out, or set tee to \"snp\" or \"tdx\"",
             Self::UnverifiedTee { .. } => "unverified files can be tried with tee = \"none\" only",
+            Self::Unsigned { .. } => {
+                "sign it with `bullion publish`, or go through the launch without a TEE with `--simulate`"
+            }
             Self::Configuration { .. } | Self::Memory { .. } | Self::NotText(_) => return None,
         };
         Some(hint.to_owned())
@@ -303,6 +318,24 @@ pub fn shape(vm: &Vm) -> Result<Shape, PlanError> {
     Ok(Shape { tee, vcpus: vm.vcpus, cpu_model: vm.cpu_model().to_owned(), memory_mib })
 }
 
+/// Refuses an image in a TEE that is not a signed release; says which release it is.
+fn check_release(inputs: &Inputs<'_>) -> Result<Option<String>, PlanError> {
+    // A release of another manifest says nothing about this image.
+    match inputs.release.filter(|release| *release.manifest_sha256() == inputs.image.manifest_sha256) {
+        Some(release) => Ok(Some(format!(
+            "release {} of {}, signed by {}, good until {}",
+            release.release().sequence,
+            release.release().name,
+            release.key().short(),
+            release.release().expires
+        ))),
+        None if inputs.options.dangerously_allow_unsigned => {
+            Ok(Some("the image is not a signed release: nobody answers for it".to_owned()))
+        }
+        None => Err(PlanError::Unsigned { tee: inputs.vm.tee }),
+    }
+}
+
 /// Plans a launch, or says why it is refused.
 pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let Inputs { vm, image, features, options, .. } = *inputs;
@@ -317,6 +350,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let really_in_tee = vm.tee != Tee::None && options.simulate.is_none();
     if really_in_tee && options.dangerously_skip_artifact_verification {
         return Err(PlanError::UnverifiedTee { tee: vm.tee });
+    }
+    if really_in_tee {
+        notes.extend(check_release(inputs)?);
     }
     for name in [artifact::KERNEL, artifact::INITRD, artifact::ROOTFS] {
         if !image.manifest.artifacts.contains_key(name) {

@@ -15,11 +15,13 @@ pub mod manifest;
 mod pci;
 pub mod pins;
 pub mod recipe;
+pub mod release;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod size;
 pub mod tee;
 mod text;
+pub mod time;
 pub mod vm;
 pub mod volume;
 pub mod workload;

@@ -45,6 +45,15 @@ pub enum Class {
     Release,
 }
 
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        })
+    }
+}
+
 /// The manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -62,6 +71,9 @@ pub struct Manifest {
     pub format_epoch: u32,
     /// Artifacts by file name.
     pub artifacts: BTreeMap<String, Artifact>,
+    /// Files that tell about the image and are no part of it, by name: nothing of them is measured.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub documents: BTreeMap<String, Artifact>,
     /// The root file system's dm-verity parameters.
     pub verity: Verity,
     /// The kernel's version, as its modules directory names it.
@@ -247,10 +259,19 @@ impl Manifest {
         if manifest.schema != 1 {
             return Err(SyntaxError::whole(file, format!("schema {} is not known", manifest.schema)));
         }
-        if let Some(name) = manifest.artifacts.keys().find(|name| {
+        if let Some((name, _)) = manifest.files().find(|(name, _)| {
             name.is_empty() || name.contains('/') || name.contains(char::is_control) || name.starts_with('.')
         }) {
             return Err(SyntaxError::whole(file, format!("{name:?} is not the name of an artifact")));
+        }
+        let taken = |name: &&String| {
+            manifest.artifacts.contains_key(*name) || [FILE_NAME, crate::release::FILE_NAME].contains(&name.as_str())
+        };
+        if let Some(name) = manifest.documents.keys().find(taken) {
+            return Err(SyntaxError::whole(
+                file,
+                format!("the name {name:?} is given to a document and to something else"),
+            ));
         }
         manifest.refuse_control_characters(file)?;
         // The line stands here twice, as text and as a file's digest. Two lines would be two guests.
@@ -260,6 +281,11 @@ impl Manifest {
             return Err(SyntaxError::whole(file, message));
         }
         Ok(manifest)
+    }
+
+    /// Every file of the image directory but the manifest: artifacts, then documents.
+    pub fn files(&self) -> impl Iterator<Item = (&String, &Artifact)> {
+        self.artifacts.iter().chain(&self.documents)
     }
 
     /// What reaches terminals and other programs' arguments must not steer them.

@@ -70,11 +70,19 @@ pub type OpenArtifacts = BTreeMap<String, File>;
 /// Opens every artifact of `manifest` in `directory` and compares size and SHA-256 with the manifest.
 /// What is reported of several mismatches is one of them.
 pub fn verify(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
-    let mut queue: Vec<_> = manifest.artifacts.iter().collect();
+    verify_files(directory, manifest.artifacts.iter().collect())
+}
+
+/// The same for the manifest's documents too.
+pub fn verify_all(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
+    verify_files(directory, manifest.files().collect())
+}
+
+fn verify_files(directory: &Path, mut queue: Vec<(&String, &Artifact)>) -> Result<OpenArtifacts, VerifyError> {
     // The largest first, so that the last one to finish is a small one.
     queue.sort_by_key(|(_, artifact)| std::cmp::Reverse(artifact.size));
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(queue.len());
     let queue = Mutex::new(VecDeque::from(queue));
-    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(manifest.artifacts.len());
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(|| verify_from(directory, &queue))).collect();
         let mut all = OpenArtifacts::new();

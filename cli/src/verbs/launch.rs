@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::Printer;
 use crate::tree;
+use crate::trust;
 use crate::weigh::{self, SnpWanted};
 
 pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Result<u8, Failure> {
@@ -31,9 +32,11 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
     let options = options(verb, expected.as_ref())?;
     let pins = inputs::pins()?;
     let directories = Directories::from_environment();
+    let release = release(&vm, &image, verb, &directories)?;
     let request = Request {
         vm: &vm,
         image: &image,
+        release: release.as_ref(),
         pins: &pins,
         program: &program,
         options: &options,
@@ -48,11 +51,38 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
     finish(&vm, &report, expected.as_ref(), verb, printer)
 }
 
+/// Holds the image against its signed release: in a TEE always, unless the caller wants the risk; otherwise where the caller
+/// names a key.
+fn release(
+    vm: &Vm,
+    image: &Image,
+    verb: &Launch,
+    directories: &Directories,
+) -> Result<Option<sign::VerifiedRelease>, Failure> {
+    let words = &verb.release;
+    let really_in_tee = vm.tee != Tee::None && !verb.simulate;
+    if words.dangerously_allow_unsigned || !(really_in_tee || words.named()) {
+        return Ok(None);
+    }
+    match trust::accept(image, &words.trust, directories) {
+        Ok(release) => Ok(Some(release)),
+        // In a TEE there is a way around it, which the person should hear of here.
+        Err(failure) => Err(match failure.hint {
+            Some(ref hint) if really_in_tee && failure.outcome == Outcome::SignatureInvalid => {
+                let hint = format!("{hint}; --dangerously-allow-unsigned launches it all the same");
+                failure.with_hint(hint)
+            }
+            _ => failure,
+        }),
+    }
+}
+
 fn options(verb: &Launch, expected: Option<&Expected>) -> Result<Options, Failure> {
     let simulate = if verb.simulate { Some(Simulation { preload: simulator()?, keep_running: false }) } else { None };
     Ok(Options {
         simulate,
         dangerously_skip_artifact_verification: verb.dangerously_skip_artifact_verification,
+        dangerously_allow_unsigned: verb.release.dangerously_allow_unsigned,
         until_ready: verb.until_ready,
         expected_measurements: expected
             .map(|expected| (expected.register.to_owned(), expected.value.clone()))

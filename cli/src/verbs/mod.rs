@@ -10,16 +10,18 @@ mod firmware;
 mod gpu;
 mod host;
 mod idblock;
+mod image_verify;
 mod keygen;
 mod launch;
 mod lock;
 mod logs;
 mod measure;
 mod ps;
+mod publish;
 mod stop;
 mod vendor;
 
-use crate::args::{Arguments, Verb};
+use crate::args::{Arguments, ImageAction, Verb};
 use crate::failure::Failure;
 use crate::printer::Printer;
 
@@ -38,6 +40,10 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Keygen(verb) => keygen::run(verb, printer),
         Verb::Host(verb) => host::run(arguments, verb, printer),
         Verb::Gpu(verb) => gpu::run(verb, printer),
+        Verb::Publish(verb) => publish::run(verb, printer),
+        Verb::Image(words) => match &words.action {
+            ImageAction::Verify(verb) => image_verify::run(verb, printer),
+        },
         Verb::Launch(verb) => launch::run(arguments, verb, printer),
         Verb::Ps => ps::run(printer),
         Verb::Logs(verb) => logs::run(verb, printer),

@@ -170,7 +170,7 @@ pub enum BuildError {
 
 impl BuildError {
     /// Wraps an I/O error of `doing` something to `path`, for use in `map_err`.
-    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, path: path.to_owned(), source }
     }
 }

@@ -27,9 +27,9 @@ use crate::uki;
 
 pub use error::BuildError;
 pub(crate) use inputs::read as read_locked;
-use output::Output;
+pub(crate) use output::Output;
 pub(crate) use root::FIRST as FIRST_PACKAGE;
-use staging::Staging;
+pub(crate) use staging::Staging;
 
 /// The name of the copy of the lock in an image directory.
 pub const LOCK_FILE: &str = "recipe.lock";
@@ -108,7 +108,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         let bytes = uki(request, recipe, store, &boot, root.os_release.as_ref(), &command_line)?;
         artifacts.insert(artifact::UKI.to_owned(), output.write(artifact::UKI, &bytes)?);
     }
-    output.write(LOCK_FILE, request.lock_text.as_bytes())?;
+    let documents = BTreeMap::from([(LOCK_FILE.to_owned(), output.write(LOCK_FILE, request.lock_text.as_bytes())?)]);
     let manifest = Manifest {
         schema: 1,
         name: request.recipe.name.clone(),
@@ -117,6 +117,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         standing: request.lock.standing,
         format_epoch: crate::FORMAT_EPOCH,
         artifacts,
+        documents,
         verity: root.verity,
         kernel_version: boot.kernel_version,
         command_line,

@@ -12,7 +12,7 @@ use spec::manifest::Artifact;
 use super::BuildError;
 
 /// The staging directory as a place for artifacts.
-pub(super) struct Output {
+pub(crate) struct Output {
     directory: PathBuf,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct ArtifactFile {
 }
 
 impl Output {
-    pub(super) fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned() }
     }
 
@@ -45,7 +45,7 @@ impl Output {
         Ok(ArtifactFile { file, path, hasher: Sha256::new(), size: 0 })
     }
 
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<Artifact, BuildError> {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<Artifact, BuildError> {
         let mut file = self.create(name)?;
         file.write_all(bytes).map_err(BuildError::io("writing", &self.path(name)))?;
         file.finish()

@@ -18,7 +18,7 @@ const SUFFIX: &str = ".bullion-build";
 
 /// A locked staging directory. Dropped before `commit`, it is removed.
 #[derive(Debug)]
-pub(super) struct Staging {
+pub(crate) struct Staging {
     directory: PathBuf,
     output: PathBuf,
     replace: bool,
@@ -30,7 +30,7 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    pub(super) fn begin(output: &Path, replace: bool) -> Result<Self, BuildError> {
+    pub(crate) fn begin(output: &Path, replace: bool) -> Result<Self, BuildError> {
         let output = std::path::absolute(output).map_err(BuildError::io("finding", output))?;
         let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else {
             return Err(BuildError::OutputName(output));
@@ -50,7 +50,7 @@ impl Staging {
         Ok(staging)
     }
 
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
@@ -66,7 +66,7 @@ impl Staging {
     }
 
     /// Gives the directory its name. An image that is replaced is exchanged in one step, then removed.
-    pub(super) fn commit(mut self) -> Result<(), BuildError> {
+    pub(crate) fn commit(mut self) -> Result<(), BuildError> {
         self.lock.sync_all().map_err(BuildError::io("writing", &self.directory))?;
         check_output(&self.output, self.replace)?;
         let exchanged = self.output.symlink_metadata().is_ok();

@@ -13,6 +13,9 @@ use super::{StateError, Which, is_name};
 /// Where state is kept that has no other place. No VM has a name with a dot, so no VM's own directory is this one.
 const KEPT: &str = ".kept";
 
+/// The directory of accepted releases, whose name no VM has either.
+const RELEASES: &str = ".releases";
+
 /// The two directories of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directories {
@@ -67,6 +70,14 @@ impl Directories {
         }
         let (run, state) = (check_private(&self.run)?, check_private(&self.state)?);
         if self.run == self.state || (run.is_some() && run == state) { Err(overlap()) } else { Ok(()) }
+    }
+
+    /// Where it is kept which releases of images were accepted. Created where it is missing.
+    pub fn releases(&self) -> Result<PathBuf, StateError> {
+        self.prepare()?;
+        let directory = self.state.join(RELEASES);
+        create_private_directory(&directory)?;
+        Ok(directory)
     }
 
     pub(super) fn lock(&self, name: &str) -> PathBuf {

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use launcher::plan::Simulation;
 use launcher::{Directories, Image, LaunchError, Options, Progress, QemuProgram, Report, Request, launch};
 use serde_json::json;
-use spec::manifest::artifact;
+use sign::{Algorithm, PrivateKey, Seen, Trust, VerifiedRelease, Wanted, sign_release, verify_release};
+use spec::manifest::{Class, artifact};
 use spec::pins::{Firmware, Pins, Platform, SecureBoot};
+use spec::release::Release;
 use spec::vm::Vm;
 use spec::{Sha256Digest, Tee};
 use tempfile::TempDir;
@@ -106,7 +108,7 @@ impl Fixture {
             root: root.to_owned(),
             _owner: None,
             vm: vm(tee, more),
-            options: Options::default(),
+            options: Options { dangerously_allow_unsigned: true, ..Options::default() },
             pins: Pins { schema: 1, firmware },
         }
     }
@@ -117,6 +119,31 @@ impl Fixture {
 
     pub(crate) fn image(&self) -> Image {
         Image::open(&self.path("image")).unwrap()
+    }
+
+    /// Changes the manifest's text.
+    pub(crate) fn rewrite_manifest(&self, change: impl Fn(&str) -> String) {
+        let path = self.path("image/manifest.json");
+        fs::write(&path, change(&fs::read_to_string(&path).unwrap())).unwrap();
+    }
+
+    /// The image's release, number 4, signed and accepted.
+    pub(crate) fn release(&self) -> VerifiedRelease {
+        let (image, key) = (self.image(), PrivateKey::generate(Algorithm::Ed25519).unwrap());
+        let release = Release {
+            name: "minimal".to_owned(),
+            class: Class::Dev,
+            sequence: 4,
+            expires: "2027-01-01T00:00:00Z".parse().unwrap(),
+            guest_svn: 0,
+        };
+        let statement = sign_release(&image.manifest, image.manifest_sha256, release, &key).unwrap();
+        fs::write(image.directory.join("release.dsse.json"), statement).unwrap();
+        fs::write(self.path("key.pub"), key.public().to_pem().unwrap()).unwrap();
+        let (mut trust, seen) = (Trust::default(), Seen::in_directory(&self.path("seen")));
+        trust.add(&self.path("key.pub")).unwrap();
+        let now = "2026-12-31T00:00:00Z".parse().unwrap();
+        verify_release(&image, &Wanted { trust: &trust, now, allow_dev: true, seen: &seen }).unwrap()
     }
 
     pub(crate) fn directories(&self) -> Directories {
@@ -133,6 +160,7 @@ impl Fixture {
         let request = Request {
             vm: &self.vm,
             image: &image,
+            release: None,
             pins: &self.pins,
             program,
             options: &self.options,

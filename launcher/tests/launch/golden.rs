@@ -71,12 +71,17 @@ impl Situation {
     }
 
     pub(crate) fn plan(&self) -> Result<Plan, PlanError> {
+        self.plan_of(None)
+    }
+
+    pub(crate) fn plan_of(&self, release: Option<&sign::VerifiedRelease>) -> Result<Plan, PlanError> {
         let (image, options, pins): (Image, &Options, &Pins) =
             (self.fixture.image(), &self.fixture.options, &self.fixture.pins);
         let program = program(&self.fixture.path("tree"));
         plan(&Inputs {
             vm: &self.fixture.vm,
             image: &image,
+            release,
             pins,
             facts: &self.facts,
             program: &program,

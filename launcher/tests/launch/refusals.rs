@@ -169,3 +169,25 @@ fn a_manifest_that_is_missing_or_corrupt() {
     assert!(error.to_string().contains("manifest.json") && error.hint().unwrap().contains("bullion build"));
     assert!(error.hint().unwrap().contains("`--image DIRECTORY`"), "{error}");
 }
+
+#[test]
+fn an_image_that_is_not_a_signed_release_does_not_start_in_a_tee() {
+    for tee in ["snp", "tdx"] {
+        let mut situation = Situation::new(tee, "");
+        situation.fixture.options.dangerously_allow_unsigned = false;
+        let error = refusal(&situation);
+        assert!(matches!(error, PlanError::Unsigned { .. }), "{error}");
+        assert_eq!(error.outcome(), Outcome::SignatureInvalid);
+        let release = situation.fixture.release();
+        let plan = situation.plan_of(Some(&release)).unwrap();
+        assert!(plan.notes.iter().any(|note| note.starts_with("release 4 of minimal, signed by ")), "{:?}", plan.notes);
+        // The release of what the image was before it was changed.
+        situation.fixture.rewrite_manifest(|text| text.replace("7.3.4", "7.3.5"));
+        assert!(matches!(situation.plan_of(Some(&release)), Err(PlanError::Unsigned { .. })));
+        situation.fixture.simulate();
+        situation.plan().unwrap();
+    }
+    let mut situation = Situation::new("none", "");
+    situation.fixture.options.dangerously_allow_unsigned = false;
+    situation.plan().unwrap();
+}

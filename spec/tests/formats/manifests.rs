@@ -23,6 +23,7 @@ fn manifest() -> Manifest {
         standing: Standing::Published,
         format_epoch: 1,
         artifacts: artifacts.into_iter().collect(),
+        documents: BTreeMap::new(),
         verity: Verity {
             algorithm: "sha256".to_owned(),
             block_size: 4096,
