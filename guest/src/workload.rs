@@ -1,4 +1,4 @@
-//! The workload: volumes opened, images given to podman, the container or pod run to its end.
+//! The workload: volumes opened, images given to podman, the container run to its end.
 //!
 //! All of it happens in a thread of its own, so that the agent answers meanwhile; what there is to say comes to the
 //! supervisor as reports. Nothing here listens to the host: the measured configuration says what to do.
@@ -178,16 +178,8 @@ impl Work {
     }
 
     fn run_workload(&self, workload: &Workload) -> Result<(), Failure> {
-        let program = match &workload.kube {
-            Some(yaml) => {
-                std::fs::write(podman::YAML, yaml).or_fail_doing(Stage::Workload, podman::YAML)?;
-                podman::play()
-            }
-            None => {
-                self.children.run(&podman::create(workload, &self.config.environment)).or_fail(Stage::Workload)?;
-                podman::start()
-            }
-        };
+        self.children.run(&podman::create(workload, &self.config.environment)).or_fail(Stage::Workload)?;
+        let program = podman::start();
         let mut pause = Duration::from_secs(1);
         for restarts in 0.. {
             let exit_code = self.run_once(&program, workload.output, restarts)?;

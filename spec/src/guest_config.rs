@@ -70,10 +70,6 @@ impl GuestConfig {
         if let Some(fault) = self.workload.as_ref().and_then(Workload::fault) {
             return Some(fault);
         }
-        if self.workload.as_ref().is_some_and(|workload| workload.kube.is_some()) && !self.environment.is_empty() {
-            let message = "environment is for a single container: put it into the YAML";
-            return Some(("environment".to_owned(), message.to_owned()));
-        }
         volume::guest_fault(&self.volumes)
     }
 

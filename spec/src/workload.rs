@@ -7,24 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
 
-/// `[guest.workload]`: exactly one of `image` and `kube`.
+/// `[guest.workload]`: one container. Its only network is a loopback interface of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
-    /// One container, of this image: `sha256:HEX`, the image's own digest (podman's image ID), or `NAME@sha256:HEX`, the
-    /// digest of its manifest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
+    /// Its image: `sha256:HEX`, the image's own digest (podman's image ID), or `NAME@sha256:HEX`, the digest of its manifest.
+    pub image: String,
     /// The container's command, in place of the image's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// Kubernetes YAML, as `podman kube play` takes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kube: Option<String>,
-    /// The network of a single container.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub network: Network,
     /// What follows when the workload ends.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restart: Restart,
@@ -34,20 +26,6 @@ pub struct Workload {
     /// How many seconds the workload may take to stop (default 5).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace_s: Option<u32>,
-}
-
-/// The network of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// A loopback interface of its own, nothing else.
-    #[default]
-    None,
-    /// The guest's.
-    Host,
-    /// Podman's bridge.
-    Bridge,
 }
 
 /// What follows when a workload ends. Where nothing does, the guest powers off.
@@ -85,26 +63,13 @@ impl Workload {
     /// The first thing that is wrong: the key to look for, and what to say of it.
     pub(crate) fn fault(&self) -> Option<(String, String)> {
         let say = |key: &str, message: String| Some((key.to_owned(), message));
-        let single = "is for a single container: leave it out, or name an image";
-        match (&self.image, &self.kube) {
-            (None, None) => {
-                return say("workload", "[guest.workload] needs exactly one of image and kube".to_owned());
-            }
-            (Some(_), Some(_)) => {
-                return say("kube", "[guest.workload] has both image and kube: use one".to_owned());
-            }
-            (Some(image), None) if !is_image(image) => {
-                let message =
-                    format!("\"{image}\" names no image by digest: use \"sha256:HEX\" or \"NAME@sha256:HEX\"");
-                return say(image, message);
-            }
-            (None, Some(_)) if !self.command.is_empty() => return say("command", format!("command {single}")),
-            (None, Some(_)) if self.network != Network::None => return say("network", format!("network {single}")),
-            _ => {}
+        let image = &self.image;
+        if !is_image(image) {
+            let message = format!("\"{image}\" names no image by digest: use \"sha256:HEX\" or \"NAME@sha256:HEX\"");
+            return say(image, message);
         }
-        let mut texts = self.command.iter().chain(&self.kube);
-        if texts.any(|text| text.contains('\0')) {
-            return say("workload", "[guest.workload] has a NUL character".to_owned());
+        if self.command.iter().any(|word| word.contains('\0')) {
+            return say("command", "the command has a NUL character".to_owned());
         }
         let grace = self.stop_grace_s.filter(|seconds| *seconds > MAX_STOP_GRACE_S)?;
         say("stop_grace_s", format!("stop_grace_s is {grace}: use at most {MAX_STOP_GRACE_S}"))

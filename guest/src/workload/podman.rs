@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use spec::workload::{Network, Workload};
+use spec::workload::Workload;
 
 use crate::children::Program;
 
 /// Podman.
 pub(super) const PROGRAM: &str = "/usr/bin/podman";
-/// Where the YAML of a pod is put.
-pub(super) const YAML: &str = "/run/bullion/workload.yaml";
 /// Where podman keeps what it is about to unpack.
 pub(super) const TEMPORARY: &str = "/var/lib/containers/storage/tmp";
 /// The name of the container.
@@ -22,17 +20,12 @@ pub(super) fn load(archive: &str) -> Program {
 
 /// Makes the container. Apart from `start`, so that what podman has against it is told from what the container prints.
 pub(super) fn create(workload: &Workload, environment: &BTreeMap<String, String>) -> Program {
-    let network = match workload.network {
-        Network::None => "none",
-        Network::Host => "host",
-        Network::Bridge => "bridge",
-    };
     let mut words =
-        vec![PROGRAM.to_owned(), "create".to_owned(), format!("--name={CONTAINER}"), format!("--network={network}")];
+        vec![PROGRAM.to_owned(), "create".to_owned(), format!("--name={CONTAINER}"), "--network=none".to_owned()];
     // What is not there by digest is not fetched; what it prints is kept nowhere in the guest.
     words.extend(["--pull=never", "--log-driver=none"].map(str::to_owned));
     words.extend(environment.iter().map(|(name, value)| format!("--env={name}={value}")));
-    words.extend(workload.image.clone());
+    words.push(workload.image.clone());
     words.extend(workload.command.iter().cloned());
     Program { words }
 }
@@ -40,11 +33,6 @@ pub(super) fn create(workload: &Workload, environment: &BTreeMap<String, String>
 /// Runs the container; ends with its exit code.
 pub(super) fn start() -> Program {
     Program::new([PROGRAM, "start", "--attach", "--sig-proxy", CONTAINER])
-}
-
-/// Runs the pods of the YAML file until they end.
-pub(super) fn play() -> Program {
-    Program::new([PROGRAM, "kube", "play", "--quiet", "--wait", "--log-driver=none", "--replace", YAML])
 }
 
 #[cfg(test)]
@@ -55,7 +43,7 @@ mod tests {
     fn nothing_of_the_configuration_is_taken_for_an_option() {
         let image = format!("sha256:{}", "ab".repeat(32));
         let workload = Workload {
-            image: Some(image.clone()),
+            image: image.clone(),
             command: vec!["--privileged".to_owned(), "x y".to_owned()],
             ..Workload::default()
         };

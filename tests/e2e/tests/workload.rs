@@ -81,3 +81,40 @@ fn a_workload_needs_an_image_that_can_run_one() {
     std::fs::write(&vm, format!("{text}[guest.workload]\nimage = \"sha256:{}\"\n", "ab".repeat(32))).unwrap();
     bench.launch(&vm, &[]).expect(7, &["the image has no /usr/bin/podman"]);
 }
+
+/// Whether `bytes` hold `text` anywhere.
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn a_scratch_volume_holds_nothing_that_the_host_can_read() {
+    let Some(bench) = bench() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let archive = Archive::new(MARKER, 0);
+    let disk = directory.path().join("tmp.img");
+    std::fs::write(directory.path().join("app.tar"), &archive.bytes).unwrap();
+    let file = std::fs::File::create(&disk).unwrap();
+    file.set_len(256 << 20).unwrap();
+    // Images, containers and the copy of the archive are all kept on the scratch volume.
+    let more = format!(
+        "{}[[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/lib/containers\"\n[[host.volume]]\nname = \"tmp\"\npath = \"tmp.img\"\n",
+        archive.description("app.tar")
+    );
+    let Some(vm) = describe(&bench, directory.path(), "t-scratch", &more) else { return };
+    let mut boots = Vec::new();
+    for _ in 0..2 {
+        bench.launch(&vm, &[]).expect(0, &[MARKER, "exit code 0"]);
+        let bytes = std::fs::read(&disk).unwrap();
+        assert!(!holds(&bytes, MARKER), "the disk holds what the container wrote");
+        // ext4's magic number (Linux Documentation/filesystems/ext4/super.rst) is on no disk that is encrypted from its start.
+        assert_ne!(bytes[1080..1082], [0x53, 0xef]);
+        let written = bytes.chunks(4096).filter(|block| block.iter().any(|byte| *byte != 0)).count();
+        assert!(written > 100, "the guest wrote {written} blocks only: this shows nothing");
+        boots.push(bytes[..4096].to_vec());
+    }
+    // The second boot takes the noise of the first for what it is, and has another key.
+    assert_ne!(boots[0], boots[1]);
+    // What the search would find in the clear it finds in the archive, which is on a disk of the same guest.
+    assert!(holds(&std::fs::read(directory.path().join("app.tar")).unwrap(), MARKER));
+}
