@@ -6,6 +6,7 @@ mod idblock;
 mod inspect;
 mod measure;
 mod publish;
+mod vm;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ pub(crate) use idblock::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
 pub(crate) use publish::{Expiry, ImageAction, ImageVerify, ImageWords, Keygen, Publish, ReleaseWords, TrustWords};
+pub(crate) use vm::{VmAction, VmPlan, VmVerb};
 
 /// Casts golden images for confidential VMs, weighs them before anyone launches them, and launches them.
 #[derive(Debug, Parser)]
@@ -86,6 +88,8 @@ pub(crate) enum Verb {
     Publish(Publish),
     /// Check a published bundle
     Image(ImageWords),
+    /// Look at VM descriptions
+    Vm(VmVerb),
     /// Start a VM, supervise it, stream its console, end with it
     Launch(Launch),
     /// List your VMs, running and ended
@@ -205,7 +209,7 @@ impl From<TeeWord> for Tee {
 }
 
 /// Which QEMU is run.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct QemuChoice {
     /// A QEMU to run instead of the pinned one
     #[arg(long, value_name = "PATH")]
@@ -215,7 +219,7 @@ pub(crate) struct QemuChoice {
     pub(crate) vmm: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Launch {
     /// The VM description
     pub(crate) vm: PathBuf,
@@ -228,7 +232,7 @@ pub(crate) struct Launch {
     /// The image directory, instead of the one that the VM description names
     #[arg(long, value_name = "DIR")]
     pub(crate) image: Option<PathBuf>,
-    /// Print the plan (files, argument list, expected digests) and start nothing
+    /// Print the plan and start nothing: the same as `bullion vm plan`
     #[arg(long)]
     pub(crate) plan: bool,
     /// Boot even if an artifact does not hash to the manifest: to see the guest itself refuse it. Without a TEE only

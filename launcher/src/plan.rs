@@ -21,6 +21,7 @@ use spec::{Diagnostic, Outcome, Sha256Digest, Tee};
 use store::Image;
 
 use crate::firmware::{self, FirmwareError};
+use crate::host::check::{self, Line};
 use crate::host::{HostFacts, KvmAccess};
 use crate::id_block::{self, IdBlockError};
 use crate::qemu::features::FLOOR;
@@ -107,6 +108,8 @@ pub enum Role {
     Artifact(&'static str),
     /// A volume, by name.
     Volume(String),
+    /// A device of the host that is passed to the guest, or passes others, by path.
+    Device(PathBuf),
 }
 
 /// What is to be launched, and how.
@@ -146,6 +149,8 @@ pub struct Plan {
     pub verify_artifacts: bool,
     /// The simulation, where this is one.
     pub simulation: Option<Simulation>,
+    /// The facts of the host that the command rests on: with others it would be another.
+    pub facts: Vec<String>,
     /// What the person who launches should know.
     pub notes: Vec<String>,
     /// How long the guest may take to become ready.
@@ -235,6 +240,14 @@ pub enum PlanError {
         /// Whether a simulation could go ahead.
         can_simulate: bool,
     },
+    /// The host lacks something that this VM asks for.
+    #[error("{vm} cannot have what it asks for: {}{}", .line.found, .line.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default())]
+    Unmet {
+        /// The VM's name.
+        vm: String,
+        /// What `host check --for` says about it.
+        line: Box<Line>,
+    },
     /// Only a TEE is simulated.
     #[error("{vm} has tee = \"none\": there is nothing to simulate")]
     NothingToSimulate {
@@ -266,7 +279,9 @@ impl Diagnostic for PlanError {
             Self::MissingArtifact { .. } => Outcome::InputMismatch,
             Self::IdBlock(error) => error.outcome(),
             Self::Firmware(error) => error.outcome(),
-            Self::QemuTooOld { .. } | Self::QemuLacks { .. } | Self::HostLacks { .. } => Outcome::HostCannot,
+            Self::QemuTooOld { .. } | Self::QemuLacks { .. } | Self::HostLacks { .. } | Self::Unmet { .. } => {
+                Outcome::HostCannot
+            }
             Self::UnverifiedTee { .. } => Outcome::Refused,
             Self::Unsigned { .. } => Outcome::SignatureInvalid,
         }
@@ -276,6 +291,7 @@ impl Diagnostic for PlanError {
         let hint = match self {
             Self::IdBlock(error) => return error.hint(),
             Self::Firmware(error) => return error.hint(),
+            Self::Unmet { line, .. } => return line.remedy.clone(),
             Self::MissingArtifact { .. } => "build the image again with `bullion build`",
             Self::QemuTooOld { .. } | Self::QemuLacks { .. } => {
                 "leave `--qemu` out: the pinned QEMU has all that is needed"
@@ -303,14 +319,14 @@ pub fn shape(vm: &Vm) -> Result<Shape, PlanError> {
     let tee = match vm.tee {
         Tee::None => TeeShape::None,
         Tee::Snp => TeeShape::Snp(SnpShape {
-            policy: SnpShape::DEFAULT_POLICY,
+            policy: vm.snp.unwrap_or_default().bits(),
             sev_features: SnpShape::SNP_ACTIVE,
             kernel_hashes: true,
             host_data: vm.guest.host_data().map_err(configuration)?.0,
             id_block: None,
         }),
         Tee::Tdx => TeeShape::Tdx(TdxShape {
-            attributes: TdxShape::SEPT_VE_DISABLE,
+            attributes: vm.tdx.unwrap_or_default().bits(),
             mrconfigid: vm.guest.mrconfigid().map_err(configuration)?.0,
         }),
     };
@@ -361,7 +377,10 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     }
     let firmware = check_firmware(inputs, &mut notes)?;
     let accelerator = choose_accelerator(inputs, &mut notes)?;
-    check_features(features, &shape, accelerator)?;
+    check_features(features, &shape, &vm.host, accelerator)?;
+    if let Some(line) = check::unmet(inputs.facts, vm) {
+        return Err(PlanError::Unmet { vm: vm.name.clone(), line: Box::new(line) });
+    }
     if !features.sandbox {
         notes.push(format!("QEMU {} was built without seccomp: it runs without a sandbox", features.version_text()));
     }
@@ -379,8 +398,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         firmware,
         argv,
         env,
-        descriptors: descriptors(vm.tee, &volumes),
+        descriptors: descriptors(vm.tee, &volumes).into_iter().chain(passed_descriptors(inputs)).collect(),
         volumes,
+        facts: grounds(inputs, accelerator),
         configuration_disk: vm.guest.to_disk().map_err(configuration)?,
         expected: Expected {
             root_hash: image.manifest.verity.root_hash,
@@ -413,7 +433,14 @@ fn reservations(inputs: &Inputs<'_>) -> impl Iterator<Item = String> + use<> {
         unpublished.then_some("the image is UNPUBLISHED: its lock was made on the spot, it is not the golden one");
     let unpredicted = inputs.vm.tee != Tee::None && inputs.options.expected_measurements.is_empty();
     let unpredicted = unpredicted.then_some("there is no prediction of what the TEE measures: nothing is compared");
-    dev.into_iter().chain(unpublished).chain(unpredicted).map(str::to_owned)
+    let debug = inputs.vm.snp.is_some_and(|policy| policy.dangerously_allow_debug)
+        || inputs.vm.tdx.is_some_and(|attributes| attributes.dangerously_allow_debug);
+    let debug = debug.then_some("DEBUG is allowed: this host can read all of the guest's memory");
+    let doubled = inputs.vm.tee != Tee::None && inputs.vm.host.huge_pages.is_some();
+    let doubled =
+        doubled.then_some("huge pages hold what is shared with the host only, and are kept: memory is needed twice");
+    let notes = [dev, unpublished, unpredicted, debug, doubled];
+    notes.into_iter().flatten().map(str::to_owned)
 }
 
 type PlannedFirmware = Option<(Sha256Digest, Option<String>)>;
@@ -462,13 +489,18 @@ fn choose_accelerator(inputs: &Inputs<'_>, notes: &mut Vec<String>) -> Result<Ac
     }
 }
 
-fn check_features(features: &Features, shape: &Shape, accelerator: Accelerator) -> Result<(), PlanError> {
+fn check_features(
+    features: &Features,
+    shape: &Shape,
+    host: &spec::vm::Host,
+    accelerator: Accelerator,
+) -> Result<(), PlanError> {
     let version = features.version_text();
     if features.version < FLOOR {
         return Err(PlanError::QemuTooOld { found: version });
     }
     if let Some(missing) =
-        qemu::required_types(shape, accelerator).into_iter().find(|name| !features.types.contains(name))
+        qemu::required_types(shape, host, accelerator).into_iter().find(|name| !features.types.contains(name))
     {
         return Err(PlanError::QemuLacks { version, missing });
     }
@@ -505,6 +537,9 @@ fn command(
         sandbox: inputs.features.sandbox,
         stand_in: false,
         volumes,
+        host: &inputs.vm.host,
+        by_iommufd: by_iommufd(inputs),
+        large_bars: check::large_bars(inputs.facts, inputs.vm),
     };
     Ok((program.argv(command_line.arguments()), program.env))
 }
@@ -524,4 +559,49 @@ pub(crate) fn descriptors(tee: Tee, volumes: &[Volume]) -> Vec<Descriptor> {
     let volumes =
         (descriptor::VOLUMES..).zip(volumes).map(|(number, volume)| (number, Role::Volume(volume.name.clone())));
     common.into_iter().chain(firmware).chain(volumes).map(|(number, role)| Descriptor { number, role }).collect()
+}
+
+/// Whether functions are passed by iommufd: always where it is there, because group VFIO cannot follow a TEE's memory.
+fn by_iommufd(inputs: &Inputs<'_>) -> bool {
+    let facts = inputs.facts;
+    let cdev = |address: &str| facts.device(address).and_then(|device| device.cdev.as_ref()).is_some();
+    facts.answers.opens("/dev/iommu").is_ok() && inputs.vm.host.pci.iter().all(|device| cdev(&device.address))
+}
+
+fn passed_descriptors(inputs: &Inputs<'_>) -> Vec<Descriptor> {
+    let host = &inputs.vm.host;
+    if host.pci.is_empty() || !by_iommufd(inputs) {
+        return Vec::new();
+    }
+    let cdevs = host.pci.iter().filter_map(|device| inputs.facts.device(&device.address)?.cdev.as_ref());
+    let functions =
+        cdevs.enumerate().map(|(index, cdev)| (descriptor::pci(index), format!("/dev/vfio/devices/{cdev}")));
+    let iommufd = (descriptor::IOMMUFD, "/dev/iommu".to_owned());
+    [iommufd]
+        .into_iter()
+        .chain(functions)
+        .map(|(number, path)| Descriptor { number, role: Role::Device(path.into()) })
+        .collect()
+}
+
+/// What of the host went into the command.
+fn grounds(inputs: &Inputs<'_>, accelerator: Accelerator) -> Vec<String> {
+    let (facts, vm) = (inputs.facts, inputs.vm);
+    let mut grounds = vec![format!("QEMU {}", inputs.features.version_text())];
+    match facts.kvm {
+        KvmAccess::Usable { vm_types } if accelerator == Accelerator::Kvm => {
+            grounds.push(format!("KVM of kernel {} with VM types {vm_types:#x}", facts.kernel_release));
+        }
+        _ => {}
+    }
+    if vm.tee == Tee::Snp {
+        grounds.push(format!("C-bit {}", facts.c_bit_position));
+        grounds.push(format!("{} physical address bits", facts.physical_address_bits));
+    }
+    let functions = vm.host.pci.iter().filter_map(|device| facts.device(&device.address));
+    grounds.extend(functions.map(|function| {
+        let how = function.cdev.as_deref().filter(|_| by_iommufd(inputs)).unwrap_or("its IOMMU group");
+        format!("{} [{}] by {how}", function.address, function.id)
+    }));
+    grounds
 }

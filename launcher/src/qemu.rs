@@ -5,6 +5,7 @@
 //! firmware about the machine.
 
 mod arguments;
+pub(crate) mod devices;
 pub mod features;
 pub mod oracle;
 mod plain;
@@ -16,6 +17,7 @@ mod tdx;
 use measure::shape::{Shape, TeeShape};
 use spec::agent::{PORT_NAME, ROOT_DISK_SERIAL};
 use spec::guest_config::DISK_SERIAL;
+use spec::vm::Host;
 
 use arguments::{Arguments, Properties};
 pub use features::{FeatureError, Features};
@@ -49,6 +51,12 @@ pub mod descriptor {
     pub const FIRMWARE: i32 = 10;
     /// The first volume; the others follow.
     pub const VOLUMES: i32 = 20;
+    /// `/dev/iommu`, with passed PCI functions.
+    pub const IOMMUFD: i32 = 40;
+    /// The character device of a passed PCI function.
+    pub fn pci(index: usize) -> i32 {
+        i32::try_from(index).map_or(i32::MAX, |index| IOMMUFD + 1 + index)
+    }
 }
 
 /// The PCI slot of the first volume; the others follow. Slots are a part of the machine that the guest and, for TDX, the
@@ -100,15 +108,25 @@ fn tee_arguments(shape: &Shape) -> Box<dyn TeeArguments + '_> {
     }
 }
 
-/// The QOM types that QEMU must have to run `shape`.
-pub(crate) fn required_types(shape: &Shape, accelerator: Accelerator) -> Vec<String> {
+/// The QOM types that QEMU must have to run `shape` on `host`.
+pub(crate) fn required_types(shape: &Shape, host: &Host, accelerator: Accelerator) -> Vec<String> {
     let accelerator = match accelerator {
         Accelerator::Kvm => "kvm-accel",
         Accelerator::Tcg => "tcg-accel",
     };
     let common = ["virtio-blk-pci", "virtio-serial-pci", "virtserialport", accelerator];
     let own = tee_arguments(shape).types().iter().copied();
-    common.into_iter().chain(own).map(str::to_owned).chain([format!("{MACHINE}-machine")]).collect()
+    let mut types: Vec<_> = common.into_iter().chain(own).collect();
+    if !host.nics.is_empty() {
+        types.extend(["virtio-net-pci", "pcie-root-port"]);
+    }
+    if !host.pci.is_empty() {
+        types.extend(["vfio-pci", "pcie-root-port", "iommufd"]);
+    }
+    if host.huge_pages.is_some() || host.numa_node.is_some() {
+        types.push("memory-backend-memfd");
+    }
+    types.into_iter().map(str::to_owned).chain([format!("{MACHINE}-machine")]).collect()
 }
 
 /// What a command line is made of.
@@ -119,6 +137,12 @@ pub(crate) struct CommandLine<'a> {
     pub(crate) kernel_command_line: &'a str,
     pub(crate) facts: &'a HostFacts,
     pub(crate) sandbox: bool,
+    /// Where it runs: networks, passed functions, huge pages.
+    pub(crate) host: &'a Host,
+    /// Whether functions are passed by iommufd and their descriptors, else by address and IOMMU group.
+    pub(crate) by_iommufd: bool,
+    /// How many BARs of the passed functions have 128 GiB or more.
+    pub(crate) large_bars: usize,
     /// Whether this is the machine without what only the real host has: what `oracle` asks, never what is launched.
     pub(crate) stand_in: bool,
     /// The volumes, in the order of their slots.
@@ -140,6 +164,7 @@ impl CommandLine<'_> {
         self.channels(&mut arguments);
         self.disks(&mut arguments);
         self.volumes(&mut arguments);
+        self.devices(&mut arguments);
         arguments.into_vec()
     }
 
@@ -161,7 +186,7 @@ impl CommandLine<'_> {
     fn machine(&self, arguments: &mut Arguments) {
         let tee = self.tee();
         let mut machine = Properties::of(MACHINE).with("hpet", "off").with("smm", "off").with("vmport", "off");
-        if tee.shared_memory() {
+        if self.has_memory_object() {
             machine = machine.with("memory-backend", "ram");
         }
         let guest = tee.confidential_guest(self.facts);
@@ -181,9 +206,8 @@ impl CommandLine<'_> {
         arguments.option("-smp", topology);
         let size = format!("{}M", self.shape.memory_mib);
         arguments.option("-m", Properties::of(&size));
-        if tee.shared_memory() {
-            let memory = Properties::of("memory-backend-memfd").with("id", "ram").with("size", &size);
-            arguments.option("-object", memory.with("share", "on").with("prealloc", "off"));
+        if self.has_memory_object() {
+            arguments.option("-object", self.memory_object(&size));
         }
         if let Some(guest) = guest {
             arguments.option("-object", guest);

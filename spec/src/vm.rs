@@ -3,6 +3,10 @@
 //! The top-level keys are the shape (what is measured), `[guest]` is what the guest must be able to prove it was given,
 //! `[host]` is where it happens to run. The parts never mix: nothing in `[host]` may change a measurement.
 
+mod network;
+mod placement;
+mod policy;
+
 use serde::{Deserialize, Serialize};
 
 use crate::guest_config::{GuestConfig, MAX_BYTES};
@@ -10,6 +14,10 @@ use crate::size::Size;
 use crate::tee::Tee;
 use crate::text::{SyntaxError, from_toml};
 use crate::volume::{self, HostVolume};
+
+pub use network::{Forward, MAX_NICS, Nic, Protocol};
+pub use placement::{MAX_PCI, PciDevice};
+pub use policy::{SnpPolicy, TdxAttributes};
 
 /// A VM description.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +39,12 @@ pub struct Vm {
     pub memory: Size,
     /// The CPU model as QEMU names it. Default: `EPYC-v4` for SNP, `host` for TDX, `max` without a TEE.
     pub cpu: Option<String>,
+    /// What SEV-SNP is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snp: Option<SnpPolicy>,
+    /// What TDX is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tdx: Option<TdxAttributes>,
     /// What the guest must be able to prove it was given.
     #[serde(default)]
     pub guest: GuestConfig,
@@ -54,6 +68,18 @@ pub struct Host {
     /// Where the guest's volumes are.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<HostVolume>,
+    /// Networks.
+    #[serde(default, rename = "nic", skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<Nic>,
+    /// PCI devices that are passed to the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pci: Vec<PciDevice>,
+    /// The size of the huge pages that memory is made of, `2MiB` or `1GiB`. In a TEE only what is shared with the host is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub huge_pages: Option<Size>,
+    /// The NUMA node that all memory comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub numa_node: Option<u32>,
 }
 
 /// Which accelerator runs a guest without a TEE.
@@ -125,6 +151,15 @@ impl Vm {
         if vm.tee != Tee::None && vm.host.accelerator != Accelerator::Auto {
             return refuse("accelerator", format!("a {} guest needs KVM: leave accelerator out", vm.tee));
         }
+        if let Some(key) = vm.policy_of_another_tee() {
+            return refuse(key, format!("[{key}] says nothing about a guest with tee = \"{}\": leave it out", vm.tee));
+        }
+        let host = &vm.host;
+        let fault = network::fault(&host.nics)
+            .or_else(|| placement::fault(&host.pci, host.huge_pages, vm.memory, host.numa_node));
+        if let Some((key, message)) = fault {
+            return refuse(key, message);
+        }
         let timeouts = [("ready_timeout_s", vm.host.ready_timeout_s), ("stop_timeout_s", vm.host.stop_timeout_s)];
         for (key, seconds) in timeouts {
             if let Some(seconds) = seconds.filter(|seconds| *seconds > MAX_TIMEOUT_S) {
@@ -152,6 +187,12 @@ impl Vm {
             return refuse(&key, message);
         }
         Ok(vm)
+    }
+
+    /// The policy of a TEE that this guest does not run in.
+    fn policy_of_another_tee(&self) -> Option<&'static str> {
+        let given = [("snp", Tee::Snp, self.snp.is_some()), ("tdx", Tee::Tdx, self.tdx.is_some())];
+        given.into_iter().find(|(_, tee, given)| *given && *tee != self.tee).map(|(key, ..)| key)
     }
 
     /// The CPU model, with the TEE's default where none was given.

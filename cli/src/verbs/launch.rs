@@ -156,6 +156,7 @@ fn show_plan(request: &Request<'_>, expected: Option<&Expected>, printer: &Print
         "argv": plan.argv,
         "env": plan.env,
         "expected": expected_json(expected),
+        "facts": plan.facts,
         "notes": plan.notes,
     }));
     Ok(0)

@@ -20,6 +20,7 @@ mod ps;
 mod publish;
 mod stop;
 mod vendor;
+mod vm;
 
 use crate::args::{Arguments, ImageAction, Verb};
 use crate::failure::Failure;
@@ -44,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Image(words) => match &words.action {
             ImageAction::Verify(verb) => image_verify::run(verb, printer),
         },
+        Verb::Vm(verb) => vm::run(arguments, verb, printer),
         Verb::Launch(verb) => launch::run(arguments, verb, printer),
         Verb::Ps => ps::run(printer),
         Verb::Logs(verb) => logs::run(verb, printer),

@@ -6,6 +6,7 @@
 
 mod base;
 mod devices;
+mod placement;
 mod snp;
 mod tdx;
 
@@ -106,6 +107,12 @@ pub struct Needs {
     pub memory_mib: u64,
     /// Its vCPUs.
     pub vcpus: u32,
+    /// PCI functions that are passed to it, by address.
+    pub pci: Vec<String>,
+    /// The size of its huge pages.
+    pub huge_page_mib: Option<u64>,
+    /// The NUMA node it is bound to.
+    pub numa_node: Option<u32>,
 }
 
 impl Needs {
@@ -116,6 +123,9 @@ impl Needs {
             kvm: vm.tee != Tee::None || vm.host.accelerator == spec::vm::Accelerator::Kvm,
             memory_mib: vm.memory.whole_mib().unwrap_or(0),
             vcpus: vm.vcpus,
+            pci: vm.host.pci.iter().map(|device| device.address.clone()).collect(),
+            huge_page_mib: vm.host.huge_pages.and_then(spec::size::Size::whole_mib),
+            numa_node: vm.host.numa_node,
         }
     }
 }
@@ -142,7 +152,23 @@ pub fn check(facts: &HostFacts, qemu: Qemu<'_>, needs: Option<&Needs>) -> Vec<Li
         lines.extend(tdx::lines(&scope));
     }
     lines.extend(devices::lines(&scope));
+    lines.extend(placement::lines(&scope));
     lines
+}
+
+/// The first thing that stands in the way of what a VM asks for beyond its TEE: placement and devices. What decides about the TEE
+/// itself is asked first, by `HostFacts::supports`.
+pub(crate) fn unmet(facts: &HostFacts, vm: &Vm) -> Option<Line> {
+    let needs = Needs::of(vm);
+    let scope = Scope { facts, needs: Some(&needs) };
+    let lines = devices::lines(&scope).into_iter().chain(placement::lines(&scope));
+    lines.into_iter().find(|line| line.status == Status::Refusal)
+}
+
+/// How many BARs of 128 GiB and more the functions passed to a VM have.
+pub(crate) fn large_bars(facts: &HostFacts, vm: &Vm) -> usize {
+    let functions = vm.host.pci.iter().filter_map(|device| facts.device(&device.address));
+    functions.flat_map(|function| &function.large_bars_gib).filter(|gib| **gib >= 128).count()
 }
 
 /// The worst of the lines.

@@ -44,6 +44,8 @@ pub struct Kernel {
     pub clock_source: String,
     /// Physical addresses of RAM: the end of the last range, as root sees it; 0 where it is hidden.
     pub end_of_memory: u64,
+    /// Whether this process may lock all memory (CAP_IPC_LOCK).
+    pub may_lock_all_memory: bool,
 }
 
 impl Kernel {
@@ -62,6 +64,7 @@ impl Kernel {
             parameters: parameters.collect(),
             clock_source: text(clock).unwrap_or_default(),
             end_of_memory: text("proc/iomem").map_or(0, |map| end_of_memory(&map)),
+            may_lock_all_memory: text("proc/self/status").is_some_and(|status| has_capability(&status, CAP_IPC_LOCK)),
             release,
         }
     }
@@ -94,6 +97,15 @@ fn options(config: &str) -> BTreeMap<String, String> {
         set.unwrap_or("n").to_owned()
     };
     OPTIONS.iter().map(|name| ((*name).to_owned(), value(name))).collect()
+}
+
+/// CAP_IPC_LOCK (include/uapi/linux/capability.h).
+const CAP_IPC_LOCK: u32 = 14;
+
+fn has_capability(status: &str, number: u32) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    effective.is_some_and(|mask| mask >> number & 1 == 1)
 }
 
 /// The end of the last range of `/proc/iomem` that is RAM.

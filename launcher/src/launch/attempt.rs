@@ -101,6 +101,7 @@ impl Trial<'_> {
                     Some(disk) => disk.try_clone()?.into(),
                     None => return Err(io::Error::other(format!("there is no volume \"{name}\""))),
                 },
+                Role::Device(path) => fs::OpenOptions::new().read(true).write(true).open(path)?.into(),
                 Role::Artifact(name) => match self.artifacts.get(*name) {
                     Some(file) => file.try_clone()?.into(),
                     None => return Err(io::Error::other(format!("the image has no artifact \"{name}\""))),

@@ -13,6 +13,7 @@ impl fmt::Display for Plan {
         for (name, value) in &self.expected_measurements {
             line(f, "expect", format_args!("{name} {value}"))?;
         }
+        line(f, "facts", self.facts.join(", "))?;
         for note in &self.notes {
             line(f, "note", note)?;
         }
@@ -86,6 +87,7 @@ impl fmt::Display for Role {
             Self::Configuration => "configuration disk",
             Self::Artifact(name) => name,
             Self::Volume(name) => return write!(f, "volume {name}"),
+            Self::Device(path) => return path.display().fmt(f),
         })
     }
 }

@@ -109,6 +109,9 @@ fn command_line(shape: &Shape, sandbox: bool) -> Vec<String> {
         sandbox,
         stand_in: true,
         volumes: &[],
+        host: &spec::vm::Host::default(),
+        by_iommufd: false,
+        large_bars: 0,
     };
     line.arguments()
 }
@@ -134,7 +137,7 @@ fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
             }
             Role::Artifact(name) if Some(name) == firmware => sealed_memory(question.firmware)?,
             Role::Artifact(spec::manifest::artifact::KERNEL) => sealed_memory(&kernel())?,
-            Role::Configuration | Role::Artifact(_) | Role::Volume(_) => sealed_memory(&[0; 4096])?,
+            Role::Configuration | Role::Artifact(_) | Role::Volume(_) | Role::Device(_) => sealed_memory(&[0; 4096])?,
         };
         inherited.push((descriptor.number, file));
     }
@@ -179,6 +182,9 @@ mod tests {
             sandbox: true,
             stand_in: false,
             volumes: &[],
+            host: &spec::vm::Host::default(),
+            by_iommufd: false,
+            large_bars: 0,
         };
         let mut launched = launch.arguments();
         let asked = command_line(&shape, true);

@@ -39,6 +39,10 @@ pub(crate) fn features() -> Features {
         "max-x86_64-cpu",
         "host-x86_64-cpu",
         "EPYC-v4-x86_64-cpu",
+        "virtio-net-pci",
+        "pcie-root-port",
+        "vfio-pci",
+        "iommufd",
     ];
     Features::assumed([11, 1, 3], types.map(str::to_owned))
 }
@@ -157,6 +161,43 @@ fn simulated_snp_guest_with_firmware_that_is_not_pinned() {
     let preload = PathBuf::from("/simulator.so");
     situation.fixture.options.simulate = Some(Simulation { preload, keep_running: true });
     agrees("snp-simulated", &situation.text());
+}
+
+/// A situation on a host of the shelf.
+pub(crate) fn on(host: &str, tee: &str, more: &str) -> Situation {
+    let root = tempfile::tempdir().unwrap();
+    Situation { facts: crate::hosts::facts(host, root.path()), ..Situation::new(tee, more) }
+}
+
+const GPU: &str = "pci = [{ address = \"0000:c1:00.0\" }]\n";
+
+#[test]
+fn snp_guest_with_a_gpu_and_a_network() {
+    let nic = "nic = [{ forward = [{ host = 8443, guest = 443 }] }, { no_outbound = true }]\n";
+    agrees("snp-gpu", &on("genoa", "snp", &format!("{GPU}{nic}")).text());
+}
+
+#[test]
+fn tdx_guest_with_a_gpu_on_one_node() {
+    agrees("tdx-gpu", &on("emerald-rapids", "tdx", &format!("{GPU}numa_node = 1\n")).text());
+}
+
+#[test]
+fn plain_guest_with_huge_pages_and_a_drive_by_its_group() {
+    let more = "pci = [{ address = \"0000:c1:00.0\" }]\nhuge_pages = \"2MiB\"\nnuma_node = 0\n";
+    agrees("none-huge", &on("debian-kernel-vfio", "none", more).text());
+}
+
+#[test]
+fn what_a_vm_asks_for_moves_nothing_that_others_have() {
+    for tee in ["none", "snp", "tdx"] {
+        let host = if tee == "tdx" { "emerald-rapids" } else { "genoa" };
+        let bare = on(host, tee, "").plan().unwrap().argv;
+        let full = on(host, tee, &format!("{GPU}nic = [{{}}]\n")).plan().unwrap().argv;
+        let program = full.iter().position(|word| word == "-name").unwrap();
+        let start = bare.iter().position(|word| word == "-name").unwrap();
+        assert_eq!(full[program..][..bare.len() - start], bare[start..], "{tee}: what is new comes last");
+    }
 }
 
 #[test]

@@ -101,6 +101,7 @@ fn simulated(
     tee: &str,
     firmware: [&'static str; 2],
     kernel: Vec<u8>,
+    more: &str,
 ) -> Option<(Fixture, launcher::simulation::SimulationReport)> {
     let variable = |key: &str| std::env::var_os(key).map(PathBuf::from);
     let needed = ["BULLION_TEST_QEMU_TREE", "BULLION_TEESIM", "BULLION_TEST_FIRMWARE"].map(variable);
@@ -114,7 +115,8 @@ fn simulated(
         eprintln!("skipped: {reason}");
         return None;
     }
-    let mut fixture = Fixture::new(tee, "ready_timeout_s = 60");
+    let mut fixture = Fixture::new(tee, &format!("ready_timeout_s = 60\n{more}"));
+    fixture.vm.snp = (tee == "snp" && !more.is_empty()).then(strict);
     let mut files = artifacts();
     let [name, file] = firmware;
     files.insert(name, fs::read(directory.join(file)).unwrap());
@@ -132,7 +134,7 @@ fn simulated(
 #[test]
 fn the_snp_launch_measures_what_sev_snp_measure_computes() {
     let Some(kernel) = kernel() else { return };
-    let Some((fixture, report)) = simulated("snp", ["firmware-snp.fd", "OVMF.amdsev.fd"], kernel) else { return };
+    let Some((fixture, report)) = simulated("snp", ["firmware-snp.fd", "OVMF.amdsev.fd"], kernel, "") else { return };
     assert_eq!(report.failed(), None);
     let host_data = fixture.vm.guest.host_data().unwrap().to_string();
     assert_eq!(report.values["host_data"], host_data.as_str());
@@ -152,9 +154,57 @@ fn the_snp_launch_measures_what_sev_snp_measure_computes() {
 #[test]
 fn the_tdx_launch_goes_through() {
     let Some(kernel) = kernel() else { return };
-    let Some((fixture, report)) = simulated("tdx", ["firmware-tdx.fd", "OVMF.inteltdx.ms.fd"], kernel) else { return };
+    let Some((fixture, report)) = simulated("tdx", ["firmware-tdx.fd", "OVMF.inteltdx.ms.fd"], kernel, "") else {
+        return;
+    };
     let mrconfigid = fixture.vm.guest.mrconfigid().unwrap().to_string();
     assert_eq!(report.values["mrconfigid"], mrconfigid.as_str());
     assert_eq!(report.values["attributes"], "0x10000000");
     assert_eq!(report.digest().map(str::len), Some(96));
+}
+
+/// A policy that differs from the default, and that a host with SMT accepts.
+fn strict() -> spec::vm::SnpPolicy {
+    spec::vm::SnpPolicy { single_socket: true, ..Default::default() }
+}
+
+/// Networks and a NUMA node, which QEMU must take and the TEE must not measure.
+const MORE: &str = "numa_node = 0\nnic = [{ no_outbound = true }, { mac = \"52:54:00:12:34:56\" }]";
+
+#[test]
+fn what_belongs_to_the_host_changes_no_launch_digest() {
+    let Some(kernel) = kernel() else { return };
+    for (tee, firmware) in
+        [("snp", ["firmware-snp.fd", "OVMF.amdsev.fd"]), ("tdx", ["firmware-tdx.fd", "OVMF.inteltdx.ms.fd"])]
+    {
+        let Some((_, bare)) = simulated(tee, firmware, kernel.clone(), "") else { return };
+        let Some((_, full)) = simulated(tee, firmware, kernel.clone(), MORE) else { return };
+        assert_eq!((full.failed(), full.digest()), (None, bare.digest()), "{tee}");
+        if tee == "snp" {
+            assert_eq!((&bare.values["policy"], &full.values["policy"]), (&"0x30000".into(), &"0x130000".into()));
+        }
+    }
+}
+
+#[test]
+fn a_port_of_the_host_is_forwarded_while_the_guest_runs() {
+    let (Some(qemu), Some(kernel)) = (tool(), kernel()) else { return };
+    // Asked of the kernel: a port that is free.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nic = format!("{MORE}\n[[host.nic]]\nforward = [{{ host = {port}, guest = 80 }}]")
+        .replace("nic = [{ no_outbound = true }, { mac = \"52:54:00:12:34:56\" }]\n", "");
+    let command_line = "console=ttyS0 quiet panic=-1";
+    let fixture = bootable(kernel, command_line, &format!("ready_timeout_s = 300\naccelerator = \"tcg\"\n{nic}"));
+    let answered = std::thread::scope(|scope| {
+        let launch = scope.spawn(|| fixture.launch(&qemu).0.unwrap().ending);
+        let mut answered = false;
+        while !launch.is_finished() {
+            answered |= std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(matches!(launch.join().unwrap(), Ending::GuestPanicked { .. }));
+        answered
+    });
+    assert!(answered, "nothing listened on port {port}");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "it listens after the guest's end");
 }

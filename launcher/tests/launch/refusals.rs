@@ -191,3 +191,55 @@ fn an_image_that_is_not_a_signed_release_does_not_start_in_a_tee() {
     situation.fixture.options.dangerously_allow_unsigned = false;
     situation.plan().unwrap();
 }
+
+/// What is said about a VM on a host of the shelf.
+fn said(host: &str, tee: &str, more: &str) -> String {
+    let error = refusal(&crate::golden::on(host, tee, more));
+    assert_eq!(error.outcome(), Outcome::HostCannot);
+    format!("{error}; {}", error.hint().unwrap())
+}
+
+#[test]
+fn devices_that_cannot_be_passed() {
+    let gpu = "pci = [{ address = \"0000:c1:00.0\" }]";
+    let drive = "pci = [{ address = \"0000:42:00.0\" }]";
+    let has =
+        |said: String, words: &[&str]| words.iter().for_each(|word| assert!(said.contains(word), "{word}: {said}"));
+    has(said("genoa", "snp", "pci = [{ address = \"0000:99:00.0\" }]"), &["no PCI function 0000:99:00.0", "lspci"]);
+    has(said("genoa", "snp", "pci = [{ address = \"0000:00:01.0\" }]"), &["bridge"]);
+    has(said("genoa", "none", drive), &["shares IOMMU group 31 with 0000:43:00.0, which nvme drives"]);
+    has(said("genoa", "none", "pci = [{ address = \"0000:41:00.0\" }]"), &["driven by nvme", "driver_override"]);
+    has(said("shared-group", "snp", gpu), &["group 21 with 0000:41:00.0"]);
+    has(said("debian-kernel-vfio", "snp", gpu), &["no character device"]);
+    has(said("genoa-small-rmp", "snp", gpu), &["no permission to open /dev/iommu"]);
+    assert!(crate::golden::on("genoa", "snp", gpu).plan().is_ok());
+    assert!(crate::golden::on("debian-kernel-vfio", "none", gpu).plan().is_ok());
+    // Four GPUs of 128 GiB in a guest whose firmware has 40 address bits.
+    let mut situation = crate::golden::on("genoa", "snp", gpu);
+    situation.facts.devices.iter_mut().for_each(|device| device.large_bars_gib = vec![128; 4]);
+    has(refusal(&situation).to_string(), &["4 BARs of 128 GiB", "40 address bits"]);
+}
+
+#[test]
+fn memory_that_is_not_where_it_is_asked_for() {
+    assert!(said("genoa", "snp", "numa_node = 5").contains("there is no NUMA node 5"));
+    let huge = said("genoa", "none", "huge_pages = \"2MiB\"\nnuma_node = 1");
+    assert!(huge.contains("the VM needs 256") && huge.contains("node1/hugepages/hugepages-2048kB"), "{huge}");
+    assert!(crate::golden::on("genoa", "none", "huge_pages = \"2MiB\"\nnuma_node = 0").plan().is_ok());
+    let mut situation = crate::golden::on("genoa", "none", "numa_node = 1");
+    situation.facts.memory.nodes.get_mut(&1).unwrap().free_mib = 100;
+    assert!(refusal(&situation).to_string().contains("takes them from there alone"));
+}
+
+#[test]
+fn a_policy_that_weakens_the_guest_is_told() {
+    let mut situation = Situation::new("snp", "");
+    assert!(situation.plan().unwrap().notes.iter().all(|note| !note.contains("DEBUG")));
+    situation.fixture.vm.snp = Some(spec::vm::SnpPolicy { dangerously_allow_debug: true, ..Default::default() });
+    let plan = situation.plan().unwrap();
+    assert!(plan.notes.iter().any(|note| note.contains("DEBUG")), "{plan}");
+    assert!(plan.argv.iter().any(|word| word.contains("policy=0xb0000")), "{plan}");
+    situation.fixture.vm.snp =
+        Some(spec::vm::SnpPolicy { single_socket: true, forbid_smt: true, ..Default::default() });
+    assert!(situation.plan().unwrap().argv.iter().any(|word| word.contains("policy=0x120000")));
+}

@@ -56,3 +56,31 @@ fn what_a_vm_needs_is_a_refusal_where_it_is_not_there() {
     let table = String::from_utf8_lossy(&large.stdout).into_owned();
     assert!(table.contains("refusal  memory") && table.contains("remedy:"), "{table}");
 }
+
+#[test]
+fn every_example_is_valid_and_what_is_planned_is_what_launch_plans() {
+    let Some(bench) = bench() else { return };
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let examples: Vec<_> = files.iter().filter(|path| path.to_string_lossy().ends_with(".vm.toml")).collect();
+    let checked = Command::new(&bench.bullion).args(["vm", "check", "--json"]).args(&examples).output().unwrap();
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!(checked["vms"].as_array().unwrap().len(), examples.len());
+    let kernel = std::env::var_os("BULLION_TEST_KERNEL").map(PathBuf::from);
+    let Some(image) = kernel.and_then(|kernel| Some(kernel.parent()?.to_owned())) else {
+        return skipped("no image (BULLION_TEST_KERNEL)");
+    };
+    let vm = examples.iter().find(|path| path.ends_with("network.vm.toml")).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(&bench.bullion);
+        command.args(words).arg(vm).arg("--image").arg(&image).output().unwrap()
+    };
+    let (plan, launch) = (run(&["vm", "plan"]), run(&["launch", "--plan"]));
+    if plan.status.code() == Some(4) {
+        return skipped("no image or no QEMU tree");
+    }
+    assert_eq!(plan.status.code(), Some(0), "{plan:?}");
+    assert_eq!(plan.stdout, launch.stdout);
+    assert!(String::from_utf8_lossy(&plan.stdout).contains("hostfwd=tcp:127.0.0.1:8080-:80"), "{plan:?}");
+}

@@ -1,13 +1,16 @@
 //! What passing devices to a guest needs: an IOMMU, iommufd, locked memory, a vsock.
 
-use super::{Line, Scope};
+use spec::Tee;
+
+use super::{Line, Needs, Scope};
 use crate::host::PciFunction;
+use crate::qemu::devices::AMD_SEV_LARGE_BARS;
 
 const IOMMUFD: &str = "Linux Documentation/userspace-api/iommufd.rst";
 
 pub(super) fn lines(scope: &Scope<'_>) -> Vec<Line> {
-    if scope.needs.is_some() {
-        return Vec::new();
+    if let Some(needs) = scope.needs {
+        return if needs.pci.is_empty() { Vec::new() } else { passed(scope, needs) };
     }
     let mut lines = vec![iommu(scope), iommufd(scope), locked_memory(scope), vsock(scope)];
     lines.extend(accelerators(scope));
@@ -40,9 +43,10 @@ fn iommufd(scope: &Scope<'_>) -> Line {
     let facts = scope.facts;
     let kernel = &facts.kernel;
     let lacks = ["CONFIG_IOMMUFD", "CONFIG_VFIO_DEVICE_CDEV"];
+    let needed = scope.needs.is_some_and(|needs| needs.tee != Tee::None);
     let because = "group VFIO maps 4 KiB at a time and ends at 65535 mappings: a guest in a TEE needs iommufd";
     if let Some(option) = lacks.into_iter().find(|option| kernel.option(option) == Some(false)) {
-        return Line::missing("iommufd", false, format!("kernel {} lacks {option}", kernel.release))
+        return Line::missing("iommufd", needed, format!("kernel {} lacks {option}", kernel.release))
             .because(format!("{because}; no Debian kernel up to 7.3 has it"))
             .remedy("boot a kernel with CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV: Ubuntu 25.10 and later have one")
             .see(IOMMUFD);
@@ -50,17 +54,23 @@ fn iommufd(scope: &Scope<'_>) -> Line {
     match facts.answers.opens("/dev/iommu") {
         Ok(()) => Line::ok("iommufd", "/dev/iommu can be opened"),
         Err(reason) if reason.contains("no permission") => {
-            Line::missing("iommufd", false, reason).because(because).remedy("give this user /dev/iommu by a udev rule")
+            Line::missing("iommufd", needed, reason).because(because).remedy("give this user /dev/iommu by a udev rule")
         }
-        Err(reason) => Line::missing("iommufd", false, reason).because(because).remedy("modprobe iommufd").see(IOMMUFD),
+        Err(reason) => {
+            Line::missing("iommufd", needed, reason).because(because).remedy("modprobe iommufd").see(IOMMUFD)
+        }
     }
 }
 
 /// Mapping a device's memory counts against RLIMIT_MEMLOCK.
 fn locked_memory(scope: &Scope<'_>) -> Line {
+    let needed = scope.needs.is_some();
+    let enough = |bytes: u64| scope.needs.is_some_and(|needs| bytes >> 20 > needs.memory_mib.saturating_mul(2));
     match scope.facts.answers.memlock_bytes {
+        _ if scope.facts.kernel.may_lock_all_memory => Line::ok("locked memory", "no limit (CAP_IPC_LOCK)"),
+        Some(bytes) if enough(bytes) => Line::ok("locked memory", format!("up to {} MiB", bytes >> 20)),
         None => Line::ok("locked memory", "no limit"),
-        Some(bytes) => Line::missing("locked memory", false, format!("at most {} MiB (RLIMIT_MEMLOCK)", bytes >> 20))
+        Some(bytes) => Line::missing("locked memory", needed, format!("at most {} MiB (RLIMIT_MEMLOCK)", bytes >> 20))
             .because("all memory of a guest with a passed device is locked, and so are the device's BARs")
             .remedy("set LimitMEMLOCK=infinity in the unit, or a memlock line in /etc/security/limits.d")
             .see("setrlimit(2)"),
@@ -74,6 +84,72 @@ fn vsock(scope: &Scope<'_>) -> Line {
             .because("a VM with `vsock` will not start")
             .remedy("modprobe vhost_vsock, and give this user the group kvm"),
     }
+}
+
+/// What a VM needs to have PCI functions passed to it.
+fn passed(scope: &Scope<'_>, needs: &Needs) -> Vec<Line> {
+    let mut lines: Vec<_> = needs.pci.iter().map(|address| function(scope, needs, address)).collect();
+    if needs.tee != Tee::None {
+        lines.push(iommufd(scope));
+    }
+    lines.push(locked_memory(scope));
+    let functions = needs.pci.iter().filter_map(|address| scope.facts.device(address));
+    let large = functions.flat_map(|function| &function.large_bars_gib).filter(|gib| **gib >= 128).count();
+    if needs.tee == Tee::Snp && large > AMD_SEV_LARGE_BARS {
+        lines.push(
+            Line::missing("large bars", true, format!("the functions have {large} BARs of 128 GiB and more"))
+                .because(format!(
+                    "AmdSevX64 firmware places {AMD_SEV_LARGE_BARS}: it sizes page tables for 40 address bits"
+                ))
+                .remedy("pass fewer GPUs to one SNP guest")
+                .see("edk2 OvmfPkg/Library/PlatformInitLib/MemDetect.c"),
+        );
+    }
+    lines
+}
+
+/// One function: there, isolated, and in the hands of vfio-pci.
+fn function(scope: &Scope<'_>, needs: &Needs, address: &str) -> Line {
+    let refused = |found: String| Line::missing("pci", true, found);
+    let Some(device) = scope.facts.device(address) else {
+        return refused(format!("there is no PCI function {address}")).remedy("`lspci -D` lists them");
+    };
+    let driver = device.driver.as_deref().unwrap_or("nobody");
+    let found = format!("{address} [{}] driven by {driver}", device.id);
+    if device.is_bridge() {
+        return refused(found).because("a bridge cannot be passed to a guest").remedy("name what is behind it");
+    }
+    let Some(group) = device.group else {
+        return refused(found)
+            .because("it is in no IOMMU group: it could write into all of the host's memory")
+            .remedy("enable the IOMMU in the BIOS and on the kernel's command line");
+    };
+    let held = |peer: &&String| {
+        let driver = scope.facts.device(peer).and_then(|peer| peer.driver.as_deref());
+        !needs.pci.contains(*peer) && !matches!(driver, None | Some("vfio-pci" | "pci-stub"))
+    };
+    if let Some(peer) = device.peers.iter().find(held) {
+        let other = scope.facts.device(peer).and_then(|peer| peer.driver.clone()).unwrap_or_default();
+        return refused(found)
+            .because(format!(
+                "it shares IOMMU group {group} with {peer}, which {other} drives: the group is not viable"
+            ))
+            .remedy("enable ACS in the BIOS or move the card; else give up the other device, too")
+            .see("Linux Documentation/driver-api/vfio.rst");
+    }
+    if driver != "vfio-pci" {
+        let path = format!("/sys/bus/pci/devices/{address}");
+        return refused(found).because("only what vfio-pci holds can be passed to a guest").remedy(format!(
+            "modprobe vfio-pci; echo vfio-pci > {path}/driver_override; \
+             echo {address} > {path}/driver/unbind; echo {address} > /sys/bus/pci/drivers_probe"
+        ));
+    }
+    if needs.tee != Tee::None && device.cdev.is_none() {
+        return refused(found)
+            .because("vfio-pci gives it no character device, by which iommufd takes it")
+            .remedy("boot a kernel with CONFIG_VFIO_DEVICE_CDEV");
+    }
+    Line::ok("pci", format!("{found}, IOMMU group {group}"))
 }
 
 /// NVIDIA's GPUs and switches: who drives them now.

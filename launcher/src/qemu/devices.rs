@@ -1,0 +1,108 @@
+//! What a VM asks for beyond what every guest has: networks, passed PCI functions, huge pages, a NUMA node.
+//!
+//! Each function has a root port of its own, at a place that depends on nothing but its number: nothing here moves what others
+//! have, and a VM that asks for none of it has the same machine as before.
+
+use measure::shape::TeeShape;
+use spec::Sha256Digest;
+use spec::vm::{MAX_NICS, Nic};
+
+use super::CommandLine;
+use super::arguments::{Arguments, Properties};
+use super::descriptor;
+
+/// Places on the root bus: a slot for each NIC from here on, then slots of eight ports each for PCI functions. Volumes begin at 0x10.
+const FIRST_SLOT: usize = 0x5;
+const PORTS_IN_A_SLOT: usize = 8;
+/// The window, in MiB, that AmdSevX64 firmware is told to make for large BARs. It sizes page tables for 40 bits of addresses,
+/// in which three BARs of 128 GiB fit (measured with OVMF 2026.08; without being told it makes room for one).
+const AMD_SEV_WINDOW_MIB: &str = "524288";
+/// The most BARs of 128 GiB that such firmware can place.
+pub(crate) const AMD_SEV_LARGE_BARS: usize = 3;
+
+impl CommandLine<'_> {
+    /// Whether memory is an object of its own, which it is not without need.
+    pub(super) fn has_memory_object(&self) -> bool {
+        self.tee().shared_memory() || self.host.huge_pages.is_some() || self.host.numa_node.is_some()
+    }
+
+    /// The memory object.
+    pub(super) fn memory_object(&self, size: &str) -> Properties {
+        let memory = Properties::of("memory-backend-memfd").with("id", "ram").with("size", size).with("share", "on");
+        // Pages that are not there when the guest touches them kill QEMU: they are taken at the start.
+        let memory = match self.host.huge_pages.and_then(spec::size::Size::whole_mib) {
+            Some(mib) => memory.with("prealloc", "on").with("hugetlb", "on").with("hugetlbsize", &format!("{mib}M")),
+            None => memory.with("prealloc", "off"),
+        };
+        match self.host.numa_node {
+            Some(node) => memory.with("host-nodes", &node.to_string()).with("policy", "bind"),
+            None => memory,
+        }
+    }
+
+    /// Networks and passed functions.
+    pub(super) fn devices(&self, arguments: &mut Arguments) {
+        for (index, nic) in self.host.nics.iter().enumerate() {
+            self.nic(arguments, index, nic);
+        }
+        if self.host.pci.is_empty() {
+            return;
+        }
+        if self.large_bars > 1 && matches!(self.shape.tee, TeeShape::Snp(_)) {
+            let window = Properties::with_first("name", "opt/ovmf/X-PciMmio64Mb").with("string", AMD_SEV_WINDOW_MIB);
+            arguments.option("-fw_cfg", window);
+        }
+        if self.by_iommufd {
+            let iommufd = Properties::of("iommufd").with("id", "iommufd").with("fd", &descriptor::IOMMUFD.to_string());
+            arguments.option("-object", iommufd);
+        }
+        for (index, device) in self.host.pci.iter().enumerate() {
+            let bus = root_port(arguments, &format!("pci{index}"), &pci_place(index), MAX_NICS + index);
+            let function = Properties::of("vfio-pci").with("id", &format!("pci{index}")).with("bus", &bus);
+            let function = if self.by_iommufd {
+                function.with("fd", &descriptor::pci(index).to_string()).with("iommufd", "iommufd")
+            } else {
+                function.with("host", &device.address)
+            };
+            // A device's ROM is code that nobody measured.
+            arguments.option("-device", function.with("rombar", "0"));
+        }
+    }
+
+    fn nic(&self, arguments: &mut Arguments, index: usize, nic: &Nic) {
+        let mut network = Properties::of("user").with("id", &format!("net{index}"));
+        if nic.no_outbound {
+            network = network.with("restrict", "on");
+        }
+        for forward in &nic.forward {
+            let (protocol, address) = (forward.protocol.as_str(), &forward.address);
+            network = network.with("hostfwd", &format!("{protocol}:{address}:{}-:{}", forward.host, forward.guest));
+        }
+        arguments.option("-netdev", network);
+        let bus = root_port(arguments, &format!("nic{index}"), &format!("{:#x}", FIRST_SLOT + index), index);
+        let mac = nic.mac.clone().unwrap_or_else(|| mac(self.name, index));
+        let device = Properties::of("virtio-net-pci").with("id", &format!("nic{index}")).with("bus", &bus);
+        let device = device.with("netdev", &format!("net{index}")).with("mac", &mac).with("romfile", "");
+        arguments.option("-device", self.tee().virtio(device));
+    }
+}
+
+/// Where the root port of a passed function is.
+fn pci_place(index: usize) -> String {
+    format!("{:#x}.{}", FIRST_SLOT + MAX_NICS + index / PORTS_IN_A_SLOT, index % PORTS_IN_A_SLOT)
+}
+
+/// A root port for one function, at a place of the root bus; its name.
+fn root_port(arguments: &mut Arguments, function: &str, place: &str, number: usize) -> String {
+    let name = format!("port-{function}");
+    let port = Properties::of("pcie-root-port").with("id", &name).with("bus", "pcie.0").with("addr", place);
+    let port = if place.contains('.') { port.with("multifunction", "on") } else { port };
+    arguments.option("-device", port.with("chassis", &(number + 1).to_string()));
+    name
+}
+
+/// A MAC address of QEMU's range that belongs to this NIC of this VM.
+fn mac(vm: &str, index: usize) -> String {
+    let Sha256Digest([a, b, c, ..]) = Sha256Digest::of(format!("{vm} nic {index}").as_bytes());
+    format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
+}
