@@ -81,7 +81,7 @@ fn parse_expiry(text: &str) -> Result<Expiry, String> {
 }
 
 /// Whose releases are accepted, and which.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct TrustWords {
     /// A public key whose releases are accepted, or a directory of *.pub files; may be given several times
     /// [default: /etc/bullion/trust and ~/.config/bullion/trust]
@@ -93,7 +93,7 @@ pub(crate) struct TrustWords {
 }
 
 /// How an image is held against its release before a launch.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ReleaseWords {
     #[command(flatten)]
     pub(crate) trust: TrustWords,

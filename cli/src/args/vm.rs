@@ -36,4 +36,6 @@ pub(crate) struct VmPlan {
     /// The image directory, instead of the one that the VM description names
     #[arg(long, value_name = "DIR")]
     pub(crate) image: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) release: super::ReleaseWords,
 }

@@ -22,6 +22,7 @@ fn planned(plan: &VmPlan) -> Launch {
         simulate: plan.simulate,
         qemu: plan.qemu.clone(),
         image: plan.image.clone(),
+        release: plan.release.clone(),
         plan: true,
         ..Launch::default()
     }
