@@ -79,7 +79,7 @@ pub(super) fn fault(nics: &[Nic]) -> Option<(&'static str, String)> {
             ));
         }
         for forward in &nic.forward {
-            if forward.address.parse::<std::net::Ipv4Addr>().is_err() {
+            if forward.address.parse::<core::net::Ipv4Addr>().is_err() {
                 return Some(("address", format!("\"{}\" is not an IPv4 address", forward.address)));
             }
             if forward.host == 0 || forward.guest == 0 {
