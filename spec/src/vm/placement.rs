@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pci::PciAddress;
 use crate::size::Size;
 
 /// Most PCI functions that are passed to a guest: one root port each.
@@ -51,15 +52,7 @@ pub(super) fn fault(
         .map(|node| ("numa_node", format!("numa_node is {node}: use at most {MAX_NODE}")))
 }
 
+/// Whether it is an address as it prints itself: with the domain, in lower case.
 fn is_pci_address(text: &str) -> bool {
-    let hex = |part: &str, digits: usize| {
-        part.len() == digits && part.bytes().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase())
-    };
-    let mut parts = text.split([':', '.']);
-    let [domain, bus, slot, function] = [(); 4].map(|()| parts.next().unwrap_or(""));
-    let shape = hex(domain, 4) && hex(bus, 2) && hex(slot, 2) && hex(function, 1) && parts.next().is_none();
-    shape
-        && text.as_bytes().get(10) == Some(&b'.')
-        && function < "8"
-        && u8::from_str_radix(slot, 16).is_ok_and(|slot| slot < 32)
+    text.parse::<PciAddress>().is_ok_and(|address| address.to_string() == text)
 }

@@ -169,7 +169,7 @@ fn firmware(scope: &Scope<'_>, needed: bool) -> Line {
         let found = answers.sev_error.clone().unwrap_or_else(|| "/dev/sev was not asked".to_owned());
         let line = Line::missing("snp firmware", needed, found.clone()).see(reference);
         return if found.contains("denied") {
-            line.remedy("bullion host prepare gives the group kvm access to /dev/sev")
+            line.remedy("run it as root, or give your group access to /dev/sev by a udev rule")
         } else {
             line.because("the module ccp did not initialise the secure processor").remedy("modprobe ccp; see dmesg")
         };
