@@ -112,6 +112,15 @@ impl Bench {
         run(&mut command)
     }
 
+    /// Copies the minimal recipe and the one it extends into `directory`, without a lock; gives the copy's path.
+    pub fn copy_recipe(&self, directory: &Path) -> PathBuf {
+        let base = self.recipe.with_file_name("base.toml");
+        std::fs::copy(base, directory.join("base.toml")).unwrap();
+        let recipe = directory.join("minimal.toml");
+        std::fs::copy(&self.recipe, &recipe).unwrap();
+        recipe
+    }
+
     /// Builds the minimal image into `output`.
     #[track_caller]
     pub fn build(&self, output: &Path) {

@@ -82,7 +82,7 @@ fn without_the_hardware_and_without_the_simulator_the_host_cannot() {
     }
     let scratch = tempfile::tempdir().unwrap();
     let vm = bench.vm(scratch.path(), "t-no-tee", "snp", 1, bench.image());
-    bench.launch(&vm, &[]).expect(3, &["hint:", "--simulate"]);
+    bench.launch(&vm, &["--dangerously-allow-unsigned"]).expect(3, &["hint:", "--simulate"]);
 }
 
 #[test]
