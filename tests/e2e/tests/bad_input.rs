@@ -286,9 +286,8 @@ fn a_build_killed_at_any_moment_leaves_no_output_and_the_next_one_works() {
 fn a_lock_killed_at_any_moment_leaves_the_old_lock_whole() {
     let Some(bench) = bench() else { return };
     let scratch = tempfile::tempdir().unwrap();
-    let recipe = scratch.path().join("minimal.toml");
+    let recipe = bench.copy_recipe(scratch.path());
     let lock = scratch.path().join("minimal.lock");
-    std::fs::copy(&bench.recipe, &recipe).unwrap();
     std::fs::copy(bench.recipe.with_extension("lock"), &lock).unwrap();
     let before = std::fs::read(&lock).unwrap();
     for delay_ms in [10, 100, 400, 1000] {
