@@ -11,11 +11,13 @@ use measure::eventlog::EventLog;
 use spec::Outcome;
 
 use crate::failure::Failure;
+use crate::inputs;
 use crate::weigh::unusable;
 
 /// Larger than any log: firmware sets aside 64 KiB to 1 MiB.
-const MAX_BYTES: u64 = 64 << 20;
-const CCEL_TABLE: &str =
+pub(crate) const MAX_BYTES: u64 = 64 << 20;
+/// What to do with the table that people take for the log.
+pub(crate) const CCEL_TABLE: &str =
     "this is the ACPI table that says where the log is; the log itself is /sys/firmware/acpi/tables/data/CCEL";
 
 /// A file of evidence.
@@ -49,12 +51,16 @@ pub(crate) struct TdMeasurement {
     pub(crate) mrconfigid: [u8; 48],
     /// ATTRIBUTES.
     pub(crate) attributes: u64,
+    /// XFAM.
+    pub(crate) xfam: u64,
+    /// MROWNER and MROWNERCONFIG.
+    pub(crate) owner: [[u8; 48]; 2],
 }
 
 impl EvidenceFile {
     /// Reads a file and finds out what it is.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        let bytes = read_bytes(path)?;
+        let bytes = inputs::read_file(path, MAX_BYTES, "evidence")?;
         let content = content(bytes.clone())
             .or_else(|failure| unhex(&bytes).map_or(Err(failure), content))
             .map_err(|failure| at(path, failure))?;
@@ -69,17 +75,6 @@ impl EvidenceFile {
             Content::Snp(_) => "SNP report",
         }
     }
-}
-
-/// A file that is read whole: regular, and of a size that evidence can have.
-fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
-    let unreadable = |error: std::io::Error| Failure::file("reading", path, &error);
-    let found = std::fs::metadata(path).map_err(unreadable)?;
-    if found.is_dir() || found.len() > MAX_BYTES {
-        let message = format!("{} is not a file of at most {MAX_BYTES} bytes, as evidence is", path.display());
-        return Err(Failure::new(Outcome::Usage, message));
-    }
-    std::fs::read(path).map_err(unreadable)
 }
 
 fn at(path: &Path, mut failure: Failure) -> Failure {
@@ -120,11 +115,8 @@ fn content(bytes: Vec<u8>) -> Result<Content, Failure> {
 
 /// The bytes behind a text of hex digits, as tools print quotes and reports; `None` for anything else.
 fn unhex(bytes: &[u8]) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let (pairs, rest) = digits.as_chunks::<2>();
-    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    (rest.is_empty() && !pairs.is_empty()).then_some(())?;
-    pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect()
+    let digits: String = std::str::from_utf8(bytes).ok()?.split_ascii_whitespace().collect();
+    spec::digest::decode_hex(&digits).filter(|bytes| !bytes.is_empty())
 }
 
 impl TdMeasurement {
@@ -135,6 +127,8 @@ impl TdMeasurement {
             rtmr: body.rtmr.map(Digest384),
             mrconfigid: body.mrconfigid,
             attributes: body.attributes().0,
+            xfam: body.xfam(),
+            owner: [body.mrowner, body.mrownerconfig],
         }
     }
 
@@ -145,6 +139,8 @@ impl TdMeasurement {
             rtmr: info.rtmr.map(Digest384),
             mrconfigid: info.mrconfigid,
             attributes: info.attributes().0,
+            xfam: info.xfam(),
+            owner: [info.mrowner, info.mrownerconfig],
         }
     }
 }

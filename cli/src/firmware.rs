@@ -8,10 +8,11 @@ use measure::tdx::Profile;
 use measure::tdx::platform::FirmwareFacts;
 use measure::tdx::profile::UnknownProfile;
 use serde::Serialize;
+use spec::Sha256Digest;
 use spec::pins::{self, Pins};
-use spec::{Outcome, Sha256Digest};
 
 use crate::failure::Failure;
+use crate::inputs;
 use crate::weigh::unusable;
 
 /// A firmware image.
@@ -40,14 +41,7 @@ pub(crate) struct FirmwareInput<'a> {
 impl FirmwareFile {
     /// Reads an image: a regular file of a size that firmware can have.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        let unreadable = |error: std::io::Error| Failure::file("reading", path, &error);
-        let found = std::fs::metadata(path).map_err(unreadable)?;
-        if !found.is_file() || found.len() > MAX_BYTES {
-            let message =
-                format!("{} is not a file of at most {MAX_BYTES} bytes, as a firmware image is", path.display());
-            return Err(Failure::new(Outcome::Usage, message));
-        }
-        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let bytes = inputs::read_file(path, MAX_BYTES, "a firmware image")?;
         Ok(Self { path: path.to_owned(), sha256: Sha256Digest::of(&bytes), bytes })
     }
 

@@ -33,6 +33,20 @@ pub(crate) struct LoadedLock {
     pub(crate) text: String,
 }
 
+/// Reads a regular file of at most `max_bytes`, which is as large as `what` gets. A pipe, a device or a file that grows is
+/// refused, never waited for.
+pub(crate) fn read_file(path: &Path, max_bytes: u64, what: &str) -> Result<Vec<u8>, Failure> {
+    use std::io::Read as _;
+    let unreadable = |error: std::io::Error| Failure::file("reading", path, &error);
+    let mut bytes = Vec::new();
+    store::open_regular(path).map_err(unreadable)?.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > max_bytes {
+        let message = format!("{} is not a file of at most {max_bytes} bytes, as {what} is", path.display());
+        return Err(Failure::new(Outcome::Usage, message));
+    }
+    Ok(bytes)
+}
+
 /// Reads a text file.
 pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::file("reading", path, &error))

@@ -135,7 +135,7 @@ fn verified(path: &Path, manifest: &Manifest, name: &str) -> Result<Option<Firmw
 
 fn read_verified(path: &Path, manifest: &Manifest, name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let (true, Some(artifact)) = (path.exists(), manifest.artifacts.get(name)) else { return Ok(None) };
-    let bytes = std::fs::read(path).map_err(|error| Failure::file("reading", path, &error))?;
+    let bytes = inputs::read_file(path, artifact.size, "the manifest says it")?;
     if spec::Sha256Digest::of(&bytes) != artifact.sha256 {
         let message = format!("{} is not the {name} of the manifest", path.display());
         return Err(Failure::new(spec::Outcome::InputMismatch, message));

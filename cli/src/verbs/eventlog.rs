@@ -10,7 +10,9 @@ use spec::Outcome;
 use spec::digest::encode_hex;
 
 use crate::args::{self, EventLogAction, LogFile};
+use crate::evidence_file::{CCEL_TABLE, MAX_BYTES};
 use crate::failure::Failure;
+use crate::inputs;
 use crate::printer::Printer;
 
 #[derive(Serialize)]
@@ -62,12 +64,9 @@ pub(super) enum Kind {
     Tpm,
 }
 
-const CCEL_TABLE: &str =
-    "this is the ACPI table that says where the log is; the log itself is /sys/firmware/acpi/tables/data/CCEL";
-
 pub(crate) fn run(verb: &args::EventLog, printer: &Printer) -> Result<u8, Failure> {
     let (EventLogAction::Show(file) | EventLogAction::Replay(file)) = &verb.action;
-    let bytes = std::fs::read(&file.file).map_err(|error| Failure::file("reading", &file.file, &error))?;
+    let bytes = inputs::read_file(&file.file, MAX_BYTES, "an event log")?;
     let (log, tolerated) = read(&bytes, file)?;
     for what in &tolerated {
         printer.warning(format_args!("tolerated: {what}"));

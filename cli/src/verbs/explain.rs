@@ -16,7 +16,7 @@ use spec::vm::Vm;
 use store::Image;
 
 use crate::args::Explain;
-use crate::evidence_file::{Content, EvidenceFile};
+use crate::evidence_file::{Content, EvidenceFile, MAX_BYTES};
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::Printer;
@@ -89,7 +89,7 @@ fn against(path: &Path) -> Result<Against, Failure> {
     if let Ok(evidence) = EvidenceFile::read(path) {
         return Ok(Against::Evidence(evidence));
     }
-    let bytes = std::fs::read(path).map_err(|error| Failure::file("reading", path, &error))?;
+    let bytes = inputs::read_file(path, MAX_BYTES, "a manifest")?;
     if bytes.trim_ascii_start().starts_with(b"{") {
         let manifest = Manifest::parse(&path.display().to_string(), &bytes)?;
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -105,6 +105,9 @@ fn image(directory: PathBuf, vm: Option<Vm>) -> Result<Against, Failure> {
     Ok(Against::Image(Box::new(Expected { directory, manifest, vm })))
 }
 
+/// Larger than any kernel, initial RAM disk or firmware that is compared.
+const MAX_CANDIDATE_BYTES: u64 = 1 << 30;
+
 /// A file that may have been launched instead of the expected one.
 struct Candidate {
     name: String,
@@ -113,7 +116,7 @@ struct Candidate {
 
 fn candidates(paths: &[PathBuf]) -> Result<Vec<Candidate>, Failure> {
     let read = |path: &PathBuf| {
-        let bytes = std::fs::read(path).map_err(|error| Failure::file("reading", path, &error))?;
+        let bytes = inputs::read_file(path, MAX_CANDIDATE_BYTES, "what is launched")?;
         Ok(Candidate { name: path.display().to_string(), bytes })
     };
     paths.iter().map(read).collect()

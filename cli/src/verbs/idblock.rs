@@ -14,7 +14,9 @@ use spec::manifest::{self, SnpIdBlock};
 use store::Image;
 
 use crate::args::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
+use crate::evidence_file::MAX_BYTES;
 use crate::failure::Failure;
+use crate::inputs;
 use crate::printer::Printer;
 use crate::weigh::unusable;
 
@@ -144,7 +146,7 @@ fn check_policy(policy: u64) -> Result<(), Failure> {
 fn verify(verb: &VerifyIdBlock) -> Result<Vec<Row>, Failure> {
     let key = verb.key.as_deref().map(PublicKey::read).transpose()?;
     if let (Some(block), Some(auth)) = (&verb.block, &verb.auth) {
-        let read = |path: &Path| std::fs::read(path).map_err(|error| Failure::file("reading", path, &error));
+        let read = |path: &Path| inputs::read_file(path, MAX_BYTES, "an ID block or its authentication");
         let (bytes, auth_bytes) = (read(block)?, read(auth)?);
         let parsed = Block::parse(&bytes).map_err(|error| unusable(block, &error))?;
         let auth = IdAuth::parse(&auth_bytes).map_err(|error| unusable(auth, &error))?;

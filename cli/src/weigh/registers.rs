@@ -16,6 +16,7 @@ use spec::{Outcome, Sha256Digest, Sha384Digest};
 use super::unusable;
 use crate::failure::Failure;
 use crate::firmware::{self, FirmwareFile};
+use crate::inputs;
 
 /// No kernel is near this.
 const MAX_KERNEL_BYTES: u64 = 1 << 30;
@@ -108,11 +109,7 @@ pub(crate) struct Initrd {
 impl Kernel {
     /// Reads and hashes a bzImage.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        use std::io::Read as _;
-        let unreadable = |error: std::io::Error| Failure::file("reading", path, &error);
-        let mut bytes = Vec::new();
-        let file = store::open_regular(path).map_err(unreadable)?;
-        file.take(MAX_KERNEL_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+        let bytes = inputs::read_file(path, MAX_KERNEL_BYTES, "a kernel")?;
         let version = linux::version(&bytes).map_err(|error| unusable(path, &error))?;
         let stub_measures = linux::stub_measures(version).ok_or_else(|| {
             let message = format!("{}: its version is \"{version}\", which says nothing", path.display());

@@ -247,6 +247,36 @@ fn a_log_explains_a_quote_only_where_it_replays_to_it() {
 }
 
 #[test]
+fn what_was_not_compared_is_never_a_match() {
+    let Some(bench) = bench() else { return };
+    let Some(quote) = vector("tdx/pairs/gce-cos113/quote.bin") else { return };
+    let log = vector(LOG).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = scratch.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    // ATTRIBUTES.DEBUG and a byte of MRCONFIGID (Intel TDX DCAP quote format, TD report: offsets 120 and 184 after 48).
+    for (at, register) in [(48 + 120, "ATTRIBUTES"), (48 + 184, "MRCONFIGID")] {
+        let mut bytes = std::fs::read(&quote).unwrap();
+        bytes[at] ^= 1;
+        let changed = write("quote", &bytes);
+        let answer = explain(&bench, &[text(&changed), "--against", text(&quote)]).expect(6, &[]).json();
+        let differing = answer["registers"].as_array().unwrap().iter().filter(|row| row["verdict"] == "differs");
+        assert_eq!(differing.map(|row| row["name"].as_str().unwrap()).collect::<Vec<_>>(), [register]);
+    }
+    explain(&bench, &[text(&quote), "--against", text(&quote)]).expect(0, &[]);
+    // Two logs with the same damage in the middle of an event.
+    let bytes = std::fs::read(&log).unwrap();
+    let event = digest_of(&bench, &log, 3);
+    let at = bytes.windows(event.len()).position(|window| window == event).unwrap();
+    let cut = write("cut", &bytes[..at + 10]);
+    let answer = explain(&bench, &[text(&cut), "--against", text(&cut)]).expect(4, &[]).json();
+    assert_eq!(answer["unknown"][0]["input"], "log");
+}
+
+#[test]
 fn what_is_no_evidence_is_refused_by_what_it_is() {
     let Some(bench) = bench() else { return };
     let Some(table) = vector("tdx/ccel/go-eventlog/CCEL.bin") else { return };

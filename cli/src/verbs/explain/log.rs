@@ -1,6 +1,8 @@
 //! Evidence beside evidence of another launch that the caller trusts: event by event, or register by register. What stands
 //! behind an event is told from the event itself.
 
+use std::path::Path;
+
 use measure::eventlog::compare::{Difference, Wanted, differences};
 use measure::eventlog::{AlgorithmId, Event, EventLog, EventType};
 use spec::Outcome;
@@ -25,7 +27,7 @@ pub(super) fn compare(
             let (log, stopped) = lenient(&evidence.path, found)?;
             let (reference, reference_stopped) = lenient(&other.path, wanted)?;
             for (file, stopped) in [(evidence, stopped), (other, reference_stopped)] {
-                stopped.iter().for_each(|stopped| printer.warning(format_args!("{}: {stopped}", file.path.display())));
+                answer.unknown.extend(stopped.map(|stopped| unread(&file.path, &stopped)));
             }
             logs(&log, &reference, &mut answer)?;
         }
@@ -40,6 +42,7 @@ pub(super) fn compare(
             let mrtd = Register::new("MRTD", found.mrtd.to_string(), Some(wanted.mrtd.to_string()));
             answer.registers.push(mrtd);
             answer.registers.extend(replayed(&found.rtmr, wanted));
+            answer.registers.extend(beside(found, wanted));
         }
         _ => {
             let message = format!("{} and {} have nothing in common", article(evidence), article(other));
@@ -63,6 +66,30 @@ pub(crate) fn replayed(rtmr: &[measure::Digest384; 4], quote: &TdMeasurement) ->
         .collect()
 }
 
+/// What makes a TD another one though its registers are the same: above all DEBUG, and the guest's configuration.
+fn beside(found: &TdMeasurement, wanted: &TdMeasurement) -> Vec<Register> {
+    let fields = |td: &TdMeasurement| {
+        let hex = |bytes: &[u8; 48]| encode_hex(bytes);
+        let [owner, owner_config] = &td.owner;
+        let bits = |bits: u64| format!("{bits:#018x}");
+        [
+            ("ATTRIBUTES", bits(td.attributes)),
+            ("XFAM", bits(td.xfam)),
+            ("MRCONFIGID", hex(&td.mrconfigid)),
+            ("MROWNER", hex(owner)),
+            ("MROWNERCONFIG", hex(owner_config)),
+        ]
+    };
+    let pairs = fields(found).into_iter().zip(fields(wanted));
+    pairs.map(|((name, found), (_, wanted))| Register::new(name, found, Some(wanted))).collect()
+}
+
+/// A log that was not read to its end: what stands there was not compared.
+pub(super) fn unread(path: &Path, stopped: &str) -> Row {
+    let text = format!("{}: {stopped}; what follows was not compared", path.display());
+    Row { input: "log".to_owned(), kind: "unknown", text, ..Row::default() }
+}
+
 /// Compares in the strongest algorithm that both logs have.
 fn logs(log: &EventLog<'_>, reference: &EventLog<'_>, answer: &mut Answer) -> Result<(), Failure> {
     let has = |log: &EventLog<'_>, wanted: AlgorithmId| log.spec_id.algorithms.iter().any(|(id, _)| *id == wanted);
@@ -77,6 +104,10 @@ fn logs(log: &EventLog<'_>, reference: &EventLog<'_>, answer: &mut Answer) -> Re
         .filter(|event| event.event_type != EventType::EV_NO_ACTION)
         .map(|event| (event, Wanted { index: event.index, event_type: event.event_type, digest: event.digest(bank) }))
         .collect();
+    if wanted.is_empty() {
+        let text = "the log that is compared with has no events".to_owned();
+        answer.unknown.push(Row { input: "log".to_owned(), kind: "unknown", text, ..Row::default() });
+    }
     let mut registers: Vec<u32> = log.events.iter().chain(&reference.events).map(|event| event.index).collect();
     registers.sort_unstable();
     registers.dedup();

@@ -14,6 +14,7 @@ use serde_json::json;
 use spec::{Outcome, Tee};
 
 use super::answer::{Answer, Register, Row, Verdict};
+use super::log::unread;
 use super::{Candidate, Expected, candidates, check_tee, text};
 use crate::args::Explain;
 use crate::evidence_file::{Content, EvidenceFile, TdMeasurement, lenient};
@@ -62,7 +63,8 @@ pub(super) fn log(
     printer: &Printer,
 ) -> Result<u8, Failure> {
     let context = Context::new(verb, expected)?;
-    let log = read_log(path, bytes, printer)?;
+    let (log, stopped) = read_log(path, bytes)?;
+    answer.unknown.extend(stopped.map(|stopped| unread(path, &stopped)));
     let replay = log.replay().map_err(|error| unusable(path, &error))?;
     compare_registers(&replay.rtmr, &context, &mut answer);
     compare_events(&log, &context, &mut answer);
@@ -95,14 +97,14 @@ pub(super) fn quote(
     answer.tell(printer)
 }
 
-fn read_log<'a>(path: &Path, bytes: &'a [u8], printer: &Printer) -> Result<EventLog<'a>, Failure> {
+/// The log, and what it was not read to its end for.
+fn read_log<'a>(path: &Path, bytes: &'a [u8]) -> Result<(EventLog<'a>, Option<String>), Failure> {
     let (log, stopped) = lenient(path, bytes)?;
-    stopped.iter().for_each(|stopped| printer.warning(format_args!("{}: {stopped}", path.display())));
     if kind(&log) != Kind::Tdx {
         let message = format!("{} is the log of a TPM, not of a TD: its PCRs are not predicted here", path.display());
         return Err(Failure::new(Outcome::Usage, message).with_hint("another log can be named with --against"));
     }
-    Ok(log)
+    Ok((log, stopped))
 }
 
 fn compare_registers(found: &[Digest384; 4], context: &Context<'_>, answer: &mut Answer) {
@@ -126,7 +128,9 @@ fn quoted_log(
     let EvidenceFile { content: Content::EventLog(bytes), .. } = EvidenceFile::read(path)? else {
         return Err(Failure::new(Outcome::Usage, format!("{} is not an event log", path.display())));
     };
-    let log = read_log(path, &bytes, printer)?;
+    // What it leads to is compared with the quote: an end that cannot be read is missed there.
+    let (log, stopped) = read_log(path, &bytes)?;
+    stopped.iter().for_each(|stopped| printer.warning(format_args!("{}: {stopped}", path.display())));
     let replay = log.replay().map_err(|error| unusable(path, &error))?.rtmr;
     let parted: Vec<_> = (0..4).filter(|n| replay.get(*n) != found.rtmr.get(*n)).map(|n| format!("RTMR{n}")).collect();
     if !parted.is_empty() {
@@ -140,6 +144,13 @@ fn quoted_log(
     let added = answer.differences.split_off(before);
     answer.differences.extend(added.into_iter().filter(is_proven));
     answer.unknown.retain(is_proven);
+    answer.unknown.extend(parted.iter().map(|register| Row {
+        input: "log".to_owned(),
+        kind: "unknown",
+        register: Some(register.clone()),
+        text: "the log does not lead to what the quote has".to_owned(),
+        ..Row::default()
+    }));
     Ok(())
 }
 
