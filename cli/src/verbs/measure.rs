@@ -60,7 +60,13 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
         answer.snp = of_image(shapes, vm.as_ref(), &directory, &manifest)?;
     }
     if wants(Tee::Tdx, artifact::FIRMWARE_TDX) {
-        let wanted = tdx_shapes(shapes, vm.as_ref(), &manifest)?;
+        let wanted = match &vm {
+            Some(vm) if vm.changes_tables() => {
+                printer.note("RTMR0 is not predicted: networks, passed functions and volumes change the ACPI tables");
+                Vec::new()
+            }
+            _ => tdx_shapes(shapes, vm.as_ref(), &manifest)?,
+        };
         answer.tdx = vec![reference::tdx(&directory, &manifest, &wanted, &machine)?];
     }
     show(&answer, printer);

@@ -21,6 +21,7 @@ fn vector(path: &str, scratch: &Path) -> Option<PathBuf> {
         skipped("there is no xz to unpack firmware with");
         return None;
     };
+    assert!(unpacked.status.success(), "xz -dc {}", found.display());
     let path = scratch.join(found.file_stem().unwrap());
     std::fs::write(&path, unpacked.stdout).unwrap();
     Some(path)
@@ -62,6 +63,22 @@ fn rtmr0_of_captured_tables_is_that_of_a_live_quote() {
     assert_eq!(extended, 13);
     measure(&bench, &firmware, &["--memory", "16GiB", "--acpi", scratch.path().to_str().unwrap()])
         .expect(4, &["etc/table-loader", "hint:"]);
+}
+
+/// Root ports of networks and of passed functions, and disks of volumes, are in the ACPI tables.
+#[test]
+fn rtmr0_of_a_vm_with_devices_of_its_own_is_not_predicted() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let plain = bench.vm(scratch.path(), "t-tables", "tdx", 1, bench.image());
+    let measure = |vm: &Path| bench.run(["measure", vm.to_str().unwrap(), "--json"]).expect(0, &[]);
+    assert!(!measure(&plain).json()["tdx"][0]["platform"]["rtmr0"].as_array().unwrap().is_empty());
+    let with_network = scratch.path().join("network.vm.toml");
+    let text = std::fs::read_to_string(&plain).unwrap() + "\n[[host.nic]]\n";
+    std::fs::write(&with_network, text).unwrap();
+    let run = measure(&with_network);
+    assert!(run.stderr.contains("RTMR0 is not predicted"), "{run:?}");
+    assert!(run.json()["tdx"][0]["platform"].is_null(), "{run:?}");
 }
 
 /// Kata Containers' command line, and the RTMR2 that confidential-dot-ai/confidential-os-builder publishes for it.
