@@ -41,6 +41,9 @@ pub(super) fn apply(tree: &mut Tree) -> Result<(), EffectError> {
 }
 
 /// `None` for a line that makes nothing in the image: another place, only at boot, or only a rule for cleaning up.
+/// PATH_MAX of Linux.
+const MAX_PATH: usize = 4096;
+
 fn line(words: &[String], accounts: &Accounts) -> Result<Option<(String, Line)>, String> {
     let word = |index: usize| words.get(index).map(String::as_str).filter(|word| *word != "-" && !word.is_empty());
     let (Some(kind), Some(path)) = (word(0), word(1)) else {
@@ -50,8 +53,15 @@ fn line(words: &[String], accounts: &Accounts) -> Result<Option<(String, Line)>,
     let inside = ["etc/", "var/"].iter().any(|top| path.starts_with(top));
     let letter = kind.chars().next().unwrap_or_default();
     // A `%` stands for something that only the running system knows.
-    if !inside || kind.contains('!') || path.contains('%') || !"dDvqQefFL".contains(letter) {
+    // `!` is for boots, `^` takes a credential: neither is there when an image is made.
+    if !inside || kind.contains(['!', '^']) || path.contains('%') || !"dDvqQefFL".contains(letter) {
         return Ok(None);
+    }
+    if let Some(unknown) = kind.chars().skip(1).find(|modifier| !"+-=$".contains(*modifier)) {
+        return Err(format!("has the modifier \"{unknown}\", which is not known"));
+    }
+    if path.len() > MAX_PATH {
+        return Err(format!("has a path of more than {MAX_PATH} bytes"));
     }
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err("has no clean path".to_owned());

@@ -73,6 +73,9 @@ fn maintainer_script(text: &str) -> (Answer, String) {
     for line in text.lines() {
         let trimmed = line.trim();
         if let Some(tool) = trimmed.strip_prefix("# Automatically added by ") {
+            if section.is_some() {
+                return whole(&text);
+            }
             section = Some(tool.split(['/', ' ']).next().unwrap_or(tool));
             continue;
         }
@@ -86,15 +89,20 @@ fn maintainer_script(text: &str) -> (Answer, String) {
             _ => rest.push(trimmed.split_whitespace().collect::<Vec<_>>().join(" ")),
         }
     }
+    // A section without an end would hide what follows.
+    if section.is_some() {
+        return whole(&text);
+    }
     rest.retain(|line| !is_idle(line));
     if rest.iter().any(|line| line.contains("update-alternatives") && line.contains("--install"))
         && Alternative::of_script(&text).is_some()
     {
-        rest.retain(|line| !(line.starts_with("update-alternatives") && line.contains("--install")));
+        rest.retain(|line| !(line.starts_with("update-alternatives") && line.contains("--install") && is_single(line)));
         answer = answer.and(Answer::effect("alternatives"));
     }
-    if rest.iter().any(|line| line.starts_with("dpkg-maintscript-helper ")) {
-        rest.retain(|line| !line.starts_with("dpkg-maintscript-helper "));
+    let is_helper = |line: &String| line.starts_with("dpkg-maintscript-helper ") && is_single(line);
+    if rest.iter().any(is_helper) {
+        rest.retain(|line| !is_helper(line));
         answer = answer.and(Answer::ignored(UPGRADES));
     }
     // What held the calls, and now holds nothing.
@@ -105,6 +113,20 @@ fn maintainer_script(text: &str) -> (Answer, String) {
         answer = Answer::ignored(NOTHING);
     }
     (answer, rest.iter().map(|line| format!("{line}\n")).collect())
+}
+
+/// Nothing of it recognised.
+fn whole(text: &str) -> (Answer, String) {
+    (Answer::default(), lines(text).map(|line| format!("{line}\n")).collect())
+}
+
+/// Whether a line is one command: nothing is piped, chained or substituted, but for `|| true` and what hides output.
+fn is_single(line: &str) -> bool {
+    let mut line = line;
+    for harmless in ["|| true", "2>&1", "2>/dev/null", "2> /dev/null", ">/dev/null", "> /dev/null"] {
+        line = line.strip_suffix(harmless).unwrap_or(line).trim_end();
+    }
+    !line.contains(['|', ';', '&', '>', '<', '`']) && !line.contains("$(")
 }
 
 /// What debhelper's programs add (debhelper(7), autoscripts/).
@@ -135,8 +157,22 @@ fn is_idle(line: &str) -> bool {
 
 /// Lines that only decide when something happens.
 fn is_skeleton(line: &str) -> bool {
-    let when = line.starts_with("if [ \"$1\" = ") && line.ends_with("then") && !line.contains(['`', '(']);
-    when || matches!(line, "fi" | "esac" | ";;" | "case \"$1\" in" | "case $1 in") || is_case_label(line)
+    is_condition(line) || matches!(line, "fi" | "esac" | ";;" | "case \"$1\" in" | "case $1 in") || is_case_label(line)
+}
+
+/// `if [ "$1" = "configure" ] || [ "$1" = upgrade ]; then`: tests of the first argument and nothing else.
+fn is_condition(line: &str) -> bool {
+    let tests = line.strip_prefix("if ").and_then(|rest| rest.strip_suffix("then"));
+    let tests = tests.map(|tests| tests.trim_end().trim_end_matches(';'));
+    tests.is_some_and(|tests| {
+        tests.split("||").flat_map(|part| part.split("&&")).all(|test| {
+            let word = test.trim().strip_prefix("[ \"$1\" = ").and_then(|rest| rest.strip_suffix(" ]"));
+            word.is_some_and(|word| {
+                let word = word.trim_matches(['"', '\'']);
+                !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+            })
+        })
+    })
 }
 
 /// `configure|abort-upgrade)`, `*)`, alone on its line.
@@ -183,6 +219,17 @@ mod tests {
             taken("case \"$1\" in\n configure|abort-upgrade)\n ;;\n *)\n ;;\nesac\n"),
             (vec![NOTHING.to_owned()], String::new())
         );
+    }
+
+    #[test]
+    fn nothing_hides_behind_what_is_recognised() {
+        let call = "update-alternatives --install /usr/bin/a a /usr/bin/b 5";
+        assert!(taken(&format!("{call} && chmod u+s /usr/bin/x\n")).1.contains("chmod"));
+        assert!(taken(&format!("{call} > /dev/null 2>&1 || true\n")).1.is_empty());
+        assert!(taken("dpkg-maintscript-helper rm_conffile /etc/x -- \"$@\"; rm -rf /etc\n").1.contains("rm -rf"));
+        assert!(taken("if [ \"$1\" = configure ] && adduser --system foo; then\nfi\n").1.contains("adduser"));
+        assert!(taken("if [ \"$1\" = configure ] || [ \"$1\" = \"upgrade\" ]; then\nfi\n").1.is_empty());
+        assert!(taken("# Automatically added by dh_installdeb/1\nx\nrm -rf /etc\n").1.contains("rm -rf"));
     }
 
     #[test]

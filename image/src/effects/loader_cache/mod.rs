@@ -8,7 +8,7 @@ mod format;
 mod soname;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::{Kind, Node, Tree};
 
@@ -18,8 +18,6 @@ const SYSTEM_DIRECTORIES: [&str; 6] =
     ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib", "/lib64", "/usr/lib64"];
 pub(super) const PATH: &str = "etc/ld.so.cache";
 const CONFIGURATION: &str = "etc/ld.so.conf";
-/// How deep configuration files may include each other.
-const MAX_INCLUDES: usize = 8;
 
 /// A library as the cache lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +51,7 @@ pub(super) fn apply(tree: &mut Tree) {
 /// The directories as they are written, with where they really are, each once.
 fn directories(tree: &Tree) -> Vec<(String, String)> {
     let mut written = Vec::new();
-    configured(tree, CONFIGURATION, &mut written, 0);
+    configured(tree, CONFIGURATION, &mut written, &mut BTreeSet::new());
     written.extend(SYSTEM_DIRECTORIES.map(str::to_owned));
     let mut found: Vec<(String, String)> = Vec::new();
     for directory in written {
@@ -67,18 +65,21 @@ fn directories(tree: &Tree) -> Vec<(String, String)> {
     found
 }
 
-/// Reads `ld.so.conf`: one directory a line, `include` with a pattern of files, `#` starts a comment (ldconfig(8)).
-fn configured(tree: &Tree, path: &str, directories: &mut Vec<String>, depth: usize) {
-    let Some((_, Node { kind: Kind::File { content, .. }, .. })) = tree.follow(path) else {
+/// Reads `ld.so.conf`, and each file that is included once: one directory a line, `include` with a pattern of files, `#` starts a comment (ldconfig(8)).
+fn configured(tree: &Tree, path: &str, directories: &mut Vec<String>, read: &mut BTreeSet<String>) {
+    let Some((real, Node { kind: Kind::File { content, .. }, .. })) = tree.follow(path) else {
         return;
     };
+    if !read.insert(real) {
+        return;
+    }
     let text = String::from_utf8_lossy(content.bytes()).into_owned();
     for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
         match line.strip_prefix("include").filter(|rest| rest.starts_with(char::is_whitespace)) {
-            Some(patterns) if depth < MAX_INCLUDES => {
+            Some(patterns) => {
                 for pattern in patterns.split_whitespace() {
                     for file in matching(tree, pattern) {
-                        configured(tree, &file, directories, depth + 1);
+                        configured(tree, &file, directories, read);
                     }
                 }
             }
