@@ -1,5 +1,6 @@
 //! Archive volumes: read once from the host's disk, hashed on the way into the guest's own memory or scratch, and used
-//! from there. The host may change its disk at any time; nothing reads it a second time.
+//! from there. The host may change its disk at any time; nothing reads it a second time. Scratch is the host's disk too: it
+//! is encrypted, not authenticated, so a copy that lies there can be damaged after the check, though not chosen.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -47,6 +47,13 @@ pub(crate) enum Report {
     Failed(Failure),
 }
 
+impl Report {
+    /// Whether nothing comes after it.
+    fn is_end(&self) -> bool {
+        matches!(self, Self::State(agent::Workload::Ended { .. }) | Self::Failed(_))
+    }
+}
+
 /// The supervisor's end.
 #[derive(Debug)]
 pub(crate) struct Runner {
@@ -115,7 +122,8 @@ impl Runner {
     /// The reports that are there.
     pub(crate) fn reports(&self) -> impl Iterator<Item = Report> + '_ {
         let _ = self.wake.read();
-        self.reports.try_iter()
+        // No more than there can be at once: a workload that never stops writing must not keep the agent from answering.
+        self.reports.try_iter().take(REPORTS)
     }
 
     /// Asks the workload to end, and waits for it no longer than the configuration allows.
@@ -126,7 +134,7 @@ impl Runner {
         while running && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
             self.children.reap();
-            running = !self.reports.try_iter().any(|report| !matches!(report, Report::Line(_)));
+            running = !self.reports.try_iter().any(|report| report.is_end());
         }
     }
 }
