@@ -41,18 +41,20 @@ impl PrivateKey {
 
     /// Reads a private key that nobody else may read.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let mode = fs::metadata(path).map_err(KeyError::io(path))?.permissions().mode() & 0o7777;
+        let file = open_regular(path).map_err(KeyError::io(path))?;
+        let mode = file.metadata().map_err(KeyError::io(path))?.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(KeyError::Exposed { path: path.to_owned(), mode });
         }
-        Self::from_pem(&path.display().to_string(), &read_text(path)?)
+        Self::from_pem(&path.display().to_string(), &read_text(path, file)?)
     }
 }
 
 impl PublicKey {
     /// Reads a public key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        Self::from_pem(&path.display().to_string(), &read_text(path)?)
+        let file = open_regular(path).map_err(KeyError::io(path))?;
+        Self::from_pem(&path.display().to_string(), &read_text(path, file)?)
     }
 }
 
@@ -65,10 +67,9 @@ fn write_half(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
     })
 }
 
-fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+fn read_text(path: &Path, file: fs::File) -> Result<Zeroizing<String>, KeyError> {
     // As large as it gets from the start: a buffer that grows leaves copies of the key behind.
     let mut text = Zeroizing::new(String::with_capacity(1 + usize::try_from(MAX_BYTES).unwrap_or_default()));
-    let file = open_regular(path).map_err(KeyError::io(path))?;
     file.take(MAX_BYTES).read_to_string(&mut text).map_err(KeyError::io(path))?;
     Ok(text)
 }

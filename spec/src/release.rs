@@ -149,6 +149,13 @@ impl Statement<Release> {
         if release.class != manifest.class {
             return Err(format!("it says class {}, the manifest {}", release.class, manifest.class));
         }
+        let blocks = manifest.references.snp.iter().filter_map(|reference| reference.id_block.as_ref());
+        if let Some(block) = blocks.into_iter().find(|block| block.guest_svn != release.guest_svn) {
+            return Err(format!(
+                "it says guest SVN {}, an ID block of the manifest {}",
+                release.guest_svn, block.guest_svn
+            ));
+        }
         Ok(())
     }
 }

@@ -52,8 +52,9 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "WHEN", default_value = "90d", value_parser = parse_expiry)]
     pub(crate) expires: Expiry,
     /// The guest's security version (GUEST_SVN): raise it when older images must not get this one's secrets
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) guest_svn: u32,
+    /// [default: that of the image's ID blocks, else 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) guest_svn: Option<u32>,
     /// Replace a bundle that is already there
     #[arg(long)]
     pub(crate) replace: bool,

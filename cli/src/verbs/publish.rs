@@ -18,6 +18,21 @@ use crate::trust;
 
 const DAY: u64 = 86_400;
 
+/// What was typed, which must be what the image's ID blocks say; else what they say.
+fn guest_svn(typed: Option<u32>, image: &Image) -> Result<u32, Failure> {
+    let blocks = image.manifest.references.snp.iter().filter_map(|reference| reference.id_block.as_ref());
+    let signed: Vec<u32> = blocks.map(|block| block.guest_svn).collect();
+    let svn = typed.or(signed.first().copied()).unwrap_or(0);
+    match signed.iter().find(|signed| **signed != svn) {
+        None => Ok(svn),
+        Some(other) => {
+            let message = format!("the release would say guest SVN {svn}, an ID block of the image says {other}");
+            Err(Failure::new(Outcome::Usage, message)
+                .with_hint("leave --guest-svn out, or make the ID blocks again with the new one"))
+        }
+    }
+}
+
 pub(crate) fn run(verb: &Publish, printer: &Printer) -> Result<u8, Failure> {
     let key = PrivateKey::read(&verb.key)?;
     let image = Image::open(&verb.image)?;
@@ -27,7 +42,7 @@ pub(crate) fn run(verb: &Publish, printer: &Printer) -> Result<u8, Failure> {
         class: image.manifest.class,
         sequence: verb.sequence.unwrap_or_else(|| now.seconds()),
         expires: expires(verb.expires, now)?,
-        guest_svn: verb.guest_svn,
+        guest_svn: guest_svn(verb.guest_svn, &image)?,
     };
     let output = verb.output.clone().unwrap_or_else(|| beside(&image));
     let request =
