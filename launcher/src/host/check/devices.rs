@@ -2,7 +2,9 @@
 
 use spec::Tee;
 
-use super::{Line, Needs, Scope};
+use super::{Line, Needs, Scope, large_bars};
+use crate::gpu::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS};
+use crate::gpu::sysfs::DRIVERS_IN_USE;
 use crate::host::PciFunction;
 use crate::qemu::devices::AMD_SEV_LARGE_BARS;
 
@@ -81,7 +83,7 @@ fn vsock(scope: &Scope<'_>) -> Line {
     match scope.facts.answers.opens("/dev/vhost-vsock") {
         Ok(()) => Line::ok("vsock", "/dev/vhost-vsock can be opened"),
         Err(reason) => Line::missing("vsock", false, reason)
-            .because("a VM with `vsock` will not start")
+            .because("no guest can be reached by vsock; Bullion does not need it")
             .remedy("modprobe vhost_vsock, and give this user the group kvm"),
     }
 }
@@ -93,8 +95,7 @@ fn passed(scope: &Scope<'_>, needs: &Needs) -> Vec<Line> {
         lines.push(iommufd(scope));
     }
     lines.push(locked_memory(scope));
-    let functions = needs.pci.iter().filter_map(|address| scope.facts.device(address));
-    let large = functions.flat_map(|function| &function.large_bars_gib).filter(|gib| **gib >= 128).count();
+    let large = large_bars(scope.facts, needs.pci.iter().map(String::as_str));
     if needs.tee == Tee::Snp && large > AMD_SEV_LARGE_BARS {
         lines.push(
             Line::missing("large bars", true, format!("the functions have {large} BARs of 128 GiB and more"))
@@ -154,11 +155,10 @@ fn function(scope: &Scope<'_>, needs: &Needs, address: &str) -> Line {
 
 /// NVIDIA's GPUs and switches: who drives them now.
 fn accelerators(scope: &Scope<'_>) -> Vec<Line> {
-    let nvidia = scope
-        .facts
-        .devices
-        .iter()
-        .filter(|device| device.id.starts_with("10de:") && matches!(device.class >> 8, 0x0300 | 0x0302 | 0x0680));
+    let vendor = format!("{NVIDIA:04x}:");
+    let is_listed = |class: u32| GPU_CLASSES.iter().chain([&NVSWITCH_CLASS]).any(|listed| u32::from(*listed) == class);
+    let nvidia =
+        scope.facts.devices.iter().filter(|device| device.id.starts_with(&vendor) && is_listed(device.class >> 8));
     nvidia.map(accelerator).collect()
 }
 
@@ -172,7 +172,7 @@ fn accelerator(device: &PciFunction) -> Line {
         device.driver.as_deref().unwrap_or("nobody")
     );
     match device.driver.as_deref() {
-        Some(driver @ ("nvidia" | "nouveau")) => Line::missing("gpu", false, found)
+        Some(driver) if DRIVERS_IN_USE.contains(&driver) => Line::missing("gpu", false, found)
             .because(format!("the host's driver {driver} holds it"))
             .remedy(format!("bind it to vfio-pci, and keep {driver} off the host (modprobe.blacklist={driver})")),
         _ if !device.peers.is_empty() => Line::missing("gpu", false, found)
