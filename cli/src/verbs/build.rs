@@ -20,6 +20,11 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
     let lock_path = verb.lock.clone().unwrap_or_else(|| inputs::lock_path(&verb.recipe));
     let lock = inputs::lock(&lock_path, &verb.recipe, &loaded.recipe)?;
     let guest = read_guest(verb.guest.as_deref())?;
+    // A build fills no store: one that is not there is a slip of the pen, and an empty one would not help.
+    if let Some(missing) = arguments.cache_dir.as_deref().filter(|directory| !directory.exists()) {
+        return Err(Failure::new(Outcome::Usage, format!("there is no store at {}", missing.display()))
+            .with_hint("make one with: bullion vendor RECIPE --output DIR"));
+    }
     let store = inputs::open_store(arguments)?;
     let request = BuildRequest {
         recipe: &loaded.recipe,

@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_named_program_takes_the_environment() {
-        assert!(matches!(QemuProgram::at(Path::new("/nonexistent")), Err(ProgramError::Missing { .. })));
+        let empty = tempfile::tempdir().unwrap();
+        assert!(matches!(QemuProgram::at(&empty.path().join("qemu")), Err(ProgramError::Missing { .. })));
         let qemu = QemuProgram::at(Path::new("/bin/sh")).unwrap().with_preload("/sim.so");
         assert_eq!(qemu.env["LD_PRELOAD"], "/sim.so");
         assert_eq!(qemu.argv(vec![]).len(), 1);

@@ -96,6 +96,9 @@ fn vendored_inputs_are_enough_for_the_same_image() {
     let directory = tempfile::tempdir().unwrap();
     let (store, output) = (directory.path().join("inputs"), directory.path().join("image"));
     let recipe = bench.recipe.to_str().unwrap();
+    let none = ["build", recipe, "--store", store.to_str().unwrap(), "--output", output.to_str().unwrap()];
+    bench.run(none).expect(2, &["there is no store at", "hint:"]);
+    assert!(!store.exists(), "a name that was mistyped is not made");
     let vendor = ["vendor", recipe, "--output", store.to_str().unwrap()];
     assert!(bench.run(vendor).expect(0, &[]).stdout.contains("9 packages written"));
     assert!(bench.run(vendor).expect(0, &[]).stdout.contains(": 0 packages written"));
