@@ -71,19 +71,21 @@ impl Trees {
         let mut machine = Machine::start(self, directory.path(), firmware, words);
         let memory = directory.path().join("memory");
         let deadline = Instant::now() + TIMEOUT;
-        loop {
-            std::thread::sleep(Duration::from_millis(500));
-            if has_booted(&std::fs::read(&memory).unwrap()) {
-                break;
-            }
+        // The machine stands still while it is looked at: the kernel soon takes the memory that firmware's log is in.
+        let memory = loop {
+            std::thread::sleep(Duration::from_millis(750));
             let status = machine.qmp("query-status", json!({}));
+            machine.qmp("stop", json!({}));
+            let read = std::fs::read(&memory).unwrap();
+            if has_booted(&read) {
+                break read;
+            }
             let console = std::fs::read(directory.path().join("console")).unwrap_or_default();
             let console = String::from_utf8_lossy(&console);
             assert!(Instant::now() < deadline, "the guest did not boot: {status} {console}");
             assert_eq!(status["status"], "running", "the guest stopped before it had booted: {console}");
-        }
-        machine.qmp("stop", json!({}));
-        let memory = std::fs::read(memory).unwrap();
+            machine.qmp("cont", json!({}));
+        };
         let pcrs = if matches!(firmware, Firmware::Split(..)) { machine.pcrs() } else { BTreeMap::new() };
         let fw_cfg = directory.path().join("fw_cfg");
         machine.save_fw_cfg(&fw_cfg);
