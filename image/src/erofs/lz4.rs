@@ -14,36 +14,40 @@ const LAST_MATCH: usize = 12;
 const LAST_LITERALS: usize = 5;
 /// What is kept free behind a match: a token and literals that satisfy both conditions.
 const RESERVE: usize = 1 + LAST_MATCH - MIN_MATCH;
+/// How many literals are copied at once.
+const CHUNK: usize = 16;
 /// After so many misses the search takes longer steps (a power of two).
 const MISSES: u32 = 6;
 
 /// An encoder with its memory, to be used for many blocks. What it makes depends on the block alone.
 pub(super) struct Encoder {
-    /// Positions by hash, plus `base`; less than `base` is of an earlier block.
-    table: Vec<u32>,
-    base: u32,
+    /// Positions by hash, plus one; zero is none.
+    table: Box<Table>,
+    /// The block in the making, with room behind it for copies of whole chunks.
+    buffer: Vec<u8>,
 }
+
+type Table = [u32; 1 << HASH_BITS];
 
 impl Encoder {
     pub(super) fn new() -> Self {
-        Self { table: vec![0; 1 << HASH_BITS], base: 1 }
+        Self { table: Box::new([0; 1 << HASH_BITS]), buffer: Vec::new() }
     }
 
     /// Appends to `out` one block of at most `room` bytes; returns how many bytes of `input`, from its start, are in it.
     /// `input` has less than 2^30 bytes.
     pub(super) fn encode(&mut self, input: &[u8], room: usize, out: &mut Vec<u8>) -> usize {
-        let mut block = Block { input, room: out.len() + room, out, anchor: 0 };
-        let mut position = 0;
+        self.table.fill(0);
+        self.buffer.resize(room + SHORT, 0);
+        let mut block = Block { input, room, out: &mut self.buffer, length: 0, anchor: 0 };
         let (last_start, last_end) =
             (input.len().saturating_sub(LAST_MATCH), input.len().saturating_sub(LAST_LITERALS));
-        let mut misses = 1 << MISSES;
-        while position < last_start && position - block.anchor < block.left() {
-            let Some(mut from) = self.candidate(input, position) else {
-                position += misses >> MISSES;
-                misses += 1;
-                continue;
+        let mut start = 0;
+        loop {
+            let limit = last_start.min(block.anchor + block.left());
+            let Some((mut position, mut from)) = find(&mut self.table, input, start, limit) else {
+                break;
             };
-            misses = 1 << MISSES;
             while position > block.anchor && from > 0 && input.get(position - 1) == input.get(from - 1) {
                 (position, from) = (position - 1, from - 1);
             }
@@ -52,100 +56,159 @@ impl Encoder {
                 break;
             };
             // The table learns one position inside the match, which is cheap and finds most repetitions.
-            self.candidate(input, end - 2);
-            position = end;
+            if let Some(slot) = word(input, end - 2).and_then(|here| self.table.get_mut(hash(here))) {
+                *slot = entry(end - 2);
+            }
+            start = end;
         }
-        let consumed = block.last_literals();
-        self.forget(input.len());
+        let (consumed, length) = block.last_literals();
+        out.extend_from_slice(self.buffer.get(..length).unwrap_or_default());
         consumed
     }
+}
 
-    /// An earlier position with the same four bytes as `position`, which takes its place in the table.
-    fn candidate(&mut self, input: &[u8], position: usize) -> Option<usize> {
+/// Where the table keeps a position with these bytes: of the first five.
+fn hash(here: u64) -> usize {
+    ((here << 24).wrapping_mul(889_523_592_379) >> (64 - HASH_BITS)) as usize & ((1 << HASH_BITS) - 1)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the input has less than 2^30 bytes")]
+fn entry(position: usize) -> u32 {
+    position as u32 + 1
+}
+
+/// The first position from `start` on, before `limit`, that has an earlier one with the same four bytes, and that one. Steps
+/// get longer the longer nothing is found.
+///
+/// Most of the time goes here: what is read does not depend on a condition, because half of them cannot be foreseen.
+#[inline]
+fn find(table: &mut Table, input: &[u8], start: usize, limit: usize) -> Option<(usize, usize)> {
+    let mut position = start;
+    let mut misses = 1 << MISSES;
+    while position < limit {
         let here = word(input, position)?;
-        let hash = (here << 24).wrapping_mul(889_523_592_379) >> (64 - HASH_BITS);
-        let slot = self.table.get_mut(usize::try_from(hash).ok()?)?;
-        let known = slot.checked_sub(self.base);
-        *slot = self.base + u32::try_from(position).ok()?;
-        let from = usize::try_from(known?).ok()?;
-        let near = from < position && position - from <= MAX_DISTANCE;
+        let slot = table.get_mut(hash(here))?;
+        let known = *slot;
+        *slot = entry(position);
+        let from = (known - u32::from(known != 0)) as usize;
+        let there = u32::from_le_bytes(*input.get(from..)?.first_chunk()?);
         #[expect(clippy::cast_possible_truncation, reason = "the low four bytes are compared")]
-        let same = || word(input, from).is_some_and(|there| there as u32 == here as u32);
-        (near && same()).then_some(from)
+        if there == here as u32 && known != 0 && position - from <= MAX_DISTANCE {
+            return Some((position, from));
+        }
+        position += misses >> MISSES;
+        misses += 1;
     }
-
-    /// Makes all positions in the table old.
-    fn forget(&mut self, length: usize) {
-        let next =
-            u32::try_from(length).ok().and_then(|length| self.base.checked_add(length)).filter(|next| *next < 1 << 31);
-        self.base = next.unwrap_or_else(|| {
-            self.table.fill(0);
-            1
-        });
-    }
+    None
 }
 
 /// A block in the making.
 struct Block<'a> {
     input: &'a [u8],
-    /// How long `out` may become.
+    /// How long the block may become.
     room: usize,
-    out: &'a mut Vec<u8>,
+    /// `room` bytes and `SHORT` more.
+    out: &'a mut [u8],
+    length: usize,
     /// The first byte of the input that is not in the block yet.
     anchor: usize,
 }
 
+/// The longest sequence whose lengths fit into its token, as it is written: with a whole chunk.
+const SHORT: usize = 1 + CHUNK + 2;
+
 impl Block<'_> {
     fn left(&self) -> usize {
-        self.room - self.out.len()
+        self.room - self.length
     }
 
     /// Appends the literals before `position` and a match there, as long as there is room for; returns the match's end, or
     /// `None` where there is no room for any.
+    #[inline]
     fn sequence(&mut self, position: usize, distance: usize, length: usize) -> Option<usize> {
         let literals = position - self.anchor;
+        if let Some(end) = self.short_sequence(literals, distance, length) {
+            return Some(end);
+        }
         let fixed = 1 + extension(literals) + literals + 2 + RESERVE;
         // Each byte of the extension stands for 255 bytes of the match, after the first 15 that the token counts.
         let more = self.left().checked_sub(fixed)?;
         let longest = if more == 0 { MIN_MATCH + 14 } else { MIN_MATCH + 15 + (more - 1) * 255 };
         let length = length.min(longest);
         self.token(literals, length - MIN_MATCH);
-        self.out.extend_from_slice(self.input.get(self.anchor..position)?);
-        self.out.extend(u16::try_from(distance).ok()?.to_le_bytes());
+        self.literals(literals);
+        let distance = u16::try_from(distance).ok()?.to_le_bytes();
+        self.out.get_mut(self.length..)?.first_chunk_mut().map(|place: &mut [u8; 2]| *place = distance)?;
+        self.length += 2;
         self.extend(length - MIN_MATCH);
         self.anchor = position + length;
         Some(self.anchor)
     }
 
-    /// Ends the block with as many literals as there is room for; returns how much of the input it holds.
-    fn last_literals(self) -> usize {
-        let mut block = self;
-        let waiting = block.input.len() - block.anchor;
-        let mut literals = waiting.min(block.left().saturating_sub(1));
-        while 1 + extension(literals) + literals > block.left() && literals > 0 {
+    /// The same for most sequences, whose lengths fit into the token: copies of a fixed size take one instruction, and what is
+    /// too much is written over.
+    #[inline]
+    fn short_sequence(&mut self, literals: usize, distance: usize, length: usize) -> Option<usize> {
+        let nibble = length - MIN_MATCH;
+        if literals >= 15 || nibble >= 15 || self.left() < 1 + literals + 2 + RESERVE {
+            return None;
+        }
+        let chunk: &[u8; CHUNK] = self.input.get(self.anchor..)?.first_chunk()?;
+        let place: &mut [u8; SHORT] = self.out.get_mut(self.length..)?.first_chunk_mut()?;
+        *place.first_mut()? = u8::try_from(literals << 4 | nibble).ok()?;
+        place.get_mut(1..=CHUNK)?.copy_from_slice(chunk);
+        place.get_mut(1 + literals..3 + literals)?.copy_from_slice(&u16::try_from(distance).ok()?.to_le_bytes());
+        self.length += 3 + literals;
+        self.anchor += literals + length;
+        Some(self.anchor)
+    }
+
+    /// Ends the block with as many literals as there is room for; returns how much of the input it holds, and its length.
+    fn last_literals(mut self) -> (usize, usize) {
+        let waiting = self.input.len() - self.anchor;
+        let mut literals = waiting.min(self.left().saturating_sub(1));
+        while 1 + extension(literals) + literals > self.left() && literals > 0 {
             literals -= 1;
         }
-        if block.left() > 0 {
-            block.token(literals, 0);
-            let end = block.anchor + literals;
-            block.out.extend_from_slice(block.input.get(block.anchor..end).unwrap_or_default());
-            block.anchor = end;
+        if self.left() > 0 {
+            self.token(literals, 0);
+            self.literals(literals);
+            self.anchor += literals;
         }
-        block.anchor
+        (self.anchor, self.length)
+    }
+
+    /// Appends so many bytes of the input.
+    fn literals(&mut self, count: usize) {
+        let (from, to) = (self.anchor, self.length);
+        if let (Some(literals), Some(place)) = (self.input.get(from..from + count), self.out.get_mut(to..to + count)) {
+            place.copy_from_slice(literals);
+        }
+        self.length += count;
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.out.get_mut(self.length) {
+            *place = byte;
+        }
+        self.length += 1;
     }
 
     /// A token with the rest of the literals' length.
     fn token(&mut self, literals: usize, length: usize) {
         let nibble = |value: usize| u8::try_from(value.min(15)).unwrap_or(15);
-        self.out.push(nibble(literals) << 4 | nibble(length));
+        self.push(nibble(literals) << 4 | nibble(length));
         self.extend(literals);
     }
 
     /// What a length has beyond the 15 of its nibble.
     fn extend(&mut self, length: usize) {
-        if let Some(rest) = length.checked_sub(15) {
-            self.out.resize(self.out.len() + rest / 255, 255);
-            self.out.push(u8::try_from(rest % 255).unwrap_or_default());
+        if let Some(mut rest) = length.checked_sub(15) {
+            while let Some(less) = rest.checked_sub(255) {
+                self.push(255);
+                rest = less;
+            }
+            self.push(u8::try_from(rest).unwrap_or_default());
         }
     }
 }
