@@ -203,7 +203,7 @@ fn the_loader_cache_is_the_one_that_ldconfig_writes() {
     let directory = tempfile::tempdir().unwrap();
     write(&tree, directory.path());
     run(Command::new(&ldconfig).arg("-r").arg(directory.path()));
-    effects::index(&mut tree, |_| false);
+    effects::index(&mut tree, |_| false).unwrap();
     let ours = tree.file("etc/ld.so.cache").unwrap();
     let cache = directory.path().join("etc/ld.so.cache");
     let theirs = fs::read(&cache).unwrap();
@@ -300,4 +300,86 @@ fn alternatives_are_those_that_update_alternatives_installs() {
         found.map(|(path, text)| (path, text.replacen(&owner, " 0:0", 1))).collect()
     };
     assert_eq!(links(in_memory(&tree)), links(on_disk(directory.path())));
+}
+
+/// What depmod writes, besides what a kernel's build describes.
+const MODULE_INDEXES: [&str; 11] = [
+    "modules.alias",
+    "modules.alias.bin",
+    "modules.builtin.alias.bin",
+    "modules.builtin.bin",
+    "modules.dep",
+    "modules.dep.bin",
+    "modules.devname",
+    "modules.softdep",
+    "modules.symbols",
+    "modules.symbols.bin",
+    "modules.weakdep",
+];
+
+#[test]
+fn indexes_of_odd_modules_are_those_that_depmod_writes() {
+    let Some(depmod) = tool("depmod") else { return };
+    let node = ["alias=devname:odd/node", "alias=char-major-10-123", "alias=pci:v0000-d[0-9a-f]*", "alias=un[matched"];
+    let soft = [
+        "softdep=pre: a-b post: c",
+        "softdep=post: d",
+        "weakdep=e",
+        "alias=pci:v0000-d[0-9a-f]*",
+        "alias=a",
+        "alias=abc",
+    ];
+    let late = ["alias=abd", "alias=block-major-7-*", "alias=devname:no-number", "alias=ab"];
+    let directory = format!("usr/lib/modules/{}", support::KERNEL);
+    let mut tree = tree_of(&[]);
+    for (path, name, extra) in [
+        ("kernel/odd-name.ko", "odd_name", node.as_slice()),
+        ("updates/soft.ko", "soft", soft.as_slice()),
+        ("kernel/deep/er/late.ko", "late", late.as_slice()),
+        ("kernel/none.ko", "none", &[]),
+    ] {
+        let module = support::module(name, "", extra);
+        tree.insert(&format!("{directory}/{path}"), Node::file(module, 0o644, "test"));
+    }
+    // Names what is not there, one module twice, and not all.
+    let order = "kernel/gone.ko\nkernel/none.ko\nkernel/odd-name.ko\nkernel/none.ko\n";
+    let builtin = "kernel/fs/built-in.ko\n#no\nkernel/fs/ext4.ko\nkernel/fs/ext4-more.ko\n";
+    let modinfo =
+        "ext4.alias=fs-ext4\0ext4.alias=un[matched\0ext4.license=GPL\0other.alias=fs-ext4\0x.alias=fs-[a-b]-c\0";
+    for (name, text) in [("order", order), ("builtin", builtin), ("builtin.modinfo", modinfo)] {
+        let path = format!("{directory}/modules.{name}");
+        tree.insert(&path, Node::file(text.as_bytes().to_vec(), 0o644, "test"));
+    }
+    tree.finish().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    write(&tree, root.path());
+    run(Command::new(depmod).arg("-b").arg(root.path()).arg(support::KERNEL));
+    effects::index(&mut tree, |path| path.ends_with("modules.weakdep")).unwrap();
+    for name in MODULE_INDEXES.iter().filter(|name| **name != "modules.weakdep") {
+        let theirs = fs::read(root.path().join(&directory).join(name)).unwrap();
+        let ours = tree.file(&format!("{directory}/{name}")).unwrap();
+        assert_eq!(String::from_utf8_lossy(ours), String::from_utf8_lossy(&theirs), "{name}");
+        assert_eq!(ours, theirs, "{name}");
+    }
+    assert!(tree.file(&format!("{directory}/modules.weakdep")).is_none(), "what the recipe leaves out is left out");
+}
+
+#[test]
+fn a_module_that_cannot_be_indexed_is_named() {
+    let mut tree = tree_of(&[("usr/lib/modules/1/kernel/a.ko", "no module")]);
+    let error = effects::index(&mut tree, |_| false).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the module-index effect: /usr/lib/modules/1/kernel/a.ko: it is no ELF file of 64 bits"
+    );
+    let mut tree = tree_of(&[]);
+    for path in ["usr/lib/modules/1/a.ko", "usr/lib/modules/1/updates/a.ko"] {
+        tree.insert(path, Node::file(support::module("a", "", &["alias=\u{e4}"]), 0o644, "test"));
+    }
+    tree.finish().unwrap();
+    let error = effects::index(&mut tree, |_| false).unwrap_err();
+    assert!(error.to_string().ends_with("the module \"a\" is there twice: a.ko and updates/a.ko"), "{error}");
+    tree.retain(|path| !path.contains("updates"));
+    let error = effects::index(&mut tree, |_| false).unwrap_err();
+    assert!(error.to_string().contains("modules.alias.bin: \"\u{e4}\" cannot be indexed"), "{error}");
 }

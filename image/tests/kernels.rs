@@ -53,7 +53,11 @@ fn modules_of_the_root_file_system_come_with_what_is_not_loaded_at_boot() {
     let mut tree = image::tree::Tree::default();
     image::root_modules::add(&mut tree, &kernel);
     assert_eq!(tree.file("usr/lib/bullion/modules/list"), Some(b"boot b\nboot dm_c\n".as_slice()));
-    assert_eq!(tree.file("usr/lib/bullion/modules/b.ko"), Some(module("b", "a,virtio-pci", &[]).as_slice()));
+    tree.finish().unwrap();
+    let (path, node) = tree.follow("usr/lib/bullion/modules/b.ko").unwrap();
+    assert_eq!(path, format!("usr/lib/modules/{KERNEL}/kernel/b.ko"));
+    assert_eq!(tree.file(&path), Some(module("b", "a,virtio-pci", &[]).as_slice()), "{node:?}");
+    assert!(tree.file(&format!("usr/lib/modules/{KERNEL}/modules.builtin")).is_some());
     let mut none = image::tree::Tree::default();
     image::root_modules::add(&mut none, &find(&[&package], &Wanted::default()).unwrap());
     assert_eq!(none, image::tree::Tree::default());

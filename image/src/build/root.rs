@@ -96,7 +96,7 @@ fn tree(
     effects::link(&mut tree, packages);
     left_out.remove_from(&mut tree);
     tree.overlay(image, request.recipe_dir)?;
-    effects::index(&mut tree, |path| left_out.names(path));
+    effects::index(&mut tree, |path| left_out.names(path))?;
     tree.finish()?;
     Ok(tree)
 }

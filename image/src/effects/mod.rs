@@ -12,6 +12,7 @@ mod certificates;
 mod loader_cache;
 mod machine_id;
 mod modes;
+mod module_index;
 mod mount_points;
 mod package_status;
 mod temporary_files;
@@ -27,7 +28,7 @@ pub(crate) use accounts::numbers;
 pub use alternatives::Alternative;
 
 /// The names under which effects answer scripts.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     "accounts",
     "alternatives",
     "base-files",
@@ -35,6 +36,7 @@ pub const NAMES: [&str; 10] = [
     "loader-cache",
     "machine-id",
     "modes",
+    "module-index",
     "mount-points",
     "package-status",
     "temporary-files",
@@ -82,10 +84,11 @@ pub fn link(tree: &mut Tree, packages: &[Package]) {
 }
 
 /// Adds what describes the finished tree, except where the recipe has left that out.
-pub fn index(tree: &mut Tree, is_left_out: impl Fn(&str) -> bool) {
+pub fn index(tree: &mut Tree, is_left_out: impl Fn(&str) -> bool) -> Result<(), EffectError> {
     if !is_left_out(loader_cache::PATH) {
         loader_cache::apply(tree);
     }
+    module_index::apply(tree, is_left_out)
 }
 
 /// Adds a file where there is nothing.

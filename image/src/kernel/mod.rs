@@ -5,7 +5,7 @@
 //! `/usr/lib/modules/VERSION/vmlinuz` with the modules and `modules.builtin` in packages of their own (since 6.19).
 
 mod error;
-mod modinfo;
+pub(crate) mod modinfo;
 mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +29,22 @@ pub struct Kernel {
     /// The modules of the initrd by name, decompressed.
     pub modules: BTreeMap<String, Vec<u8>>,
     /// The modules of the root file system by name, decompressed.
-    pub root_modules: BTreeMap<String, Vec<u8>>,
+    pub root_modules: BTreeMap<String, RootModule>,
+    /// What the packages say about all modules, by file name: `modules.builtin`, `modules.builtin.modinfo`, `modules.order`.
+    pub descriptions: BTreeMap<String, Content>,
 }
+
+/// A module of the root file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootModule {
+    /// Where it belongs in a root file system: `usr/lib/modules/VERSION/.../NAME.ko`, relative to the root.
+    pub path: String,
+    /// The ELF file.
+    pub elf: Vec<u8>,
+}
+
+/// The files in which a kernel's build says which modules there are; Debian's packages bring them.
+const DESCRIPTIONS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
 /// A module file of the packages.
 #[derive(Clone, Debug)]
@@ -45,6 +59,7 @@ struct Shelf {
     vmlinuz: Content,
     files: BTreeMap<String, ModuleFile>,
     builtin: BTreeSet<String>,
+    descriptions: BTreeMap<String, Content>,
 }
 
 /// Finds the kernel in `packages` and puts together the modules of a recipe.
@@ -53,9 +68,14 @@ pub fn find(packages: &[&Package], wanted: &Wanted<'_>) -> Result<Kernel, Kernel
     let mut loader = order::Loader::new(&shelf);
     let plan = loader.plan(wanted)?;
     let modules = loader.modules(plan.boot.iter().chain(plan.device.iter().flat_map(|device| &device.order)));
-    let root_modules = loader.modules(plan.root.iter());
+    let root_modules = loader.modules(plan.root.iter()).into_iter().map(|(name, elf)| {
+        let path = shelf.files.get(&name).map(|file| uncompressed(&file.path).to_owned()).unwrap_or_default();
+        (name, RootModule { path, elf })
+    });
+    let root_modules = root_modules.collect();
     drop(loader);
-    Ok(Kernel { version: shelf.version, vmlinuz: shelf.vmlinuz, plan, modules, root_modules })
+    let Shelf { version, vmlinuz, descriptions, .. } = shelf;
+    Ok(Kernel { version, vmlinuz, plan, modules, root_modules, descriptions })
 }
 
 /// A module's name as the kernel writes it: `-` and `_` are the same.
@@ -68,15 +88,19 @@ fn shelf(packages: &[&Package]) -> Result<Shelf, KernelError> {
     let directory = format!("usr/lib/modules/{version}/");
     let mut files = BTreeMap::new();
     let mut builtin = BTreeSet::new();
+    let mut descriptions = BTreeMap::new();
     for (path, content) in packages.iter().flat_map(|package| regular_files(package)) {
         // Packages from before the merge of /usr have /lib/modules.
         let path = path.strip_prefix("usr/").map_or_else(|| format!("usr/{path}"), |_| path.to_owned());
         let Some(rest) = path.strip_prefix(&directory) else {
             continue;
         };
-        if rest == "modules.builtin" {
-            let text = String::from_utf8_lossy(content.bytes());
-            builtin.extend(text.lines().filter_map(module_name));
+        if DESCRIPTIONS.contains(&rest) {
+            if rest == "modules.builtin" {
+                let text = String::from_utf8_lossy(content.bytes());
+                builtin.extend(text.lines().filter_map(module_name));
+            }
+            descriptions.insert(rest.to_owned(), content.clone());
         } else if let Some(name) = module_name(rest) {
             let file = ModuleFile { path: path.clone(), content: content.clone() };
             if let Some(first) = files.insert(name.clone(), file) {
@@ -84,7 +108,7 @@ fn shelf(packages: &[&Package]) -> Result<Shelf, KernelError> {
             }
         }
     }
-    Ok(Shelf { version, vmlinuz, files, builtin })
+    Ok(Shelf { version, vmlinuz, files, builtin, descriptions })
 }
 
 /// The one kernel in `packages`, with its version.
@@ -117,29 +141,35 @@ fn regular_files(package: &Package) -> impl Iterator<Item = (&str, &Content)> {
 }
 
 /// `kernel/fs/erofs/erofs.ko.xz` to `erofs`.
-fn module_name(path: &str) -> Option<String> {
+pub(crate) fn module_name(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
     let stem = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"].iter().find_map(|ending| file.strip_suffix(ending))?;
     Some(normalised(stem))
 }
 
-impl ModuleFile {
+/// `kernel/fs/erofs/erofs.ko.xz` to `kernel/fs/erofs/erofs.ko`.
+pub(crate) fn uncompressed(path: &str) -> &str {
+    [".xz", ".zst", ".gz"].iter().find_map(|ending| path.strip_suffix(ending)).unwrap_or(path)
+}
+
+/// The ELF file of a module that is kept at `path`, whose ending says how it is compressed. The error is the reason.
+pub(crate) fn decompressed(path: &str, packed: &[u8]) -> Result<Vec<u8>, String> {
     /// A module is at most this large; Debian's largest is below 10 MiB.
     const MAX_BYTES: u64 = 256 << 20;
+    let decoded = match path.rsplit_once(".ko").map(|(_, ending)| ending) {
+        Some(".xz") => crate::deb::decode_xz(packed, MAX_BYTES),
+        Some(".zst") => crate::deb::decode_zstd(packed, MAX_BYTES),
+        Some(".gz") => crate::deb::decode_gzip(packed, MAX_BYTES),
+        _ => Ok(Some(packed.to_vec())),
+    };
+    decoded.map_err(|error| error.to_string())?.ok_or_else(|| format!("it unpacks to more than {MAX_BYTES} bytes"))
+}
 
+impl ModuleFile {
     /// The ELF file and what its `.modinfo` says, checked against the kernel.
     fn read(&self, name: &str, version: &str) -> Result<(Vec<u8>, Modinfo), KernelError> {
-        let packed = self.content.bytes();
-        let decoded = match self.path.rsplit_once(".ko").map(|(_, ending)| ending) {
-            Some(".xz") => crate::deb::decode_xz(packed, Self::MAX_BYTES),
-            Some(".zst") => crate::deb::decode_zstd(packed, Self::MAX_BYTES),
-            Some(".gz") => crate::deb::decode_gzip(packed, Self::MAX_BYTES),
-            _ => Ok(Some(packed.to_vec())),
-        };
         let damaged = |reason: String| KernelError::Module { path: self.path.clone(), reason };
-        let elf = decoded
-            .map_err(|error| damaged(error.to_string()))?
-            .ok_or_else(|| damaged(format!("it unpacks to more than {} bytes", Self::MAX_BYTES)))?;
+        let elf = decompressed(&self.path, self.content.bytes()).map_err(damaged)?;
         let info = modinfo::read(&elf).map_err(|reason| damaged(reason.to_owned()))?;
         if normalised(&info.name) != name {
             return Err(damaged(format!("it calls itself \"{}\"", info.name)));

@@ -5,16 +5,20 @@ use object::{Object as _, ObjectSection as _};
 
 /// What a module says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Modinfo {
-    pub(super) name: String,
-    pub(super) vermagic: String,
+pub(crate) struct Modinfo {
+    pub(crate) name: String,
+    pub(crate) vermagic: String,
     /// Modules whose symbols it uses.
-    pub(super) depends: Vec<String>,
+    pub(crate) depends: Vec<String>,
     /// Modules it wants to have been loaded before, where they exist (`softdep=pre: ...`).
-    pub(super) wants: Vec<String>,
+    pub(crate) wants: Vec<String>,
+    /// The values of `alias`, `softdep` and `weakdep`, each in the order of the module.
+    pub(crate) aliases: Vec<String>,
+    pub(crate) soft_dependencies: Vec<String>,
+    pub(crate) weak_dependencies: Vec<String>,
 }
 
-pub(super) fn read(elf: &[u8]) -> Result<Modinfo, &'static str> {
+pub(crate) fn read(elf: &[u8]) -> Result<Modinfo, &'static str> {
     let file: ElfFile64<'_> = ElfFile64::parse(elf).map_err(|_| "it is no ELF file of 64 bits")?;
     let section = file.section_by_name(".modinfo").ok_or("it has no .modinfo section")?;
     let data = section.data().map_err(|_| "its .modinfo section is outside the file")?;
@@ -27,7 +31,12 @@ pub(super) fn read(elf: &[u8]) -> Result<Modinfo, &'static str> {
             "name" => value.clone_into(&mut info.name),
             "vermagic" => value.clone_into(&mut info.vermagic),
             "depends" => info.depends.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned)),
-            "softdep" => info.wants.extend(before(value)),
+            "softdep" => {
+                info.wants.extend(before(value));
+                info.soft_dependencies.push(value.to_owned());
+            }
+            "alias" => info.aliases.push(value.to_owned()),
+            "weakdep" => info.weak_dependencies.push(value.to_owned()),
             _ => {}
         }
     }
