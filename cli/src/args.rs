@@ -219,6 +219,13 @@ pub(crate) struct QemuChoice {
     pub(crate) vmm: Option<PathBuf>,
 }
 
+impl QemuChoice {
+    /// Whether the pinned one is meant.
+    pub(crate) fn is_default(&self) -> bool {
+        self.qemu.is_none() && self.vmm.is_none()
+    }
+}
+
 #[derive(Debug, Default, Args)]
 pub(crate) struct Launch {
     /// The VM description

@@ -5,7 +5,6 @@ mod evidence_file;
 mod failure;
 mod firmware;
 mod inputs;
-mod predict;
 mod printer;
 mod tree;
 mod trust;

@@ -3,6 +3,8 @@
 //! Kernel and initrd go in by the SHA-256 that the manifest has for them, which `build` has just computed and `measure`
 //! and `launch` have just checked; only the firmware's bytes are needed.
 
+pub(crate) mod machine;
+pub(crate) mod prediction;
 pub(crate) mod reference;
 pub(crate) mod registers;
 
@@ -20,7 +22,7 @@ use spec::{Outcome, Sha384Digest};
 use crate::failure::Failure;
 use crate::firmware::FirmwareFile;
 use crate::inputs;
-use reference::Machine;
+use machine::Machine;
 
 /// Which SNP launch digests are wanted.
 pub(crate) struct SnpWanted<'a> {

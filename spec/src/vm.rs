@@ -195,11 +195,6 @@ impl Vm {
         given.into_iter().find(|(_, tee, given)| *given && *tee != self.tee).map(|(key, ..)| key)
     }
 
-    /// Whether it has devices that the image's references do not have, and so other ACPI tables and another RTMR0.
-    pub fn changes_tables(&self) -> bool {
-        !(self.host.nics.is_empty() && self.host.pci.is_empty() && self.guest.volumes.is_empty())
-    }
-
     /// The CPU model, with the TEE's default where none was given.
     pub fn cpu_model(&self) -> &str {
         self.cpu.as_deref().unwrap_or(match self.tee {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::{parse_sha384, parse_u32, parse_u64};
+use super::{QemuChoice, parse_sha384, parse_u32, parse_u64};
 
 #[derive(Debug, Args)]
 pub(crate) struct EventLog {
@@ -93,7 +93,7 @@ pub(crate) struct Explain {
     /// The event log behind a quote: it names the event, where it replays to the quote's registers
     #[arg(long, value_name = "FILE")]
     pub(crate) eventlog: Option<PathBuf>,
-    /// The expected number of vCPUs (SNP) [default: that of the vm.toml, else the manifest's]
+    /// The expected number of vCPUs [default: that of the vm.toml, else the manifest's]
     #[arg(long, value_name = "N")]
     pub(crate) vcpus: Option<u32>,
     /// The expected CPU model (SNP) [default: that of the vm.toml, else the manifest's]
@@ -108,6 +108,13 @@ pub(crate) struct Explain {
     /// The expected memory size, such as 2GiB (TDX) [default: that of the vm.toml]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<spec::size::Size>,
+    // For RTMR0.
+    #[command(flatten)]
+    pub(crate) qemu: QemuChoice,
+    /// Tables that firmware should have got (TDX), instead of asking QEMU: a directory like a running guest's
+    /// /sys/firmware/qemu_fw_cfg/by_name
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["qemu", "vmm"])]
+    pub(crate) acpi: Option<PathBuf>,
     /// Firmware that may have been launched instead of the image's; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) firmware: Vec<PathBuf>,

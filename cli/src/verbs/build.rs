@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use image::{BuildRequest, Guest};
+use launcher::qemu::oracle::Devices;
 use spec::Outcome;
 use spec::lock::Standing;
 use spec::manifest::{FILE_NAME, Manifest};
@@ -12,7 +13,7 @@ use crate::args::{Arguments, Build};
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::{Printer, size};
-use crate::weigh::{self, reference::Machine};
+use crate::weigh::{self, machine::Machine};
 
 pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Result<u8, Failure> {
     let begun = Instant::now();
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
     };
     let mut staged = image::build(&request, &store)?;
     if !verb.no_references {
-        let machine = Machine { qemu: &verb.qemu, store: &store, printer };
+        let machine = Machine { qemu: &verb.qemu, store: &store, printer, devices: Devices::default() };
         let references = weigh::references(staged.directory(), &staged.manifest, &machine)?;
         staged.manifest.references = references;
     }

@@ -15,7 +15,7 @@ use spec::manifest::Manifest;
 use spec::vm::Vm;
 use store::Image;
 
-use crate::args::Explain;
+use crate::args::{Arguments, Explain};
 use crate::evidence_file::{Content, EvidenceFile, MAX_BYTES};
 use crate::failure::Failure;
 use crate::inputs;
@@ -40,7 +40,7 @@ struct Expected {
     vm: Option<Vm>,
 }
 
-pub(crate) fn run(verb: &Explain, printer: &Printer) -> Result<u8, Failure> {
+pub(crate) fn run(arguments: &Arguments, verb: &Explain, printer: &Printer) -> Result<u8, Failure> {
     let against = against(&verb.against)?;
     let evidence = match (&verb.evidence, verb.digest) {
         (Some(path), _) => EvidenceFile::read(path)?,
@@ -58,12 +58,15 @@ pub(crate) fn run(verb: &Explain, printer: &Printer) -> Result<u8, Failure> {
         ));
     }
     let subject = Subject { file: Some(evidence.path.clone()), kind: evidence.kind() };
+    let store = inputs::open_store(arguments)?;
     match (&evidence.content, against) {
         (Content::EventLog(bytes), Against::Image(expected)) => {
-            tdx::log(verb, &evidence.path, bytes, &expected, Answer::new(subject, verb), printer)
+            let context = tdx::Context::new(verb, &expected, &store, printer)?;
+            tdx::log(&context, &evidence.path, bytes, Answer::new(subject, verb), printer)
         }
         (Content::Tdx(measurement), Against::Image(expected)) => {
-            tdx::quote(verb, measurement, &expected, Answer::new(subject, verb), printer)
+            let context = tdx::Context::new(verb, &expected, &store, printer)?;
+            tdx::quote(&context, measurement, &expected, Answer::new(subject, verb), printer)
         }
         (Content::Snp(report), Against::Image(expected)) => {
             let found = snp::Found { digest: Digest384(report.measurement), report: Some(report) };

@@ -8,6 +8,7 @@ mod write;
 use std::path::Path;
 
 use launcher::Image;
+use launcher::qemu::oracle::Devices;
 use measure::shape::SnpShape;
 use serde::Serialize;
 use spec::manifest::{Manifest, SnpReference, TdxReference, artifact};
@@ -17,8 +18,8 @@ use crate::args::{Arguments, Measure, MeasureFiles, Shapes};
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::Printer;
-use crate::weigh::reference::{self, Machine};
-use crate::weigh::{self, SnpWanted};
+use crate::weigh::machine::Machine;
+use crate::weigh::{self, SnpWanted, reference};
 
 #[derive(Default, Serialize)]
 struct Answer {
@@ -51,7 +52,8 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
     }
     let wants = |this, firmware| tee == Some(this) || (tee.is_none() && manifest.artifacts.contains_key(firmware));
     let store = inputs::open_store(arguments)?;
-    let machine = Machine { qemu: &shapes.qemu, store: &store, printer };
+    let devices = vm.as_ref().map(Devices::of).unwrap_or_default();
+    let machine = Machine { qemu: &shapes.qemu, store: &store, printer, devices };
     if verb.write {
         return write::run(&directory, manifest, &machine);
     }
@@ -60,13 +62,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
         answer.snp = of_image(shapes, vm.as_ref(), &directory, &manifest)?;
     }
     if wants(Tee::Tdx, artifact::FIRMWARE_TDX) {
-        let wanted = match &vm {
-            Some(vm) if vm.changes_tables() => {
-                printer.note("RTMR0 is not predicted: networks, passed functions and volumes change the ACPI tables");
-                Vec::new()
-            }
-            _ => tdx_shapes(shapes, vm.as_ref(), &manifest)?,
-        };
+        let wanted = tdx_shapes(shapes, vm.as_ref(), &manifest)?;
         answer.tdx = vec![reference::tdx(&directory, &manifest, &wanted, &machine)?];
     }
     show(&answer, printer);

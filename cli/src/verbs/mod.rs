@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Vendor(verb) => vendor::run(arguments, verb, printer),
         Verb::Build(verb) => build::run(arguments, verb, printer),
         Verb::Measure(verb) => measure::run(arguments, verb, printer),
-        Verb::Explain(verb) => explain::run(verb, printer),
+        Verb::Explain(verb) => explain::run(arguments, verb, printer),
         Verb::EventLog(verb) => eventlog::run(verb, printer),
         Verb::IdBlock(verb) => idblock::run(verb, printer),
         Verb::Firmware(verb) => firmware::run(verb, printer),

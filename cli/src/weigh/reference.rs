@@ -2,29 +2,17 @@
 
 use std::path::Path;
 
-use launcher::qemu::oracle::{self, Question};
+use launcher::qemu::oracle;
 use measure::Digest384;
 use measure::tdx::registers;
 use spec::manifest::{Manifest, TdxImage, TdxPlatform, TdxReference, TdxRtmr0, artifact};
 use spec::size::Size;
 use spec::{Outcome, Sha256Digest, Sha384Digest};
-use store::Store;
 
-use super::registers::{BootFiles, KnownFirmware, shape};
-use crate::args::QemuChoice;
+use super::machine::Machine;
+use super::registers::{BootFiles, KnownFirmware};
 use crate::failure::Failure;
-use crate::printer::Printer;
 use crate::{inputs, tree};
-
-/// Who is asked about the machine.
-pub(crate) struct Machine<'a> {
-    /// Which QEMU.
-    pub(crate) qemu: &'a QemuChoice,
-    /// Where trees and answers are kept.
-    pub(crate) store: &'a Store,
-    /// Where it is said that something is not predicted.
-    pub(crate) printer: &'a Printer,
-}
 
 /// Every combination of vCPU counts and memory sizes, these in MiB.
 pub(crate) fn shapes(vcpus: &[u32], memory: &[Size]) -> Result<Vec<(u32, u64)>, Failure> {
@@ -78,12 +66,10 @@ fn platform(
     shapes: &[(u32, u64)],
     machine: &Machine<'_>,
 ) -> Result<(TdxPlatform, Option<[u64; 3]>), Failure> {
-    let (_hold, program) = tree::qemu(machine.qemu, machine.store)?;
+    let asked = machine.oracle()?;
     let (mut rtmr0, mut version) = (Vec::new(), None);
     for (vcpus, memory_mib) in shapes.iter().copied() {
-        let shape = shape(vcpus, memory_mib);
-        let question = Question { program: &program, firmware, shape: &shape };
-        let told = oracle::ask(&question, machine.store.root())?;
+        let told = asked.ask(firmware, vcpus, memory_mib)?;
         let [digest, ..] = registers(&known.platform(&told.fw_cfg, memory_mib)?);
         rtmr0.push(TdxRtmr0 { vcpus, memory_mib, rtmr0: Sha384Digest(digest.0) });
         version = told.qemu_version;
@@ -99,7 +85,7 @@ fn platform(
 }
 
 /// Kernel, initrd and command line, as the manifest names them and no others.
-fn boot_files(directory: &Path, manifest: &Manifest) -> Result<BootFiles, Failure> {
+pub(super) fn boot_files(directory: &Path, manifest: &Manifest) -> Result<BootFiles, Failure> {
     let path = |name: &str| directory.join(name);
     let boot = BootFiles::read(&path(artifact::KERNEL), Some(&path(artifact::INITRD)), &manifest.command_line)?;
     let same = |name: &str, found: &Sha256Digest| match manifest.artifacts.get(name) {

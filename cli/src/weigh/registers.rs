@@ -151,10 +151,3 @@ impl BootFiles {
         })
     }
 }
-
-/// The machine that Bullion launches for TDX, with so many vCPUs and so much memory.
-pub(crate) fn shape(vcpus: u32, memory_mib: u64) -> measure::shape::Shape {
-    use measure::shape::{Shape, TdxShape, TeeShape};
-    let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
-    Shape { tee: TeeShape::Tdx(tdx), vcpus, cpu_model: "host".to_owned(), memory_mib }
-}

@@ -19,6 +19,9 @@ const PORTS_IN_A_SLOT: usize = 8;
 const AMD_SEV_WINDOW_MIB: &str = "524288";
 /// The most BARs of 128 GiB that such firmware can place.
 pub(crate) const AMD_SEV_LARGE_BARS: usize = 3;
+/// The window for 64-bit BARs that the ACPI tables of a TDX guest with passed functions name: all that firmware has for them with
+/// 46 bits of addresses. By default QEMU names what is used, so that RTMR0 would depend on the BARs of one host's devices.
+const TDX_WINDOW: &str = "8T";
 
 impl CommandLine<'_> {
     /// Whether memory is an object of its own, which it is not without need.
@@ -52,12 +55,19 @@ impl CommandLine<'_> {
             let window = Properties::with_first("name", "opt/ovmf/X-PciMmio64Mb").with("string", AMD_SEV_WINDOW_MIB);
             arguments.option("-fw_cfg", window);
         }
+        if matches!(self.shape.tee, TeeShape::Tdx(_)) {
+            arguments.option("-global", Properties::with_first("q35-pcihost.pci-hole64-size", TDX_WINDOW));
+        }
         if self.by_iommufd {
             let iommufd = Properties::of("iommufd").with("id", "iommufd").with("fd", &descriptor::IOMMUFD.to_string());
             arguments.option("-object", iommufd);
         }
         for (index, device) in self.host.pci.iter().enumerate() {
             let bus = root_port(arguments, &format!("pci{index}"), &pci_place(index), MAX_NICS + index);
+            if self.stand_in {
+                arguments.option("-device", Properties::of("pci-testdev").with("bus", &bus));
+                continue;
+            }
             let function = Properties::of("vfio-pci").with("id", &format!("pci{index}")).with("bus", &bus);
             let function = if self.by_iommufd {
                 function.with("fd", &descriptor::pci(index).to_string()).with("iommufd", "iommufd")

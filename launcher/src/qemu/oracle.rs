@@ -16,10 +16,11 @@ mod wire;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use measure::shape::{Shape, TeeShape};
+use spec::vm::{Host, Nic, PciDevice, Vm};
 use spec::{Sha256Digest, Tee};
 
 pub use error::{ImportError, OracleError};
@@ -31,6 +32,7 @@ use super::{Accelerator, CommandLine, Features, QemuProgram, features};
 use crate::host::{HostFacts, KvmAccess};
 use crate::plan::{Role, descriptors};
 use crate::sealed_memory::sealed_memory;
+use crate::volume::Volume;
 
 /// How long QEMU and firmware may take together. A second or two is usual, and six with 250 vCPUs.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -44,6 +46,46 @@ pub struct Question<'a> {
     pub firmware: &'a [u8],
     /// The guest.
     pub shape: &'a Shape,
+    /// What it has beyond the devices of every guest.
+    pub devices: Devices,
+}
+
+/// Devices that not every guest has. Each has a place of its own that follows from its number, and nothing else about them is in
+/// the tables: how many there are is enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Devices {
+    /// Networks.
+    pub nics: usize,
+    /// Passed PCI functions.
+    pub pci: usize,
+    /// Volumes.
+    pub volumes: usize,
+}
+
+impl Devices {
+    /// Those of a VM description.
+    pub fn of(vm: &Vm) -> Self {
+        Self { nics: vm.host.nics.len(), pci: vm.host.pci.len(), volumes: vm.guest.volumes.len() }
+    }
+
+    /// A host that has them. Networks lead nowhere, and no port of this host is taken.
+    fn host(&self) -> Host {
+        let nic = Nic { no_outbound: true, ..Nic::default() };
+        let function = PciDevice { address: String::new() };
+        Host { nics: vec![nic; self.nics], pci: vec![function; self.pci], ..Host::default() }
+    }
+
+    fn stand_in_volumes(&self) -> Vec<Volume> {
+        let volume = |number| Volume {
+            name: format!("volume{number}"),
+            serial: format!("volume{number}"),
+            path: PathBuf::new(),
+            read_only: true,
+            block_device: false,
+            overwrite: false,
+        };
+        (0..self.volumes).map(volume).collect()
+    }
 }
 
 /// The fw_cfg files of a machine, from the cache in the directory `cache` where they were asked for before.
@@ -53,7 +95,7 @@ pub fn ask(question: &Question<'_>, cache: &Path) -> Result<Answer, OracleError>
     if features.version < FLOOR {
         return Err(OracleError::TooOld { found: features.version_text() });
     }
-    let arguments = command_line(question.shape, features.sandbox);
+    let arguments = command_line(question.shape, &question.devices, features.sandbox);
     let identity = features::identity(question.program).map_err(run)?;
     let kept = cache::Place::of(cache, &identity, &Sha256Digest::of(question.firmware), &arguments);
     if let Some(known) = kept.read() {
@@ -91,7 +133,7 @@ pub fn releases_alike(version: [u64; 3]) -> Vec<String> {
 }
 
 /// The launch's own argument list, for a host without a TEE.
-fn command_line(shape: &Shape, sandbox: bool) -> Vec<String> {
+fn command_line(shape: &Shape, devices: &Devices, sandbox: bool) -> Vec<String> {
     let facts = HostFacts {
         kvm: KvmAccess::Unusable { reason: String::new() },
         c_bit_position: 0,
@@ -108,8 +150,8 @@ fn command_line(shape: &Shape, sandbox: bool) -> Vec<String> {
         facts: &facts,
         sandbox,
         stand_in: true,
-        volumes: &[],
-        host: &spec::vm::Host::default(),
+        volumes: &devices.stand_in_volumes(),
+        host: &devices.host(),
         by_iommufd: false,
         large_bars: 0,
     };
@@ -128,7 +170,7 @@ fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
     };
     let firmware = crate::firmware::artifact_name(tee);
     let (mut inherited, mut peers) = (Vec::new(), Vec::new());
-    for descriptor in descriptors(tee, &[]) {
+    for descriptor in descriptors(tee, &question.devices.stand_in_volumes()) {
         let file = match descriptor.role {
             Role::Qmp | Role::Console | Role::Agent => {
                 let (ours, theirs) = UnixStream::pair()?;
@@ -182,12 +224,12 @@ mod tests {
             sandbox: true,
             stand_in: false,
             volumes: &[],
-            host: &spec::vm::Host::default(),
+            host: &Host::default(),
             by_iommufd: false,
             large_bars: 0,
         };
         let mut launched = launch.arguments();
-        let asked = command_line(&shape, true);
+        let asked = command_line(&shape, &Devices::default(), true);
         let guest = launched.iter().position(|word| word.starts_with("tdx-guest,")).unwrap();
         launched.drain(guest - 1..=guest);
         let changed: Vec<_> = launched.iter().zip(&asked).filter(|(launched, asked)| launched != asked).collect();

@@ -4,12 +4,15 @@
 //! QEMU 10.0 to 10.2 are the same, so the judge is a tree of QEMU 10.0 (`image-recipes/older-vmm.toml`), which
 //! `BULLION_TEST_OLDER_QEMU_TREE` names. Vectors are in `BULLION_VECTORS`.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use launcher::QemuProgram;
-use launcher::qemu::oracle::{self, Answer, Question};
+use launcher::plan::Role;
+use launcher::qemu::oracle::{self, Answer, Devices, Question};
+use launcher::{Plan, QemuProgram};
 use measure::shape::{Shape, TdxShape, TeeShape};
 
 /// Firmware that ships without a TEE's sections in the way: any OVMF places the devices alike.
@@ -88,7 +91,7 @@ fn a_shape_is_asked_about_once() {
     let ask = |vcpus, memory_mib| {
         let shape = shape(vcpus, memory_mib);
         let begun = Instant::now();
-        let question = Question { program: &program, firmware: &firmware, shape: &shape };
+        let question = Question { program: &program, firmware: &firmware, shape: &shape, devices: Devices::default() };
         (oracle::ask(&question, cache.path()).unwrap(), begun.elapsed())
     };
     let acpi = |found: &Answer| found.fw_cfg.acpi().unwrap();
@@ -102,6 +105,91 @@ fn a_shape_is_asked_about_once() {
     assert_eq!(acpi(&large), acpi(&four), "memory above 2.75 GiB is not");
     assert_ne!(large.fw_cfg.smbios_tables(), four.fw_cfg.smbios_tables());
     assert_eq!(one.fw_cfg.get("bootorder"), Some(&b"/rom@genroms/linuxboot_dma.bin\0"[..]));
+}
+
+/// What a VM has beyond the devices of every guest, under the words of its own launch: real networks and volumes, and in the place
+/// of the passed function two devices with other BARs than the oracle's stand-in has.
+#[test]
+fn tables_of_a_vm_with_devices_are_those_that_its_own_words_give() {
+    let (Some(firmware), Some(program)) = (vector(TDX_FIRMWARE), tree("BULLION_TEST_QEMU_TREE")) else { return };
+    let more = "pci = [{ address = \"0000:c1:00.0\" }]\n\
+        nic = [{ no_outbound = true }, { mac = \"52:54:00:12:34:56\" }]\n\
+        [[host.volume]]\nname = \"tmp\"\npath = \"/images/tmp\"\n\
+        [[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/lib/containers\"\n";
+    let situation = crate::golden::on("emerald-rapids", "tdx", more);
+    let plan = situation.plan().unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let devices = Devices::of(&situation.fixture.vm);
+    assert_eq!(devices, Devices { nics: 2, pci: 1, volumes: 1 });
+    let ask = |devices| {
+        let question = Question { program: &program, firmware: &firmware, shape: &plan.shape, devices };
+        oracle::ask(&question, cache.path()).unwrap()
+    };
+    let told = ask(devices);
+    let two_bars = "nvme,serial=x,cmb_size_mb=64,pmrdev=pmr";
+    for function in [two_bars, "pci-testdev,membar=128G"] {
+        let (inherited, _peers) = inherited(&plan, &firmware);
+        let watched = oracle::watch(&program, emulated(&plan, function), inherited).unwrap();
+        assert!(watched == told, "{function}: fw_cfg differs");
+    }
+    for other in [Devices { nics: 1, ..devices }, Devices { pci: 0, ..devices }, Devices { volumes: 0, ..devices }] {
+        assert_ne!(ask(other).fw_cfg.acpi().unwrap().tables, told.fw_cfg.acpi().unwrap().tables, "{other:?}");
+    }
+}
+
+/// The plan's own words, without the TEE and its host's CPU, and with this device in the place of what is passed.
+fn emulated(plan: &Plan, function: &str) -> Vec<String> {
+    let start = plan.argv.iter().position(|word| word == "-name").unwrap();
+    let mut words: Vec<String> = plan.argv[start..].to_vec();
+    for gone in ["tdx-guest,", "iommufd,"] {
+        let at = words.iter().position(|word| word.starts_with(gone)).unwrap();
+        words.drain(at - 1..=at);
+    }
+    for word in &mut words {
+        *word = word.replace(",confidential-guest-support=tee", "").replace("host,pmu=off", "max,phys-bits=46,pmu=off");
+        // There is no second NUMA node here, and no function to pass.
+        if word == "kvm" {
+            "tcg,thread=multi".clone_into(word);
+        } else if word.starts_with("vfio-pci,") {
+            *word = format!("{function},bus=port-pci0");
+        }
+    }
+    words.extend(["-object".into(), "memory-backend-memfd,id=pmr,share=on,size=4G,prealloc=off".into()]);
+    words
+}
+
+/// Something for each descriptor of the plan, and our ends of those that are sockets.
+fn inherited(plan: &Plan, firmware: &[u8]) -> (Vec<(i32, OwnedFd)>, Vec<UnixStream>) {
+    let mut peers = Vec::new();
+    let file = |bytes: &[u8]| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        OwnedFd::from(file)
+    };
+    let mut of = |role: &Role| match role {
+        Role::Qmp | Role::Console | Role::Agent => {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            peers.push(ours);
+            OwnedFd::from(theirs)
+        }
+        Role::Artifact("firmware-tdx.fd") => file(firmware),
+        Role::Artifact("vmlinuz") => file(&bz_image()),
+        _ => file(&[0; 1 << 20]),
+    };
+    let needed = plan.descriptors.iter().filter(|descriptor| !matches!(descriptor.role, Role::Device(_)));
+    (needed.map(|descriptor| (descriptor.number, of(&descriptor.role))).collect(), peers)
+}
+
+/// What QEMU takes for a bzImage (Documentation/arch/x86/boot.rst).
+fn bz_image() -> Vec<u8> {
+    let mut kernel = vec![0; 1 << 16];
+    kernel[0x1f1] = 4;
+    kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
+    kernel[0x211] = 1;
+    kernel[0x22c..0x230].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
+    kernel
 }
 
 #[test]

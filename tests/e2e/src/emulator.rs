@@ -249,10 +249,7 @@ impl Machine {
         self.qtest("outl 0x514 0");
         self.qtest(&format!("outl 0x518 {:#x}", COMMAND.swap_bytes()));
         let hex = self.qtest(&format!("read {BUFFER:#x} {size:#x}"));
-        hex.as_bytes()
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
+        super::vectors::unhex(&hex)
     }
 }
 

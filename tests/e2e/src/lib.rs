@@ -6,11 +6,14 @@
 
 pub mod container;
 pub mod emulator;
+pub mod vectors;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+
+pub use vectors::vector;
 
 /// What the environment of a test offers.
 #[derive(Debug, Clone)]
@@ -73,17 +76,6 @@ pub fn bench() -> Option<Bench> {
         skipped("end-to-end test: BULLION_BIN, BULLION_TEST_RECIPE and BULLION_TEST_VMM are set by scripts/test only");
     }
     found
-}
-
-/// A file of the vectors; `None` (and a word why) where it is not there.
-pub fn vector(path: &str) -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
-    let found = std::env::var_os("BULLION_VECTORS").map_or(default, PathBuf::from).join(path);
-    if found.exists() {
-        return Some(found);
-    }
-    skipped(&format!("no vectors at {}", found.display()));
-    None
 }
 
 /// A judge from the locked tool tree, such as `fsck.erofs`; `None` (and a word why) where it is not there.

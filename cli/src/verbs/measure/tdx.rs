@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use launcher::qemu::oracle::{self, Answer as Told, Question};
+use launcher::qemu::oracle::{Answer as Told, Devices};
 use measure::tdx::mrtd::{self, PageOrder};
 use measure::tdx::{PredictedEvent, registers};
 use serde::Serialize;
@@ -11,10 +11,11 @@ use spec::Outcome;
 use crate::args::{Arguments, MeasureTdx};
 use crate::failure::Failure;
 use crate::firmware::{FirmwareFile, FirmwareInput, facts};
+use crate::inputs;
 use crate::printer::Printer;
-use crate::weigh::registers::{BootFiles, Initrd, Kernel, KnownFirmware, shape};
+use crate::weigh::machine::Oracle;
+use crate::weigh::registers::{BootFiles, Initrd, Kernel, KnownFirmware};
 use crate::weigh::{check_vcpus, unusable};
-use crate::{inputs, tree};
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -185,9 +186,7 @@ fn tables<'a>(
     let vcpus = verb.vcpus.unwrap_or(1);
     check_vcpus(&[vcpus])?;
     let store = inputs::open_store(arguments)?;
-    let (_hold, program) = tree::qemu(&verb.qemu, &store)?;
-    let shape = shape(vcpus, memory_mib);
-    let told = oracle::ask(&Question { program: &program, firmware, shape: &shape }, store.root())?;
+    let told = Oracle::new(&verb.qemu, &store, Devices::default())?.ask(firmware, vcpus, memory_mib)?;
     let version = told.qemu_version.unwrap_or_default().map(|number| number.to_string()).join(".");
     Ok((told, TablesInput::Qemu(version)))
 }

@@ -11,7 +11,7 @@ use spec::size::Size;
 
 use crate::failure::Failure;
 use crate::weigh;
-use crate::weigh::reference::Machine;
+use crate::weigh::machine::Machine;
 
 #[derive(Serialize)]
 struct Moved {
