@@ -11,6 +11,7 @@ pub mod compare;
 mod content;
 pub mod cpio;
 pub mod deb;
+pub mod disk;
 pub mod effects;
 pub mod erofs;
 pub mod initrd;
@@ -30,6 +31,6 @@ pub use content::Content;
 pub use publish::{PublishError, PublishRequest, publish};
 pub use unpack::{UnpackError, UnpackedTree, open_tree, unpack_tree};
 
-/// The version of the writers in this crate: EROFS with its LZ4 encoder, dm-verity, unified kernel images, cpio, zstd. It
+/// The version of the writers in this crate: EROFS with its LZ4 encoder, dm-verity, unified kernel images, disks, cpio, zstd. It
 /// changes whenever the same inputs would give other bits, and stands in the manifest.
 pub const FORMAT_EPOCH: u32 = 1;

@@ -15,6 +15,12 @@ impl Guid {
         let [d0, d1, d2, d3, d4, d5, d6, d7] = node;
         Self([a0, a1, a2, a3, b0, b1, c0, c1, d0, d1, d2, d3, d4, d5, d6, d7])
     }
+
+    /// The GUID whose bytes are `bytes` where it is written: each field's most significant byte first (RFC 9562).
+    pub const fn from_text_order(bytes: [u8; 16]) -> Self {
+        let [a0, a1, a2, a3, b0, b1, c0, c1, d0, d1, d2, d3, d4, d5, d6, d7] = bytes;
+        Self([a3, a2, a1, a0, b1, b0, c1, c0, d0, d1, d2, d3, d4, d5, d6, d7])
+    }
 }
 
 impl fmt::Display for Guid {
@@ -44,5 +50,7 @@ mod tests {
         let guid = Guid::new(0x96b582de, 0x1fb2, 0x45f7, [0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d]);
         assert_eq!(guid.to_string(), "96b582de-1fb2-45f7-baea-a366c55a082d");
         assert_eq!(guid.0[..8], [0xde, 0x82, 0xb5, 0x96, 0xb2, 0x1f, 0xf7, 0x45]);
+        let written = 0x96b582de_1fb2_45f7_baea_a366c55a082d_u128;
+        assert_eq!(Guid::from_text_order(written.to_be_bytes()), guid);
     }
 }

@@ -12,6 +12,7 @@ pub mod digest;
 pub mod guest_config;
 pub mod lock;
 pub mod manifest;
+pub mod partitions;
 mod pci;
 pub mod pins;
 pub mod recipe;

@@ -28,6 +28,8 @@ pub mod artifact {
     pub const COMMAND_LINE: &str = "cmdline";
     /// The unified kernel image: kernel, initrd and command line in one PE file.
     pub const UKI: &str = "uki.efi";
+    /// A disk with a GUID partition table, which UEFI firmware starts.
+    pub const DISK: &str = "disk.raw";
     /// Firmware for SEV-SNP.
     pub const FIRMWARE_SNP: &str = "firmware-snp.fd";
     /// Firmware for TDX.

@@ -60,6 +60,8 @@ pub struct RecipeFile {
     pub firmware: Option<FirmwareFile>,
     /// A unified kernel image, made beside the other artifacts (images only).
     pub uki: Option<UkiRecipe>,
+    /// A disk with the unified kernel image and the root file system, made beside the other artifacts (images only).
+    pub disk: Option<DiskRecipe>,
     /// The shapes whose measurements go into the manifest (images only).
     pub references: Option<References>,
     /// Users of the image beside those of its packages (images only).
@@ -285,6 +287,20 @@ pub struct UkiRecipe {
     pub path: String,
 }
 
+/// `[disk]`: `disk.raw`, which UEFI firmware starts; it needs a unified kernel image. Each size is a whole number of MiB, and the
+/// smallest that is enough where it is not given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DiskRecipe {
+    /// Of the EFI system partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub esp_size: Option<Size>,
+    /// Of the disk. What its partitions leave is free at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+}
+
 fn systemd_stub() -> String {
     "/usr/lib/systemd/boot/efi/linuxx64.efi.stub".to_owned()
 }
@@ -392,6 +408,9 @@ pub struct ImageRecipe {
     /// The unified kernel image, where one is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uki: Option<UkiRecipe>,
+    /// The disk, where one is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskRecipe>,
     /// Shapes measured by the builder.
     pub references: References,
 }

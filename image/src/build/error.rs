@@ -10,6 +10,7 @@ use store::{ImageError, StoreError};
 
 use super::{MAX_COMMAND_LINE, guest_binary};
 use crate::deb::DebError;
+use crate::disk::DiskError;
 use crate::effects::EffectError;
 use crate::erofs::ErofsError;
 use crate::kernel::KernelError;
@@ -130,6 +131,9 @@ pub enum BuildError {
     /// The unified kernel image.
     #[error(transparent)]
     Uki(#[from] UkiError),
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// A firmware that the recipe wants without its keys, and that has no variable store to take them from.
     #[error("firmware {firmware} cannot be derived from")]
     Derive {
@@ -187,6 +191,7 @@ impl Diagnostic for BuildError {
             Self::Kernel(error) => error.outcome(),
             Self::Erofs(error) => error.outcome(),
             Self::Uki(error) => error.outcome(),
+            Self::Disk(error) => error.outcome(),
             Self::ManifestContent(error) => error.outcome(),
             Self::OtherPackage { .. } => Outcome::InputMismatch,
             Self::Io { .. } | Self::Threads(_) => Outcome::HostCannot,
@@ -219,6 +224,7 @@ impl Diagnostic for BuildError {
             Self::Kernel(error) => error.hint(),
             Self::Erofs(error) => error.hint(),
             Self::Uki(error) => error.hint(),
+            Self::Disk(error) => error.hint(),
             Self::OtherRecipe { .. } | Self::NotLocked { .. } => {
                 Some("the recipe has changed since it was locked: run `bullion lock`".to_owned())
             }

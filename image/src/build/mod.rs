@@ -19,10 +19,11 @@ use measure::uefi::VariableStore;
 use spec::Sha256Digest;
 use spec::lock::{Lock, Use};
 use spec::manifest::{self, Artifact, Class, GuestBinary, Manifest, ReferenceValues, artifact};
-use spec::recipe::{Derivation, FirmwareSource, ImageRecipe, Kind, Recipe, UkiRecipe};
+use spec::recipe::{Derivation, DiskRecipe, FirmwareSource, ImageRecipe, Kind, Recipe, UkiRecipe};
 use store::Store;
 
 use crate::content::Content;
+use crate::disk::{Disk, Parts};
 use crate::uki;
 
 pub use error::BuildError;
@@ -100,13 +101,16 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
     let mut artifacts = BTreeMap::from([
         (artifact::KERNEL.to_owned(), boot.vmlinuz.clone()),
         (artifact::INITRD.to_owned(), boot.initrd.clone()),
-        (artifact::ROOTFS.to_owned(), root.artifact),
+        (artifact::ROOTFS.to_owned(), root.artifact.clone()),
         (artifact::COMMAND_LINE.to_owned(), output.write(artifact::COMMAND_LINE, command_line.as_bytes())?),
     ]);
     artifacts.extend(firmware);
     if let Some(recipe) = &image.uki {
         let bytes = uki(request, recipe, store, &boot, root.os_release.as_ref(), &command_line)?;
         artifacts.insert(artifact::UKI.to_owned(), output.write(artifact::UKI, &bytes)?);
+        if let Some(sizes) = &image.disk {
+            artifacts.insert(artifact::DISK.to_owned(), disk(sizes, &bytes, &root, &output)?);
+        }
     }
     let documents = BTreeMap::from([(LOCK_FILE.to_owned(), output.write(LOCK_FILE, request.lock_text.as_bytes())?)]);
     let manifest = Manifest {
@@ -207,6 +211,17 @@ fn uki(
         initrd: &boot.initrd_bytes,
     };
     Ok(uki::build(&parts)?)
+}
+
+/// The disk: the unified kernel image and the root file system as it was written.
+fn disk(sizes: &DiskRecipe, uki: &[u8], root: &root::Root, output: &Output) -> Result<Artifact, BuildError> {
+    let (source, path) = (output.path(artifact::ROOTFS), output.path(artifact::DISK));
+    let rootfs = std::fs::File::open(&source).map_err(BuildError::io("reading", &source))?;
+    let parts = Parts { uki, rootfs: &rootfs, rootfs_size: root.artifact.size, verity: &root.verity };
+    let disk = Disk::plan(parts, sizes)?;
+    let mut file = output.create(artifact::DISK)?;
+    disk.write_to(&mut file).map_err(BuildError::io("writing", &path))?;
+    file.finish()
 }
 
 /// Takes the firmware images out of their packages, and makes of them what the recipe says.

@@ -1,7 +1,7 @@
 //! Writing artifacts into the staging directory: mode 0644 whatever the umask, synced, hashed on the way.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use spec::Sha256Digest;
 use spec::manifest::Artifact;
 
 use super::BuildError;
+use crate::disk::Sink;
 
 /// The staging directory as a place for artifacts.
 pub(crate) struct Output {
@@ -61,6 +62,22 @@ impl ArtifactFile {
     pub(super) fn finish(self) -> Result<Artifact, BuildError> {
         self.file.sync_all().map_err(BuildError::io("writing", &self.path))?;
         Ok(Artifact { size: self.size, sha256: Sha256Digest(self.hasher.finalize().into()) })
+    }
+}
+
+impl Sink for ArtifactFile {
+    fn write_zeros(&mut self, count: u64) -> io::Result<()> {
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        let mut left = count;
+        while left > 0 {
+            let some = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.hasher.update(ZEROS.get(..some).unwrap_or_default());
+            left -= some as u64;
+        }
+        // Beyond the end of the file this makes a hole, once something is written behind it.
+        self.file.seek(SeekFrom::Current(i64::try_from(count).map_err(io::Error::other)?))?;
+        self.size += count;
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use super::flatten::Link;
 use super::user::is_account;
 use super::{FileEntry, ImageRecipe, PackageRequest, Recipe, RecipeFile, RootfsFile};
 use crate::digest::decode_hex;
+use crate::size::Size;
 use crate::text::{SyntaxError, line_of};
 use crate::vm::{MAX_VCPUS, is_name};
 
@@ -48,6 +49,7 @@ pub(super) fn no_image_parts(merged: &RecipeFile, origin: Origin<'_>) -> Result<
         ("rootfs", merged.rootfs.is_some()),
         ("firmware", merged.firmware.is_some()),
         ("uki", merged.uki.is_some()),
+        ("disk", merged.disk.is_some()),
         ("references", merged.references.is_some()),
         ("[user]", !merged.user.is_empty()),
     ] {
@@ -138,6 +140,7 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
     kernel(image, origin)?;
     entries(image, origin)?;
     contradictions(image, origin)?;
+    disk(image, origin)?;
     users(image, origin)?;
     let firmware = [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten().map(|source| &source.path);
     for path in firmware.chain(image.uki.as_ref().map(|uki| &uki.path)) {
@@ -189,6 +192,29 @@ fn contradictions(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxE
     if let Some(module) = image.device_modules.iter().find(|module| image.boot_modules.contains(module)) {
         let message = format!("the module \"{module}\" is in kernel.boot_modules and in kernel.device_modules");
         return Err(origin.refuse(module, message));
+    }
+    Ok(())
+}
+
+/// Sizes that no disk has, whatever is put on it, and a disk that firmware could not start.
+fn disk(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    /// FAT32 has at least 65525 clusters, and two tables.
+    const MIN_ESP: Size = Size::from_mib(34);
+    /// A root file system, its tree and both copies of the partition table.
+    const OTHERS: Size = Size::from_mib(4);
+    /// What both file systems and the partition table can address, and more than anybody keeps there.
+    const MAX: Size = Size::from_mib(1 << 20);
+    let Some(disk) = &image.disk else { return Ok(()) };
+    if image.uki.is_none() {
+        return Err(origin.refuse("[disk]", "a disk starts a unified kernel image: add [uki]"));
+    }
+    let esp_size = disk.esp_size.unwrap_or(MIN_ESP);
+    let least = Size { bytes: esp_size.bytes.saturating_add(OTHERS.bytes) };
+    for (key, size, least) in [("esp_size", disk.esp_size, MIN_ESP), ("size", disk.size, least)] {
+        if let Some(size) = size.filter(|size| size.whole_mib().is_none() || !(least..=MAX).contains(size)) {
+            let message = format!("disk.{key} is {size}: use a whole number of MiB from {least} to {MAX}");
+            return Err(origin.refuse(key, message));
+        }
     }
     Ok(())
 }

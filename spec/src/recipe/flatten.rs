@@ -101,6 +101,7 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
         set(&mut firmware.tdx, next.tdx.as_ref());
     }
     set(&mut into.uki, next.uki.as_ref());
+    set(&mut into.disk, next.disk.as_ref());
     set(&mut into.references, next.references.as_ref());
     Ok(())
 }
@@ -169,6 +170,7 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
         links: rootfs.link,
         firmware: merged.firmware.clone().unwrap_or_default(),
         uki: merged.uki.clone(),
+        disk: merged.disk,
         references: merged.references.clone().unwrap_or_default(),
     })
 }

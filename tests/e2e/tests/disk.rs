@@ -80,6 +80,51 @@ fn ovmf_starts_the_unified_kernel_image() {
     assert!(console.contains("bullion-guest: READY "), "{console}");
 }
 
+/// It takes loop devices to look, which only root has.
+#[test]
+fn systemd_dissect_finds_the_root_that_the_hash_names() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = image(&bench) else { return };
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(image.join("manifest.json")).unwrap()).unwrap();
+    let root_hash = manifest["verity"]["root_hash"].as_str().unwrap();
+    let dissect = |root_hash: &str| {
+        let mut dissect = judge("systemd-dissect")?;
+        let policy = "--image-policy=root=verity+read-only-on:esp=unprotected:=absent";
+        Some(run(dissect.args(["--json=short", policy, "--root-hash", root_hash]).arg(image.join("disk.raw"))))
+    };
+    let Some(found) = dissect(root_hash) else { return };
+    if found.stderr.contains("Permission denied") || found.stderr.contains("loop") {
+        return skipped("systemd-dissect has no loop device");
+    }
+    let found = found.expect(0, &[]).json();
+    let mounts = found["mounts"].as_array().unwrap().iter();
+    let mounts: Vec<_> = mounts.map(|mount| (mount["designator"].as_str(), mount["fstype"].as_str())).collect();
+    assert_eq!(
+        mounts,
+        [(Some("root"), Some("erofs")), (Some("esp"), Some("vfat")), (Some("root-verity"), Some("DM_verity_hash"))]
+    );
+    assert!(found["osRelease"].as_array().unwrap().iter().any(|line| line == "ID=debian"), "{found}");
+    let other = root_hash.chars().rev().collect::<String>();
+    assert_ne!(dissect(&other).unwrap().code, 0);
+}
+
+#[test]
+fn the_disk_holds_the_unified_kernel_image() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = image(&bench) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(mut mcopy) = judge("mcopy") else { return };
+    let copy = scratch.path().join("copy");
+    let disk = format!("{}@@1M", image.join("disk.raw").display());
+    run(mcopy.args(["-n", "-i", &disk, "::/EFI/BOOT/BOOTX64.EFI"]).arg(&copy)).expect(0, &[]);
+    assert!(std::fs::read(&copy).unwrap() == std::fs::read(image.join("uki.efi")).unwrap());
+    let manifest = std::fs::read(image.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let sha256 = spec::Sha256Digest::of(&std::fs::read(image.join("disk.raw")).unwrap()).to_string();
+    assert_eq!(manifest["artifacts"]["disk.raw"]["sha256"], sha256);
+}
+
 #[test]
 fn the_unified_kernel_image_holds_the_other_artifacts() {
     let Some(bench) = bench() else { return };
