@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a disk may take to appear after its driver was loaded.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to sleep between two looks. The driver usually has the disk before the first.
-const INTERVAL: Duration = Duration::from_millis(2);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(2);
 
-/// A block device.
+/// A block device: a disk or a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {
     /// Its kernel name, such as `vda`.
@@ -99,8 +99,9 @@ fn virtio_disks(sys_block: &Path) -> Vec<(String, String)> {
         .collect()
 }
 
-/// sysfs counts in sectors of 512 bytes, whatever the disk's own block size.
-fn size(sys_block: &Path, name: &str) -> Option<u64> {
+/// The size in bytes of the block device `name` below `sys_block`. sysfs counts in sectors of 512 bytes, whatever the disk's own
+/// block size.
+pub(crate) fn size(sys_block: &Path, name: &str) -> Option<u64> {
     fs::read_to_string(sys_block.join(name).join("size")).ok()?.trim_end().parse::<u64>().ok()?.checked_mul(512)
 }
 

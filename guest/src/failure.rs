@@ -18,7 +18,7 @@ pub(crate) enum Stage {
     CommandLine,
     /// Loading kernel modules.
     Modules,
-    /// Finding the disk with the root file system.
+    /// Finding the disk or partitions with the root file system.
     RootDevice,
     /// Checking the verity tree and opening it.
     Verity,

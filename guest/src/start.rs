@@ -12,7 +12,7 @@ use crate::agent::Guest;
 use crate::command_line::{self, RootParameters};
 use crate::device_mapper::{self, Target};
 use crate::failure::{Failure, OrFail as _, Stage};
-use crate::{configuration, disks, modules, mounts, process, switch_root, tee, uptime, verity};
+use crate::{configuration, modules, mounts, process, root_device, switch_root, tee, uptime, verity};
 
 /// The host name of a guest that was given none.
 const DEFAULT_HOSTNAME: &str = "bullion";
@@ -45,11 +45,11 @@ pub(crate) fn start() -> Result<Started, Failure> {
     Ok(Started { root, tee, hostname, configuration, config, kernel_release })
 }
 
-/// Finds the root disk, checks the top of its tree and opens it. Returns the node of the verified device.
+/// Finds the root file system, checks the top of its tree and opens it. Returns the node of the verified device.
 fn open_root(root: &RootParameters) -> Result<String, Failure> {
-    let disk = disks::wait_for(ROOT_DISK_SERIAL).or_fail(Stage::RootDevice)?;
-    verity::check_top(&disk.node(), disk.bytes, root).or_fail(Stage::Verity)?;
-    let (sectors, parameters) = verity::table(&disk.node(), root);
+    let device = root_device::wait_for(root).or_fail(Stage::RootDevice)?;
+    verity::check_top(&device, root).or_fail(Stage::Verity)?;
+    let (sectors, parameters) = verity::table(&device, root);
     let target = Target { name: ROOT_DISK_SERIAL, kind: "verity", read_only: true, sectors, parameters: &parameters };
     device_mapper::open(&target, Stage::Verity)
 }

@@ -5,11 +5,11 @@
 //! tree are checked here first. This look decides nothing about trust: the kernel repeats all of it.
 //!
 //! Layout: `veritysetup format` version 1 (cryptsetup `docs/on-disk-format-verity`), 4096-byte blocks, SHA-256; superblock
-//! behind the data, tree one block later, its top level first (Linux Documentation/admin-guide/device-mapper/verity.rst).
+//! behind the data or at the start of a partition of its own, tree one block later, its top level first (Linux
+//! Documentation/admin-guide/device-mapper/verity.rst).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use spec::Sha256Digest;
 use spec::digest::encode_hex;
@@ -17,6 +17,8 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::command_line::RootParameters;
+use crate::disks::Disk;
+use crate::root_device::RootDevice;
 
 /// Size of data and hash blocks.
 pub(crate) const BLOCK: u32 = 4096;
@@ -29,16 +31,16 @@ const SECTORS_PER_BLOCK: u64 = 8;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum VerityError {
     /// The disk cannot hold the image.
-    #[error(
-        "{disk} has {found} bytes, expected at least {expected} for {blocks} data blocks, a superblock and the tree"
-    )]
+    #[error("{disk} has {found} bytes, expected at least {expected} for {part} of {blocks} data blocks")]
     Short {
-        /// The disk.
+        /// The disk or partition.
         disk: String,
         /// Its size.
         found: u64,
-        /// The size of data, superblock and tree.
+        /// The size of what it must hold.
         expected: u64,
+        /// What it must hold.
+        part: &'static str,
         /// Data blocks by the command line.
         blocks: u64,
     },
@@ -108,37 +110,59 @@ fn tree_blocks(data_blocks: u64) -> u64 {
     total
 }
 
-/// Where the superblock is, in bytes. `RootParameters` bounds the count, so nothing here can overflow.
-fn superblock_offset(root: &RootParameters) -> u64 {
-    root.data_blocks * u64::from(BLOCK)
+/// Where the parts are: the device with the data, the device with the superblock, and the superblock's block on it.
+fn places<'a>(device: &'a RootDevice, root: &RootParameters) -> (&'a Disk, &'a Disk, u64) {
+    match device {
+        RootDevice::Disk(disk) => (disk, disk, root.data_blocks),
+        RootDevice::Partitions { data, tree } => (data, tree, 0),
+    }
 }
 
-/// Checks that `disk`, of `size` bytes, is large enough, and that its superblock and the top of its tree are what the
-/// command line says.
-pub(crate) fn check_top(node: &Path, size: u64, root: &RootParameters) -> Result<(), VerityError> {
-    let disk = node.display().to_string();
-    let expected = (root.data_blocks + 1 + tree_blocks(root.data_blocks)) * u64::from(BLOCK);
-    if size < expected {
-        return Err(VerityError::Short { disk, found: size, expected, blocks: root.data_blocks });
-    }
-    let read = |offset: u64| {
-        let mut block = vec![0; BLOCK as usize];
-        File::open(node)
-            .and_then(|file| file.read_exact_at(&mut block, offset))
-            .map(|()| block)
-            .map_err(|error| VerityError::Read { disk: disk.clone(), offset, error: error.to_string() })
-    };
-    let offset = superblock_offset(root);
-    check_superblock(&read(offset)?, root).map_err(|(field, found, expected)| VerityError::Superblock {
-        disk: disk.clone(),
+/// Checks that the device is large enough, and that its superblock and the top of its tree are what the command line says.
+pub(crate) fn check_top(device: &RootDevice, root: &RootParameters) -> Result<(), VerityError> {
+    check_size(device, root)?;
+    let (data, tree, superblock) = places(device, root);
+    // `RootParameters` bounds the count, so nothing here can overflow.
+    let offset = superblock * u64::from(BLOCK);
+    check_superblock(&read(tree, offset)?, root).map_err(|(field, found, expected)| VerityError::Superblock {
+        disk: shown(tree),
         offset,
         field,
         found,
         expected,
     })?;
-    let top = if tree_blocks(root.data_blocks) == 0 { 0 } else { offset + u64::from(BLOCK) };
-    let found = Sha256Digest::of(&[root.salt.as_slice(), &read(top)?].concat());
-    if found == root.root_hash { Ok(()) } else { Err(VerityError::RootHash { disk, found, expected: root.root_hash }) }
+    let (disk, top) = if tree_blocks(root.data_blocks) == 0 { (data, 0) } else { (tree, offset + u64::from(BLOCK)) };
+    let found = Sha256Digest::of(&[root.salt.as_slice(), &read(disk, top)?].concat());
+    let (disk, expected) = (shown(disk), root.root_hash);
+    if found == expected { Ok(()) } else { Err(VerityError::RootHash { disk, found, expected }) }
+}
+
+fn check_size(device: &RootDevice, root: &RootParameters) -> Result<(), VerityError> {
+    let (data_blocks, behind) = (root.data_blocks, 1 + tree_blocks(root.data_blocks));
+    let check = |disk: &Disk, needed: u64, part| {
+        let (found, expected) = (disk.bytes, needed * u64::from(BLOCK));
+        let short = || VerityError::Short { disk: shown(disk), found, expected, part, blocks: data_blocks };
+        if found < expected { Err(short()) } else { Ok(()) }
+    };
+    match device {
+        RootDevice::Disk(disk) => check(disk, data_blocks + behind, "the data, superblock and tree"),
+        RootDevice::Partitions { data, tree } => {
+            check(data, data_blocks, "the data")?;
+            check(tree, behind, "the superblock and tree")
+        }
+    }
+}
+
+fn shown(disk: &Disk) -> String {
+    disk.node().display().to_string()
+}
+
+fn read(disk: &Disk, offset: u64) -> Result<Vec<u8>, VerityError> {
+    let mut block = vec![0; BLOCK as usize];
+    File::open(disk.node())
+        .and_then(|file| file.read_exact_at(&mut block, offset))
+        .map(|()| block)
+        .map_err(|error| VerityError::Read { disk: shown(disk), offset, error: error.to_string() })
 }
 
 /// The first field that differs: its name, what was found, what was expected.
@@ -165,15 +189,17 @@ fn check_superblock(block: &[u8], root: &RootParameters) -> Result<(), (&'static
 }
 
 /// The target that the device mapper is given: length in sectors, and parameters.
-pub(crate) fn table(node: &Path, root: &RootParameters) -> (u64, String) {
-    let device = node.display();
-    // Data and tree are on one device; the tree starts behind the superblock. Corruption panics the kernel, at boot and ever
+pub(crate) fn table(device: &RootDevice, root: &RootParameters) -> (u64, String) {
+    let (data, tree, superblock) = places(device, root);
+    // The tree starts behind the superblock. Corruption panics the kernel, at boot and ever
     // after, and so does a read that fails (`panic_on_error`, Linux since 6.13 and 6.12's stable releases): a guest that goes on with a file it could
     // not read is a guest the host can steer.
     let parameters = format!(
-        "1 {device} {device} {BLOCK} {BLOCK} {} {} sha256 {} {} 2 panic_on_corruption panic_on_error",
+        "1 {} {} {BLOCK} {BLOCK} {} {} sha256 {} {} 2 panic_on_corruption panic_on_error",
+        shown(data),
+        shown(tree),
         root.data_blocks,
-        root.data_blocks + 1,
+        superblock + 1,
         root.root_hash,
         encode_hex(&root.salt)
     );

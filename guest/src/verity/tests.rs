@@ -1,7 +1,7 @@
 //! Against an image that `veritysetup` formatted.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
@@ -42,8 +42,23 @@ fn image(veritysetup: &Path, directory: &Path, blocks: u64) -> (PathBuf, RootPar
     (path, crate::command_line::parse(&command_line).unwrap())
 }
 
+/// A file where a device would be: an absolute path stays what it is below `/dev`.
+fn file(path: &Path) -> Disk {
+    Disk { name: path.display().to_string(), bytes: std::fs::metadata(path).unwrap().len() }
+}
+
 fn check(path: &Path, root: &RootParameters) -> Result<(), VerityError> {
-    check_top(path, std::fs::metadata(path).unwrap().len(), root)
+    check_top(&RootDevice::Disk(file(path)), root)
+}
+
+/// Data and tree of an image in files of their own.
+fn parts(path: &Path, root: &RootParameters) -> [PathBuf; 2] {
+    let bytes = std::fs::read(path).unwrap();
+    let (data, tree) = bytes.split_at(usize::try_from(root.data_blocks * 4096).unwrap());
+    let [data_file, tree_file] = ["data", "tree"].map(|name| path.with_extension(name));
+    std::fs::write(&data_file, data).unwrap();
+    std::fs::write(&tree_file, tree).unwrap();
+    [data_file, tree_file]
 }
 
 fn flip(path: &Path, offset: u64) {
@@ -61,10 +76,37 @@ fn images_of_every_depth_pass() {
         let (path, root) = image(&veritysetup, directory.path(), blocks);
         assert_eq!(check(&path, &root), Ok(()), "{blocks} blocks");
         let exact = std::fs::metadata(&path).unwrap().len();
+        let short = RootDevice::Disk(Disk { bytes: exact - 1, ..file(&path) });
         assert!(
-            matches!(check_top(&path, exact - 1, &root), Err(VerityError::Short { expected, .. }) if expected == exact),
+            matches!(check_top(&short, &root), Err(VerityError::Short { expected, .. }) if expected == exact),
             "{blocks} blocks"
         );
+    }
+}
+
+#[test]
+fn partitions_of_every_depth_pass_and_each_is_looked_at() {
+    let Some(veritysetup) = veritysetup() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    for blocks in [1, 2, 128, 129, 16385] {
+        let (path, root) = image(&veritysetup, directory.path(), blocks);
+        let [data, tree] = parts(&path, &root);
+        let device = || RootDevice::Partitions { data: file(&data), tree: file(&tree) };
+        assert_eq!(check_top(&device(), &root), Ok(()), "{blocks} blocks");
+        let swapped = RootDevice::Partitions { data: file(&tree), tree: file(&data) };
+        assert!(check_top(&swapped, &root).is_err(), "{blocks} blocks");
+        for (short, part) in [(0, "the data"), (1, "the superblock and tree")] {
+            let mut disks = [file(&data), file(&tree)];
+            disks[short].bytes -= 1;
+            let [data, tree] = disks;
+            let found = check_top(&RootDevice::Partitions { data, tree }, &root);
+            assert!(matches!(found, Err(VerityError::Short { part: found, .. }) if found == part), "{found:?}");
+        }
+        // The top of the tree, which of a single block is the block itself.
+        flip(if blocks == 1 { &data } else { &tree }, if blocks == 1 { 9 } else { 4096 + 9 });
+        assert!(matches!(check_top(&device(), &root), Err(VerityError::RootHash { .. })), "{blocks} blocks");
+        flip(&tree, 8);
+        assert!(matches!(check_top(&device(), &root), Err(VerityError::Superblock { offset: 0, .. })));
     }
 }
 
@@ -111,7 +153,8 @@ fn each_difference_is_named() {
 #[test]
 fn a_table_is_what_the_kernel_documents() {
     let root = RootParameters { root_hash: Sha256Digest([0xab; 32]), salt: vec![0xcd; 2], data_blocks: 37 };
-    let (sectors, parameters) = table(Path::new("/dev/vda"), &root);
+    let disk = |name: &str| Disk { name: name.to_owned(), bytes: 0 };
+    let (sectors, parameters) = table(&RootDevice::Disk(disk("vda")), &root);
     assert_eq!(sectors, 296);
     assert_eq!(
         parameters,
@@ -120,11 +163,16 @@ fn a_table_is_what_the_kernel_documents() {
             "ab".repeat(32)
         )
     );
+    let partitions = RootDevice::Partitions { data: disk("vda2"), tree: disk("vda3") };
+    let (sectors, parameters) = table(&partitions, &root);
+    assert_eq!(sectors, 296);
+    assert!(parameters.starts_with("1 /dev/vda2 /dev/vda3 4096 4096 37 1 sha256 abab"), "{parameters}");
 }
 
 #[test]
 fn the_largest_image_does_not_overflow() {
     let root = RootParameters { root_hash: Sha256Digest([0; 32]), salt: vec![0], data_blocks: 1 << 40 };
-    assert!(matches!(check_top(Path::new("/dev/null"), 0, &root), Err(VerityError::Short { .. })));
-    assert_eq!(table(Path::new("/dev/vda"), &root).0, 1 << 43);
+    let device = RootDevice::Disk(Disk { name: "null".to_owned(), bytes: 0 });
+    assert!(matches!(check_top(&device, &root), Err(VerityError::Short { .. })));
+    assert_eq!(table(&device, &root).0, 1 << 43);
 }

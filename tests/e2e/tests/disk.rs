@@ -1,6 +1,7 @@
 //! What firmware boots by itself, judged by OVMF under emulation and by programs that Bullion did not write.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -78,6 +79,71 @@ fn ovmf_starts_the_unified_kernel_image() {
         return;
     };
     assert!(console.contains("bullion-guest: READY "), "{console}");
+}
+
+/// QEMU's words for a disk that is `device`. Writes are forgotten: firmware finds nothing on an NVMe disk that refuses them.
+fn disk_words(disk: &Path, id: &str, device: &str) -> Vec<String> {
+    let drive = format!("if=none,id={id},format=raw,snapshot=on,file={}", disk.display());
+    words(&["-drive", &drive, "-device", &format!("{device},drive={id}")])
+}
+
+/// A copy of the disk with one bit flipped, `offset` bytes into a partition.
+fn flipped(disk: &Path, scratch: &Path, partition: usize, offset: u64) -> Option<PathBuf> {
+    let table = run(judge("sfdisk")?.arg("--json").arg(disk)).expect(0, &[]).json();
+    let start = table["partitiontable"]["partitions"][partition]["start"].as_u64().unwrap();
+    let copy = scratch.join("disk.raw");
+    std::fs::copy(disk, &copy).unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(&copy).unwrap();
+    let (at, mut byte) = (start * 512 + offset, [0]);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    Some(copy)
+}
+
+#[test]
+fn ovmf_starts_the_disk_and_the_guest_finds_its_root_on_it() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = image(&bench) else { return };
+    for device in ["virtio-blk-pci", "nvme,serial=0"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let words = disk_words(&image.join("disk.raw"), "disk", device);
+        let Some(console) = boot(scratch.path(), &words) else { return };
+        assert!(console.contains("bullion-guest: READY "), "{device}: {console}");
+    }
+}
+
+/// What must not start, and what the guest or its kernel says of it.
+#[track_caller]
+fn assert_refused(words: &[String], text: &str) {
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(console) = boot(scratch.path(), words) else { return };
+    assert!(!console.contains("bullion-guest: READY "), "{console}");
+    assert!(console.contains(text), "{console}");
+}
+
+#[test]
+fn a_flipped_bit_on_a_partition_of_the_disk_is_refused() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = image(&bench) else { return };
+    let cases = [
+        // The file system's own superblock, and the top of the tree.
+        (1, 1024, "dm-verity device corrupted"),
+        (2, 4096, "the top of the verity tree on /dev/vda3 hashes to"),
+    ];
+    for (partition, offset, text) in cases {
+        let scratch = tempfile::tempdir().unwrap();
+        let Some(disk) = flipped(&image.join("disk.raw"), scratch.path(), partition, offset) else { return };
+        assert_refused(&disk_words(&disk, "disk", "virtio-blk-pci"), text);
+    }
+}
+
+#[test]
+fn a_second_disk_with_the_same_partitions_is_refused() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = image(&bench) else { return };
+    let mut words = disk_words(&image.join("disk.raw"), "disk", "virtio-blk-pci");
+    words.extend(disk_words(&image.join("disk.raw"), "twin", "virtio-blk-pci"));
+    assert_refused(&words, "the partitions vda2, vdb2 all have the UUID");
 }
 
 /// It takes loop devices to look, which only root has.
