@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use spec::lock::{Lock, Package};
-
-use crate::date;
+use spec::release_date;
 
 /// The difference between two locks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +47,7 @@ pub fn diff(old: &Lock, new: &Lock) -> LockDiff {
     diff.removed = before.into_values().collect();
     for release in &new.release {
         let was = old.release.iter().find(|was| was.suite == release.suite);
-        if let Some(was) = was.filter(|was| date::parse(&release.date) < date::parse(&was.date)) {
+        if let Some(was) = was.filter(|was| release_date::parse(&release.date) < release_date::parse(&was.date)) {
             let (was, is) = (was.date.clone(), release.date.clone());
             diff.rolled_back.push(RolledBack { suite: release.suite.clone(), was, is });
         }

@@ -5,7 +5,6 @@
 
 mod apt_sources;
 mod control;
-mod date;
 mod diff;
 pub mod fetch;
 mod index;

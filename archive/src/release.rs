@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use pgp::composed::CleartextSignedMessage;
 use spec::lock::Release;
+use spec::release_date;
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
 use crate::control::{Paragraph, paragraphs};
-use crate::date;
 use crate::keyring::{Keyring, LapsedKeys, Rejection};
 use crate::mirror::Mirror;
 use crate::transport::TransportError;
@@ -167,12 +167,12 @@ pub(crate) fn verify(
     }
     let expired = match fields.get("Valid-Until") {
         None => false,
-        Some(text) => date::parse(text).ok_or_else(|| malformed("its Valid-Until is no date"))? < now,
+        Some(text) => release_date::parse(text).ok_or_else(|| malformed("its Valid-Until is no date"))? < now,
     };
     if expired && !accept_expired {
         return Err(ReleaseError::Expired { suite: suite.to_owned(), valid_until: field("Valid-Until").to_owned() });
     }
-    date::parse(field("Date")).ok_or_else(|| malformed("its Date is no date"))?;
+    release_date::parse(field("Date")).ok_or_else(|| malformed("its Date is no date"))?;
     let record = Release {
         suite: suite.to_owned(),
         date: field("Date").to_owned(),

@@ -12,9 +12,6 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../archive/src/control.rs"]
 mod control;
 #[rustfmt::skip]
-#[path = "../../archive/src/date.rs"]
-mod date;
-#[rustfmt::skip]
 #[path = "../../archive/src/relation.rs"]
 mod relation;
 #[rustfmt::skip]
@@ -26,7 +23,7 @@ fuzz_target!(|text: &str| {
         let mut before: Option<&str> = None;
         for (name, value) in paragraph.fields() {
             assert!(paragraph.get(name).is_some(), "a field that is listed is found");
-            let _ = (relation::parse(value), date::parse(value));
+            let _ = (relation::parse(value), spec::release_date::parse(value));
             if let Some(before) = before {
                 assert_eq!(version::compare(before, value), version::compare(value, before).reverse());
             }

@@ -19,6 +19,7 @@ pub mod kernel;
 mod little_endian;
 pub mod publish;
 pub mod root_modules;
+pub mod sbom;
 pub mod scripts;
 pub mod tree;
 pub mod uki;

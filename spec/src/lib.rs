@@ -15,8 +15,10 @@ pub mod manifest;
 pub mod partitions;
 mod pci;
 pub mod pins;
+pub mod provenance;
 pub mod recipe;
 pub mod release;
+pub mod release_date;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod size;

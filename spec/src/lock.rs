@@ -112,6 +112,24 @@ pub struct Script {
     pub ignored: Option<String>,
 }
 
+impl Package {
+    /// The package URL (purl specification, type `deb`). The suite says which Debian it is of.
+    pub fn purl(&self) -> String {
+        let (name, version) = (percent(&self.name), percent(&self.version));
+        format!("pkg:deb/debian/{name}@{version}?arch={}&distro={}", percent(&self.architecture), percent(&self.suite))
+    }
+}
+
+/// What a package URL takes as it is: letters, digits, `.`, `-`, `_`, `~`, and `:`.
+fn percent(text: &str) -> String {
+    let part = |byte: u8| match byte {
+        b'.' | b'-' | b'_' | b'~' | b':' => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(part).collect()
+}
+
 impl Script {
     /// Whether somebody has said what stands for it.
     pub fn is_answered(&self) -> bool {

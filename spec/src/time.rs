@@ -20,6 +20,9 @@ const DAY: u64 = 86_400;
 const END: u64 = 253_402_300_800;
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
     /// A time from the seconds since 1970; `None` after the year 9999.
     pub fn from_seconds(seconds: u64) -> Option<Self> {
         (seconds < END).then_some(Self(seconds))

@@ -10,6 +10,7 @@ use super::{BuildError, BuildRequest, first_error, initrd_cache, inputs};
 use crate::content::Content;
 use crate::initrd;
 use crate::kernel::{self, Kernel, Wanted};
+use crate::sbom::Facts;
 
 pub(super) struct Boot {
     pub(super) vmlinuz: Artifact,
@@ -20,11 +21,16 @@ pub(super) struct Boot {
     pub(super) kernel_version: String,
 }
 
-/// The kernel, and the modules that the recipe asks for.
-pub(super) fn kernel(request: &BuildRequest<'_>, image: &ImageRecipe, store: &Store) -> Result<Kernel, BuildError> {
+/// The kernel with the modules that the recipe asks for, and what is to be said of its packages.
+pub(super) fn kernel(
+    request: &BuildRequest<'_>,
+    image: &ImageRecipe,
+    store: &Store,
+) -> Result<(Kernel, Vec<Facts>), BuildError> {
     let packages = inputs::all(request.lock, Use::Kernel, store)?;
     let wanted = Wanted { boot: &image.boot_modules, device: &image.device_modules, root: &image.root_modules };
-    Ok(kernel::find(&packages.iter().collect::<Vec<_>>(), &wanted)?)
+    let kernel = kernel::find(&packages.iter().collect::<Vec<_>>(), &wanted)?;
+    Ok((kernel, packages.iter().map(Facts::of).collect()))
 }
 
 pub(super) fn make(

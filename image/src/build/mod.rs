@@ -4,6 +4,7 @@
 //! The result waits in a staging directory until the caller has added the reference values and commits it.
 
 mod boot;
+mod documents;
 mod error;
 mod guest_binary;
 mod initrd_cache;
@@ -24,6 +25,7 @@ use store::Store;
 
 use crate::content::Content;
 use crate::disk::{Disk, Parts};
+use crate::sbom::Facts;
 use crate::uki;
 
 pub use error::BuildError;
@@ -85,9 +87,10 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         .build()
         .map_err(|error| BuildError::Threads(error.to_string()))?;
     let output = Output::new(staging.directory());
-    let (boot, (root, firmware)) = pool.install(|| {
+    let (boot, (root, firmware), mut facts) = pool.install(|| {
         let (kernel, packages) = rayon::join(|| boot::kernel(request, image, store), || root::packages(request, store));
-        let (kernel, packages) = first_error(kernel, packages)?;
+        let ((kernel, mut facts), packages) = first_error(kernel, packages)?;
+        facts.extend(packages.iter().map(Facts::of));
         let (boot, root) = rayon::join(
             || boot::make(request, &kernel, store, &output),
             || {
@@ -95,7 +98,8 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
                 Ok((root, firmware(request, image, store, &output)?))
             },
         );
-        first_error(boot, root)
+        let (boot, root) = first_error(boot, root)?;
+        Ok::<_, BuildError>((boot, root, facts))
     })?;
     let command_line = command_line(image, &root.verity)?;
     let mut artifacts = BTreeMap::from([
@@ -104,16 +108,20 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         (artifact::ROOTFS.to_owned(), root.artifact.clone()),
         (artifact::COMMAND_LINE.to_owned(), output.write(artifact::COMMAND_LINE, command_line.as_bytes())?),
     ]);
-    artifacts.extend(firmware);
+    for (name, file, of) in firmware {
+        artifacts.insert(name, file);
+        facts.push(of);
+    }
     if let Some(recipe) = &image.uki {
-        let bytes = uki(request, recipe, store, &boot, root.os_release.as_ref(), &command_line)?;
+        let (bytes, of) = uki(request, recipe, store, &boot, root.os_release.as_ref(), &command_line)?;
+        facts.push(of);
         artifacts.insert(artifact::UKI.to_owned(), output.write(artifact::UKI, &bytes)?);
         if let Some(sizes) = &image.disk {
             artifacts.insert(artifact::DISK.to_owned(), disk(sizes, &bytes, &root, &output)?);
         }
     }
     let documents = BTreeMap::from([(LOCK_FILE.to_owned(), output.write(LOCK_FILE, request.lock_text.as_bytes())?)]);
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         schema: 1,
         name: request.recipe.name.clone(),
         // Nothing locks the guest binary, whatever its origin says.
@@ -135,6 +143,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         },
         references: ReferenceValues::default(),
     };
+    documents::add(&mut manifest, request.lock, facts, &output)?;
     Ok(Staged { manifest, staging })
 }
 
@@ -200,7 +209,7 @@ fn uki(
     boot: &boot::Boot,
     os_release: Option<&Content>,
     command_line: &str,
-) -> Result<Vec<u8>, BuildError> {
+) -> Result<(Vec<u8>, Facts), BuildError> {
     let package = inputs::one(request.lock, Use::Stub, &recipe.package.name, store)?;
     let parts = uki::Parts {
         stub: inputs::file(&package, &recipe.path)?.bytes(),
@@ -210,7 +219,7 @@ fn uki(
         kernel: boot.kernel_bytes.bytes(),
         initrd: &boot.initrd_bytes,
     };
-    Ok(uki::build(&parts)?)
+    Ok((uki::build(&parts)?, Facts::of(&package)))
 }
 
 /// The disk: the unified kernel image and the root file system as it was written.
@@ -225,12 +234,14 @@ fn disk(sizes: &DiskRecipe, uki: &[u8], root: &root::Root, output: &Output) -> R
 }
 
 /// Takes the firmware images out of their packages, and makes of them what the recipe says.
+/// Takes the firmware images out of their packages, and makes of them what the recipe says; with what is to be said of the
+/// packages.
 fn firmware(
     request: &BuildRequest<'_>,
     image: &ImageRecipe,
     store: &Store,
     output: &Output,
-) -> Result<Vec<(String, Artifact)>, BuildError> {
+) -> Result<Vec<(String, Artifact, Facts)>, BuildError> {
     let sources = [(artifact::FIRMWARE_SNP, &image.firmware.snp), (artifact::FIRMWARE_TDX, &image.firmware.tdx)];
     let wanted: Vec<_> = sources.into_iter().filter_map(|(name, source)| Some((name, source.as_ref()?))).collect();
     wanted
@@ -240,7 +251,7 @@ fn firmware(
             let content = inputs::file(&package, &source.path)?;
             let derived = source.derive.map(|how| derive(how, source, content.bytes())).transpose()?;
             let bytes = derived.as_deref().unwrap_or(content.bytes());
-            Ok((name.to_owned(), output.write(name, bytes)?))
+            Ok((name.to_owned(), output.write(name, bytes)?, Facts::of(&package)))
         })
         .collect()
 }

@@ -141,8 +141,8 @@ fn a_bundle_is_refused_with_the_reason() {
     // A step back.
     desk.publish("older", "key", "4");
     desk.verify("older", &TRUST).expect(6, &["older than release 5"]);
-    // A file, the lock among them, that is not the one that was released.
-    for file in ["rootfs", "recipe.lock"] {
+    // A file, those that only tell about the image among them, that is not the one that was released.
+    for file in ["rootfs", "recipe.lock", "sbom.spdx.json", "sbom.cdx.json", "provenance.json"] {
         desk.publish("damaged", "key", "6");
         let mut bytes = read(&desk.path("damaged").join(file));
         bytes[99] ^= 1;

@@ -1,12 +1,11 @@
 //! The dates of release files: `Fri, 30 Oct 2026 08:08:01 UTC` (Debian wiki, RepositoryFormat; RFC 5322 with UTC only).
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
-use spec::time::days_since_1970;
+use crate::time::days_since_1970;
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Seconds since 1970-01-01 00:00:00 UTC; `None` if the text is no such date, or one before that.
-pub(crate) fn parse(text: &str) -> Option<u64> {
+pub fn parse(text: &str) -> Option<u64> {
     let mut words = text.split_ascii_whitespace();
     let weekday = words.next()?;
     let (day, month, year, clock, zone) = (words.next()?, words.next()?, words.next()?, words.next()?, words.next()?);
