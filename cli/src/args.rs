@@ -16,7 +16,7 @@ use spec::Tee;
 pub(crate) use gpu::{Gpu, GpuAction};
 pub(crate) use host::{Host, HostAction, HostCheck};
 pub(crate) use idblock::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
-pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile};
+pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile, ReplayLog};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
 pub(crate) use publish::{Expiry, ImageAction, ImageVerify, ImageWords, Keygen, Publish, ReleaseWords, TrustWords};
 pub(crate) use vm::{VmAction, VmPlan, VmVerb};

@@ -1,9 +1,11 @@
 //! Event logs in the format of the TCG (PC Client Platform Firmware Profile 1.06, section 10), which TPM firmware keeps per
-//! PCR and TDX firmware per measurement register (CCEL; register index 1 to 4 is RTMR0 to RTMR3).
+//! PCR and TDX firmware per measurement register (CCEL; register index 1 to 4 is RTMR0 to RTMR3). Logs of TPMs of version 1.2,
+//! with SHA-1 only (PC Client Specific Implementation Specification for Conventional BIOS 1.21, section 11), are read too.
 //!
 //! A log is only a claim: what counts is that it replays to registers that hardware signed, and event data counts only
 //! where its digest says so ([`Event::data_matches`]).
 
+mod algorithm;
 mod cause;
 pub mod compare;
 mod describe;
@@ -11,9 +13,11 @@ mod event_type;
 mod parse;
 mod pcr;
 mod replay;
+mod tpm12;
 
 use alloc::vec::Vec;
 
+pub use algorithm::AlgorithmId;
 pub use cause::Cause;
 pub use event_type::EventType;
 pub use parse::EventLogError;
@@ -22,33 +26,8 @@ pub use replay::{DuplicateSeparator, Replay, ReplayError, SeparatorRule};
 
 use crate::digest::Digest384;
 
-/// A hash algorithm by its TPM_ALG_ID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AlgorithmId(pub u16);
-
-impl AlgorithmId {
-    /// SHA-1.
-    pub const SHA1: Self = Self(0x4);
-    /// SHA-256.
-    pub const SHA256: Self = Self(0xb);
-    /// SHA-384.
-    pub const SHA384: Self = Self(0xc);
-    /// SHA-512.
-    pub const SHA512: Self = Self(0xd);
-
-    /// Its name as TPM tools write it; `None` for others.
-    pub fn name(self) -> Option<&'static str> {
-        Some(match self {
-            Self::SHA1 => "sha1",
-            Self::SHA256 => "sha256",
-            Self::SHA384 => "sha384",
-            Self::SHA512 => "sha512",
-            _ => return None,
-        })
-    }
-}
-
-/// The first event of a log: which algorithms it uses, and what the platform says of itself.
+/// What the first event of a log says: which algorithms it uses, and what the platform says of itself. A log of a TPM of
+/// version 1.2 has SHA-1 and no vendor information.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecId<'a> {
     /// The algorithms, with the size of each digest.
@@ -83,19 +62,23 @@ impl Event<'_> {
         self.digest(AlgorithmId::SHA384)?.try_into().ok().map(Digest384)
     }
 
-    /// Whether the data is what was measured; `None` where the type says nothing about that, or there is no SHA-384.
+    /// Whether the data is what was measured, by every digest of a known algorithm; `None` where the type says nothing about
+    /// that, or no algorithm is known.
     pub fn data_matches(&self) -> Option<bool> {
-        let digest = self.sha384()?;
-        self.event_type.digest_covers_data().then(|| Digest384::of(self.data) == digest)
+        if !self.event_type.digest_covers_data() {
+            return None;
+        }
+        let of = |(id, digest): &(AlgorithmId, &[u8])| Some(id.digest(&[self.data])? == *digest);
+        self.digests.iter().filter_map(of).reduce(|all, matches| all && matches)
     }
 }
 
 /// A log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventLog<'a> {
-    /// The first event.
+    /// What the first event says.
     pub spec_id: SpecId<'a>,
-    /// All others, in order.
+    /// All others, in order; of a log of a TPM of version 1.2 the first too.
     pub events: Vec<Event<'a>>,
 }
 
@@ -109,7 +92,8 @@ impl<'a> EventLog<'a> {
         }
     }
 
-    /// Reads as many events as can be read, and says what stopped it, if anything did. Fails only without a first event.
+    /// Reads as many events as can be read, and says what stopped it, if anything did. Fails only where the first
+    /// event is that of no log.
     pub fn parse_lenient(bytes: &'a [u8]) -> Result<(Self, Option<EventLogError>), EventLogError> {
         parse::parse(bytes, parse::Mode::Lenient)
     }

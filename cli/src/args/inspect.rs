@@ -21,8 +21,18 @@ pub(crate) enum EventLogAction {
     Show(LogFile),
     /// Compute the registers that a log leads to: RTMRs of a TDX guest's log, PCRs of a TPM's
     ///
-    /// A log is a claim: compare these values with registers that hardware signed. That comparison is not made here.
-    Replay(LogFile),
+    /// A log is a claim: what counts is that it leads to registers that hardware signed. With --quote the values are compared
+    /// with those in a quote, whose own signature is not looked at here. Exit code 6 where a register differs.
+    Replay(ReplayLog),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayLog {
+    #[command(flatten)]
+    pub(crate) log: LogFile,
+    /// Compare with the RTMRs of this TDX quote or TDREPORT of the same guest
+    #[arg(long, value_name = "QUOTE")]
+    pub(crate) quote: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,8 @@
 //! `bullion eventlog`: logs of measured boots, read and replayed. What they say is a claim until hardware has signed the
 //! registers they lead to; nothing here looks at a signature.
 
+mod quote;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -9,7 +11,7 @@ use serde::Serialize;
 use spec::Outcome;
 use spec::digest::encode_hex;
 
-use crate::args::{self, EventLogAction, LogFile};
+use crate::args::{self, EventLogAction, LogFile, ReplayLog};
 use crate::evidence_file::{CCEL_TABLE, MAX_BYTES};
 use crate::failure::Failure;
 use crate::inputs;
@@ -46,6 +48,9 @@ struct Replayed<'a> {
     tolerated: &'a [String],
     #[serde(flatten)]
     registers: Registers,
+    /// Beside the registers of a quote, where one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quote: Option<quote::Compared>,
 }
 
 #[derive(Serialize)]
@@ -65,15 +70,15 @@ pub(super) enum Kind {
 }
 
 pub(crate) fn run(verb: &args::EventLog, printer: &Printer) -> Result<u8, Failure> {
-    let (EventLogAction::Show(file) | EventLogAction::Replay(file)) = &verb.action;
+    let (EventLogAction::Show(file) | EventLogAction::Replay(ReplayLog { log: file, .. })) = &verb.action;
     let bytes = inputs::read_file(&file.file, MAX_BYTES, "an event log")?;
     let (log, tolerated) = read(&bytes, file)?;
     for what in &tolerated {
         printer.warning(format_args!("tolerated: {what}"));
     }
-    match verb.action {
+    match &verb.action {
         EventLogAction::Show(_) => show(file, &log, &tolerated, printer),
-        EventLogAction::Replay(_) => replay(file, &log, &tolerated, printer)?,
+        EventLogAction::Replay(replay) => return replayed(replay, &log, &tolerated, printer),
     }
     Ok(0)
 }
@@ -172,9 +177,11 @@ pub(super) fn harmless(text: &str) -> String {
         .collect()
 }
 
-fn replay(file: &LogFile, log: &EventLog<'_>, tolerated: &[String], printer: &Printer) -> Result<(), Failure> {
-    let registers = registers(log)
-        .map_err(|error| Failure::new(Outcome::InputMismatch, format!("{}: {error}", file.file.display())))?;
+fn replayed(verb: &ReplayLog, log: &EventLog<'_>, tolerated: &[String], printer: &Printer) -> Result<u8, Failure> {
+    let file = &verb.log.file;
+    let registers =
+        registers(log).map_err(|error| Failure::new(Outcome::InputMismatch, format!("{}: {error}", file.display())))?;
+    let quote = verb.quote.as_deref().map(|path| quote::Compared::new(path, file, log)).transpose()?;
     match &registers {
         Registers::Tdx(rtmrs) => {
             rtmrs.iter().for_each(|(name, value)| printer.line(format_args!("{} {value}", name.to_uppercase())));
@@ -185,9 +192,13 @@ fn replay(file: &LogFile, log: &EventLog<'_>, tolerated: &[String], printer: &Pr
             }
         }
     }
-    printer.note("a log is a claim: compare these values with registers that hardware signed");
-    printer.value(&Replayed { file: &file.file, events: log.events.len(), tolerated, registers });
-    Ok(())
+    match &quote {
+        Some(quote) => quote.show(printer),
+        None => printer.note("a log is a claim: compare these values with registers that hardware signed"),
+    }
+    let code = quote.as_ref().map_or(0, quote::Compared::code);
+    printer.value(&Replayed { file, events: log.events.len(), tolerated, registers, quote });
+    Ok(code)
 }
 
 fn registers(log: &EventLog<'_>) -> Result<Registers, Box<dyn std::error::Error>> {

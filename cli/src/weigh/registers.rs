@@ -115,10 +115,15 @@ impl Kernel {
             let message = format!("{}: its version is \"{version}\", which says nothing", path.display());
             Failure::new(Outcome::InputMismatch, message)
         })?;
-        let digest = measure::authenticode::sha384(&bytes).map_err(|error| unusable(path, &error))?;
+        let (sha256, digest) = std::thread::scope(|scope| {
+            let sha256 = scope.spawn(|| Sha256Digest::of(&bytes));
+            let digest = measure::authenticode::sha384(&bytes);
+            (sha256.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), digest)
+        });
+        let digest = digest.map_err(|error| unusable(path, &error))?;
         Ok(Self {
             size: bytes.len(),
-            sha256: Sha256Digest::of(&bytes),
+            sha256,
             authenticode_sha384: Sha384Digest(digest.0),
             version: version.to_owned(),
             stub_measures,

@@ -2,14 +2,14 @@
 
 use alloc::vec::Vec;
 
-use super::{AlgorithmId, Event, EventLog, EventType, SpecId};
+use super::{AlgorithmId, Event, EventLog, EventType, SpecId, tpm12};
 use crate::read::Reader;
 
 /// A log that cannot be read to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventLogError {
     /// The first event is not the one that says which algorithms follow.
-    #[error("this is not a TCG event log of version 2: {0}")]
+    #[error("this is not a TCG event log: {0}")]
     Header(&'static str),
     /// An event is cut off or impossible.
     #[error("the event log is damaged at offset {offset:#x}: {reason}")]
@@ -31,11 +31,14 @@ pub(super) enum Mode {
 /// Reads events until the end, padding, or the first that cannot be read.
 pub(super) fn parse(bytes: &[u8], mode: Mode) -> Result<(EventLog<'_>, Option<EventLogError>), EventLogError> {
     let mut reader = Reader::new(bytes);
-    let spec_id = header(&mut reader, mode)?;
+    let is_tpm12 = tpm12::is_log(bytes);
+    let spec_id = if is_tpm12 { tpm12::spec_id() } else { header(&mut reader, mode)? };
     let mut events = Vec::new();
     while !is_padding(reader.rest()) {
         let offset = bytes.len().saturating_sub(reader.rest().len());
-        match event(&mut reader, &spec_id, offset, mode) {
+        let next =
+            if is_tpm12 { tpm12::event(&mut reader, offset) } else { event(&mut reader, &spec_id, offset, mode) };
+        match next {
             Ok(event) => events.push(event),
             Err(reason) => {
                 return Ok((EventLog { spec_id, events }, Some(EventLogError::Event { offset, reason })));
@@ -86,6 +89,8 @@ fn header<'a>(reader: &mut Reader<'a>, mode: Mode) -> Result<SpecId<'a>, EventLo
     Ok(spec_id)
 }
 
+pub(super) const CUT_OFF: &str = "an event is cut off";
+
 /// TCG_PCR_EVENT2.
 fn event<'a>(
     reader: &mut Reader<'a>,
@@ -93,7 +98,6 @@ fn event<'a>(
     offset: usize,
     mode: Mode,
 ) -> Result<Event<'a>, &'static str> {
-    const CUT_OFF: &str = "an event is cut off";
     let (index, event_type) = reader.u32().zip(reader.u32()).ok_or(CUT_OFF)?;
     let count = reader.u32().ok_or(CUT_OFF)?;
     let mut digests = Vec::new();

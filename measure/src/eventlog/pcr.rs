@@ -5,15 +5,13 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use sha2::{Digest as _, Sha256, Sha384, Sha512};
-
 use super::{AlgorithmId, Event, EventLog, EventType};
 
 /// A log whose PCRs cannot be told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PcrError {
-    /// The bank's algorithm is not of the SHA-2 family.
-    #[error("PCRs of algorithm {:#x} are not replayed: only SHA-256, SHA-384 and SHA-512 are", .0.0)]
+    /// The bank's algorithm is not known.
+    #[error("PCRs of algorithm {:#x} are not replayed: only SHA-1, SHA-256, SHA-384 and SHA-512 are", .0.0)]
     Algorithm(AlgorithmId),
     /// An event has no digest for the bank, or one of another size.
     #[error("event {0} has no digest of this bank")]
@@ -33,7 +31,7 @@ impl EventLog<'_> {
     /// locality that the log says the TPM was started from.
     pub fn replay_pcrs(&self, bank: AlgorithmId) -> Result<BTreeMap<u32, Vec<u8>>, PcrError> {
         const PCRS: u32 = 24;
-        let size = digest_size(bank).ok_or(PcrError::Algorithm(bank))?;
+        let size = bank.digest_size().ok_or(PcrError::Algorithm(bank))?;
         let locality = self.events.iter().find_map(startup_locality).unwrap_or_default();
         let mut pcrs: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
         for (number, event) in self.events.iter().enumerate() {
@@ -46,18 +44,9 @@ impl EventLog<'_> {
             let digest = event.digests.iter().find(|(algorithm, _)| *algorithm == bank).map(|(_, digest)| *digest);
             let digest = digest.filter(|digest| digest.len() == size).ok_or(PcrError::NoDigest(number))?;
             let pcr = pcrs.entry(event.index).or_insert_with(|| start(event.index, size, locality));
-            *pcr = extended(bank, pcr, digest);
+            *pcr = bank.digest(&[pcr, digest]).ok_or(PcrError::Algorithm(bank))?;
         }
         Ok(pcrs)
-    }
-}
-
-fn digest_size(bank: AlgorithmId) -> Option<usize> {
-    match bank {
-        AlgorithmId::SHA256 => Some(32),
-        AlgorithmId::SHA384 => Some(48),
-        AlgorithmId::SHA512 => Some(64),
-        _ => None,
     }
 }
 
@@ -75,16 +64,10 @@ fn startup_locality(event: &Event<'_>) -> Option<u8> {
     rest.first().copied().filter(|_| event.event_type == EventType::EV_NO_ACTION && event.index == 0)
 }
 
-fn extended(bank: AlgorithmId, register: &[u8], digest: &[u8]) -> Vec<u8> {
-    match bank {
-        AlgorithmId::SHA256 => Sha256::new().chain_update(register).chain_update(digest).finalize().to_vec(),
-        AlgorithmId::SHA384 => Sha384::new().chain_update(register).chain_update(digest).finalize().to_vec(),
-        _ => Sha512::new().chain_update(register).chain_update(digest).finalize().to_vec(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::super::SpecId;
     use super::*;
 
@@ -130,7 +113,8 @@ mod tests {
     fn what_cannot_be_replayed_is_said() {
         let one = log(Vec::from([event(24, EventType::EV_SEPARATOR, &[0; 32], b"")]));
         assert_eq!(one.replay_pcrs(AlgorithmId::SHA256), Err(PcrError::Register { event: 0, index: 24 }));
-        assert_eq!(one.replay_pcrs(AlgorithmId::SHA1), Err(PcrError::Algorithm(AlgorithmId::SHA1)));
+        let unknown = AlgorithmId(0x12);
+        assert_eq!(one.replay_pcrs(unknown), Err(PcrError::Algorithm(unknown)));
         let one = log(Vec::from([event(1, EventType::EV_SEPARATOR, &[0; 32], b"")]));
         assert_eq!(one.replay_pcrs(AlgorithmId::SHA384), Err(PcrError::NoDigest(0)));
     }

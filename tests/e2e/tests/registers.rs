@@ -195,3 +195,26 @@ fn the_manifest_has_registers_by_shape_and_measure_write_renews_them() {
     assert_eq!((&moved["moved"][0]["now"], moved["moved"].as_array().unwrap().len()), (&two["rtmr0"], 1));
     assert_eq!(read(), manifest);
 }
+
+/// Two live TDs: one log ends where the quote was taken, the other before the kernel's IMA extended RTMR2.
+#[test]
+fn a_log_is_held_against_the_registers_of_its_quote() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let find = |path: &str| vector(path, scratch.path()).map(|path| path.display().to_string());
+    let replay = |log: &str, quote: &str| bench.run(["eventlog", "replay", log, "--quote", quote, "--json"]);
+    let Some(log) = find("tdx/pairs/gce-cos113/ccel.bin") else { return };
+    let quote = find("tdx/pairs/gce-cos113/quote.bin").unwrap();
+    let answer = replay(&log, &quote).expect(0, &["no signature was looked at"]).json();
+    assert_eq!((&answer["quote"]["matches"], &answer["quote"]["kind"]), (&true.into(), &"TDX quote".into()));
+    assert_eq!(answer["quote"]["registers"][0]["quote"], answer["rtmr0"]);
+
+    let early = find("tdx/pairs/cc-trusted-grub/ccel.bin").unwrap();
+    let later = find("tdx/pairs/cc-trusted-grub/quote.bin").unwrap();
+    let answer = replay(&early, &later).expect(6, &["after the log ended"]).json();
+    let registers = answer["quote"]["registers"].as_array().unwrap();
+    let differing: Vec<_> = registers.iter().filter(|register| register["matches"] == false).collect();
+    assert_eq!((differing.len(), &differing[0]["name"]), (1, &"RTMR2".into()));
+    replay(&early, &quote).expect(6, &[]);
+    replay(&log, &log).expect(2, &["not a TDX quote"]);
+}

@@ -103,9 +103,18 @@ pub(super) fn run(arguments: &Arguments, verb: &MeasureTdx, printer: &Printer) -
     let (order, page_order) =
         if verb.two_pass { (PageOrder::TwoPass, "two-pass") } else { (PageOrder::SinglePass, "single-pass") };
     let firmware = file.parse()?;
-    let sections = mrtd::steps(&firmware, order).map_err(|error| unusable(&file.path, &error))?;
-    let digest = mrtd::mrtd(&firmware, order).map_err(|error| unusable(&file.path, &error))?;
-    let (predicted, refusal) = match predict(arguments, verb, &file, &pins) {
+    // MRTD hashes the firmware, the registers kernel and initrd: neither waits for the other.
+    let (sections, predicted) = std::thread::scope(|scope| {
+        let sections = scope.spawn(|| mrtd::steps(&firmware, order));
+        let predicted = predict(arguments, verb, &file, &pins);
+        (sections.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), predicted)
+    });
+    let sections = sections.map_err(|error| unusable(&file.path, &error))?;
+    let digest = match sections.last() {
+        Some(last) => last.digest,
+        None => mrtd::mrtd(&firmware, order).map_err(|error| unusable(&file.path, &error))?,
+    };
+    let (predicted, refusal) = match predicted {
         Ok(predicted) => (predicted, None),
         Err(failure) if failure.outcome == Outcome::Refused => (Predicted::default(), Some(failure)),
         Err(failure) => return Err(failure),
