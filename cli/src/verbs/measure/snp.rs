@@ -8,6 +8,7 @@ use measure::Digest256;
 use measure::firmware::SevSection;
 use measure::snp::{KernelHashes, Seed, Step, profile, seed::firmware_step};
 use serde::Serialize;
+use spec::pins::Pins;
 use spec::{Outcome, Sha256Digest};
 
 use crate::args::MeasureSnp;
@@ -82,12 +83,10 @@ struct StepRow {
 
 pub(super) fn run(verb: &MeasureSnp, printer: &Printer) -> Result<u8, Failure> {
     weigh::check_vcpus(&verb.vcpus)?;
-    let (file, kernel, initrd) = read(verb)?;
-    let pins = inputs::pins()?;
+    let Read { file, first, pins, kernel, initrd } = read(verb)?;
     let firmware = file.parse()?;
     let layout = firmware.sev_layout().map_err(|error| unusable(&file.path, &error))?;
     let kernel_hashes = kernel.as_ref().map(|kernel| hashes(kernel, initrd.as_ref(), verb)).transpose()?;
-    let first = firmware_step(&firmware).map_err(|error| unusable(&file.path, &error))?;
     let seed = Seed::new(first.digest, &layout, kernel_hashes.as_ref(), &profile::QEMU_KVM)
         .map_err(|error| unusable(&file.path, &error))?;
     let subject = SnpSubject { path: &file.path, firmware: &firmware, kernel_hashes };
@@ -110,17 +109,33 @@ pub(super) fn run(verb: &MeasureSnp, printer: &Printer) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Reads the firmware and hashes kernel and initrd, all at the same time.
-fn read(verb: &MeasureSnp) -> Result<(FirmwareFile, Option<Hashed>, Option<Hashed>), Failure> {
+/// What takes time, done.
+struct Read {
+    file: FirmwareFile,
+    /// The firmware's pages.
+    first: Step,
+    pins: Pins,
+    kernel: Option<Hashed>,
+    initrd: Option<Hashed>,
+}
+
+/// Hashes firmware, kernel and initrd, all at the same time.
+fn read(verb: &MeasureSnp) -> Result<Read, Failure> {
     thread::scope(|scope| {
         let kernel = scope.spawn(|| hashed(verb.kernel.as_deref(), verb.kernel_sha256));
         let initrd = scope.spawn(|| hashed(verb.initrd.as_deref(), verb.initrd_sha256));
-        let firmware = FirmwareFile::read(&verb.firmware);
+        let pages = |file: FirmwareFile| {
+            let first = firmware_step(&file.parse()?).map_err(|error| unusable(&file.path, &error))?;
+            Ok::<_, Failure>((file, first))
+        };
+        let firmware = FirmwareFile::read(&verb.firmware).and_then(pages);
+        let pins = inputs::pins();
         let join = |thread: thread::ScopedJoinHandle<'_, Result<Option<Hashed>, Failure>>| {
             thread.join().unwrap_or_else(|_| Err(Failure::new(Outcome::Internal, "a thread that hashes files failed")))
         };
         let (kernel, initrd) = (join(kernel), join(initrd));
-        Ok((firmware?, kernel?, initrd?))
+        let (file, first) = firmware?;
+        Ok(Read { file, first, pins: pins?, kernel: kernel?, initrd: initrd? })
     })
 }
 

@@ -163,23 +163,32 @@ fn predict<'a>(
         return Ok(predicted);
     }
     let known = KnownFirmware::find(file, pins)?;
+    let memory_mib = verb.memory.map(whole_mib).transpose()?;
+    // QEMU may have to be asked for the tables; kernel and initrd are hashed meanwhile.
+    let (tables, boot) = std::thread::scope(|scope| {
+        let boot = scope.spawn(|| {
+            let line = verb.cmdline.as_deref().unwrap_or_default();
+            verb.kernel.as_ref().map(|kernel| BootFiles::read(kernel, verb.initrd.as_deref(), line)).transpose()
+        });
+        let tables = memory_mib.map(|memory_mib| tables(arguments, verb, &file.bytes, memory_mib)).transpose();
+        (tables, boot.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
     let mut qemu_version = None;
-    if let Some(memory) = verb.memory {
-        let memory_mib = memory
-            .whole_mib()
-            .ok_or_else(|| Failure::new(Outcome::Usage, format!("--memory {memory} is not a whole number of MiB")))?;
-        let (told, tables) = tables(arguments, verb, &file.bytes, memory_mib)?;
+    if let (Some((told, tables)), Some(memory_mib)) = (tables?, memory_mib) {
         qemu_version = told.qemu_version;
         predicted.tables = Some(tables);
         predicted.events = known.platform(&told.fw_cfg, memory_mib)?;
     }
-    if let Some(kernel) = &verb.kernel {
-        let line = verb.cmdline.as_deref().unwrap_or_default();
-        let boot = BootFiles::read(kernel, verb.initrd.as_deref(), line)?;
+    if let Some(boot) = boot? {
         predicted.events.extend(known.image(&boot, qemu_version)?);
         predicted.boot = Some(boot);
     }
     Ok(predicted)
+}
+
+fn whole_mib(memory: spec::size::Size) -> Result<u64, Failure> {
+    let refused = || Failure::new(Outcome::Usage, format!("--memory {memory} is not a whole number of MiB"));
+    memory.whole_mib().ok_or_else(refused)
 }
 
 /// The tables that firmware gets: captured ones, or those of the QEMU that is asked.
