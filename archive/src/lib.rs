@@ -5,6 +5,7 @@
 
 mod apt_sources;
 mod control;
+mod crates;
 mod diff;
 pub mod fetch;
 mod index;
@@ -21,6 +22,7 @@ mod transport;
 mod universe;
 mod version;
 
+pub use crates::{CRATES_VARIABLE, CratesError, fetch_crates};
 pub use diff::{LockDiff, RolledBack, diff};
 pub use index::IndexError;
 pub use kernel::KernelError;

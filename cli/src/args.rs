@@ -1,5 +1,6 @@
 //! What was typed. Each verb's own words are explained in its `--help`.
 
+mod component;
 mod gpu;
 mod host;
 mod idblock;
@@ -13,6 +14,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use spec::Tee;
 
+pub(crate) use component::{
+    BuildComponent, Component, ComponentAction, ComponentName, ExplainComponent, ListComponents, Sandbox,
+};
 pub(crate) use gpu::{Gpu, GpuAction};
 pub(crate) use host::{Host, HostAction, HostCheck};
 pub(crate) use idblock::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
@@ -55,6 +59,8 @@ pub(crate) enum Verb {
     Vendor(Vendor),
     /// Build an image directory from locked inputs (no network)
     Build(Build),
+    /// Compile what images are made of from locked sources, with locked compilers, in a sandbox
+    Component(Component),
     /// Predict launch measurements
     Measure(Measure),
     /// Say which input is not as expected when a measurement is not
@@ -102,6 +108,9 @@ pub(crate) enum Verb {
     Cache(Cache),
     /// Run a program of a locked tree of tools
     Exec(Exec),
+    /// The inside of `component build`: not for people
+    #[command(hide = true)]
+    Sandbox(Sandbox),
 }
 
 /// Where packages come from.
@@ -178,6 +187,10 @@ pub(crate) struct Build {
     /// The guest binary [default: $BULLION_GUEST, else what scripts/build-guest made, else beside this program]
     #[arg(long, value_name = "FILE")]
     pub(crate) guest: Option<PathBuf>,
+    /// Make an image of class release or none: the guest binary is that of the recipe's component, compiled in a sandbox where it is
+    /// not in the cache
+    #[arg(long, conflicts_with = "guest")]
+    pub(crate) release: bool,
     /// How many threads work [default: as many as there are processors]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) jobs: Option<u16>,

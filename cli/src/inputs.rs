@@ -139,6 +139,11 @@ pub(crate) fn vm(path: &Path) -> Result<(Vm, PathBuf), Failure> {
     Ok((vm, image))
 }
 
+/// How many threads or jobs work: what was asked for, else one for each processor.
+pub(crate) fn jobs(asked: Option<u16>) -> usize {
+    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from)
+}
+
 /// Opens the cache.
 pub(crate) fn open_store(arguments: &Arguments) -> Result<Store, Failure> {
     let directory = arguments.cache_dir.clone().or_else(Store::default_dir).ok_or_else(|| {

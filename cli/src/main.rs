@@ -1,6 +1,7 @@
 //! The program `bullion`: arguments, verbs, one printer, exit codes and hints. What it does is in the libraries.
 
 mod args;
+mod component;
 mod evidence_file;
 mod failure;
 mod firmware;

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             recipe_dir: Path::new(recipe_file).parent().unwrap_or(Path::new(".")),
             lock: &lock,
             lock_text: &lock_text,
-            guest: image::Guest { bytes: &guest, origin: "host" },
+            guest: image::Guest { bytes: &guest, component: None },
             output: Path::new(output),
             jobs,
             replace: true,

@@ -8,6 +8,7 @@
 
 pub mod build;
 pub mod compare;
+pub mod component;
 mod content;
 pub mod cpio;
 pub mod deb;
@@ -19,6 +20,7 @@ pub mod kernel;
 mod little_endian;
 pub mod publish;
 pub mod root_modules;
+pub mod sandbox;
 pub mod sbom;
 pub mod scripts;
 pub mod tree;
@@ -26,7 +28,7 @@ pub mod uki;
 pub mod unpack;
 pub mod verity;
 
-pub use build::{BuildError, BuildRequest, Guest, Staged, build};
+pub use build::{BuildError, BuildRequest, Guest, Staged, build, open_origins};
 pub use compare::{Difference, compare_images};
 pub use content::Content;
 pub use publish::{PublishError, PublishRequest, publish};

@@ -10,7 +10,7 @@ use spec::manifest::{Manifest, artifact};
 use spec::{Diagnostic as _, Outcome, Sha256Digest};
 use support::{IMAGE_RECIPE, STATIC_PROGRAM, World, image_world, image_world_with};
 
-const GUEST: Guest<'static> = Guest { bytes: &STATIC_PROGRAM, origin: "host" };
+const GUEST: Guest<'static> = Guest { bytes: &STATIC_PROGRAM, component: None };
 
 fn request<'a>(world: &'a World, output: &'a Path) -> BuildRequest<'a> {
     BuildRequest {
@@ -215,7 +215,7 @@ fn a_manifest_that_no_reader_would_take_is_not_written() {
 fn a_guest_that_cannot_start_is_refused_before_anything_is_written() {
     let world = image_world();
     let output = world.path("out");
-    let guest = Guest { bytes: b"#!/bin/sh\n", origin: "host" };
+    let guest = Guest { bytes: b"#!/bin/sh\n", component: None };
     let error = build(&BuildRequest { guest, ..request(&world, &output) }, &world.store).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::Guest { .. }), "{error}");
     assert_eq!(error.outcome(), Outcome::Usage);
@@ -236,7 +236,7 @@ fn the_guest_that_the_script_builds_is_taken() {
         return;
     };
     let world = image_world();
-    let guest = Guest { bytes: &bytes, origin: "host" };
+    let guest = Guest { bytes: &bytes, component: None };
     let output = world.path("out");
     let staged = build(&BuildRequest { guest, ..request(&world, &output) }, &world.store).unwrap();
     assert_eq!(staged.manifest.guest.sha256, Sha256Digest::of(&bytes));

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod canonical;
+pub mod component;
 pub mod diagnostic;
 pub mod digest;
 pub mod guest_config;

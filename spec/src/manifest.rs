@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{CanonicalError, to_canonical_bytes};
+use crate::component::Component;
 use crate::digest::{Sha256Digest, Sha384Digest};
 use crate::lock::{Package, Standing};
-use crate::recipe::Recipe;
+use crate::recipe::{GUEST_OUTPUT, Recipe};
 use crate::text::SyntaxError;
 
 /// The name of the manifest in an image directory.
@@ -36,12 +37,15 @@ pub mod artifact {
     pub const FIRMWARE_TDX: &str = "firmware-tdx.fd";
 }
 
+/// `GuestBinary::origin` of a binary that a component made.
+pub const GUEST_FROM_COMPONENT: &str = "component";
+
 /// How far an image may be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
-    /// Some byte has no locked origin (today: the guest binary, built on the building host).
+    /// Some byte has no locked origin, such as a guest binary that was compiled on the building host.
     Dev,
     /// Every byte has a locked origin.
     Release,
@@ -90,6 +94,9 @@ pub struct Manifest {
     pub inputs: Vec<Package>,
     /// The guest binary.
     pub guest: GuestBinary,
+    /// What was compiled in a sandbox for this image, and from what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<Component>,
     /// What the image will measure, for the shapes that the recipe names.
     pub references: ReferenceValues,
 }
@@ -124,7 +131,7 @@ pub struct Verity {
     pub root_hash: Sha256Digest,
 }
 
-/// The guest binary: an input without a locked origin until it is built as a component.
+/// The guest binary: compiled as a component, or an input without a locked origin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -133,7 +140,8 @@ pub struct GuestBinary {
     pub sha256: Sha256Digest,
     /// Size in bytes.
     pub size: u64,
-    /// Where it came from: `host` means it was built outside any lock.
+    /// Where it came from: `component`, which is then made by one of `components`; `host` means that it was built
+    /// outside any lock.
     pub origin: String,
 }
 
@@ -276,6 +284,7 @@ impl Manifest {
             ));
         }
         manifest.refuse_control_characters(file)?;
+        manifest.check_components().map_err(|message| SyntaxError::whole(file, message))?;
         // The line stands here twice, as text and as a file's digest. Two lines would be two guests.
         let found = Sha256Digest::of(manifest.command_line.as_bytes());
         if let Some(expected) = manifest.artifacts.get(artifact::COMMAND_LINE).filter(|file| file.sha256 != found) {
@@ -283,6 +292,23 @@ impl Manifest {
             return Err(SyntaxError::whole(file, message));
         }
         Ok(manifest)
+    }
+
+    /// Components are what their inputs say, and a release image has no guest binary but a component's.
+    fn check_components(&self) -> Result<(), String> {
+        if let Some(contradiction) = self.components.iter().find_map(Component::contradiction) {
+            return Err(contradiction);
+        }
+        if self.guest.origin == GUEST_FROM_COMPONENT {
+            let outputs = self.components.iter().filter_map(|component| component.outputs.get(GUEST_OUTPUT));
+            let (size, sha256) = (self.guest.size, self.guest.sha256);
+            if !outputs.into_iter().any(|output| (output.size, output.sha256) == (size, sha256)) {
+                return Err(format!("no component made the guest binary with SHA-256 {sha256}"));
+            }
+        } else if self.class == Class::Release {
+            return Err("it says class release, but no component made its guest binary".to_owned());
+        }
+        Ok(())
     }
 
     /// Every file of the image directory but the manifest: artifacts, then documents.

@@ -13,10 +13,12 @@ use crate::size::Size;
 use crate::text::{SyntaxError, from_toml};
 
 mod check;
+mod component;
 mod flatten;
 mod package;
 mod user;
 
+pub use component::{CargoSource, ComponentRecipe, GUEST_OUTPUT, GuestRecipe};
 pub use flatten::{Link, MAX_CHAIN, flatten};
 pub use package::PackageRequest;
 pub use user::{NumberRange, Owner, UserEntry};
@@ -30,6 +32,8 @@ pub enum Kind {
     Image,
     /// A tree of unpacked packages that is run from the cache by its own loader (QEMU, test tools).
     Tree,
+    /// Files that are compiled in a sandbox, from locked sources with locked compilers.
+    Component,
 }
 
 /// One recipe file as typed.
@@ -62,8 +66,12 @@ pub struct RecipeFile {
     pub uki: Option<UkiRecipe>,
     /// A disk with the unified kernel image and the root file system, made beside the other artifacts (images only).
     pub disk: Option<DiskRecipe>,
+    /// The guest's first process (images only).
+    pub guest: Option<GuestRecipe>,
     /// The shapes whose measurements go into the manifest (images only).
     pub references: Option<References>,
+    /// What is compiled, and how (components only).
+    pub component: Option<ComponentRecipe>,
     /// Users of the image beside those of its packages (images only).
     #[serde(default)]
     pub user: Vec<UserEntry>,
@@ -355,9 +363,12 @@ pub struct Recipe {
     /// The provider of each virtual package that has several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub choose: BTreeMap<String, String>,
-    /// Image settings; `None` for a tree.
+    /// Image settings; `None` for what is no image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageRecipe>,
+    /// What a component is made of; `None` for what is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<ComponentRecipe>,
     /// Answers to scripts that the builder does not know.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scripts: BTreeMap<String, ScriptAnswer>,
@@ -411,6 +422,9 @@ pub struct ImageRecipe {
     /// The disk, where one is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskRecipe>,
+    /// The guest's first process, where it is compiled as a component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestRecipe>,
     /// Shapes measured by the builder.
     pub references: References,
 }

@@ -6,12 +6,16 @@ use std::time::Instant;
 use image::{BuildRequest, Guest};
 use launcher::qemu::oracle::Devices;
 use spec::Outcome;
-use spec::lock::Standing;
+use spec::component::Component;
+use spec::lock::{Lock, Standing};
 use spec::manifest::{FILE_NAME, Manifest};
+use spec::recipe::GUEST_OUTPUT;
+use store::Store;
 
 use crate::args::{Arguments, Build};
+use crate::component;
 use crate::failure::Failure;
-use crate::inputs;
+use crate::inputs::{self, LoadedLock, LoadedRecipe};
 use crate::printer::{Printer, size};
 use crate::weigh::{self, machine::Machine};
 
@@ -20,23 +24,24 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
     let loaded = inputs::recipe(&verb.recipe)?;
     let lock_path = verb.lock.clone().unwrap_or_else(|| inputs::lock_path(&verb.recipe));
     let lock = inputs::lock(&lock_path, &verb.recipe, &loaded.recipe)?;
-    let guest = read_guest(verb.guest.as_deref())?;
     // A build fills no store: one that is not there is a slip of the pen, and an empty one would not help.
     if let Some(missing) = arguments.cache_dir.as_deref().filter(|directory| !directory.exists()) {
         return Err(Failure::new(Outcome::Usage, format!("there is no store at {}", missing.display()))
             .with_hint("make one with: bullion vendor RECIPE --output DIR"));
     }
     let store = inputs::open_store(arguments)?;
+    let guest = match verb.release {
+        true => release_guest(verb, &loaded, &lock.lock, &store, printer)?,
+        false => GuestFile { bytes: read_guest(verb.guest.as_deref())?, component: None },
+    };
     let request = BuildRequest {
         recipe: &loaded.recipe,
         recipe_dir: &loaded.directory,
         lock: &lock.lock,
         lock_text: &lock.text,
-        guest: Guest { bytes: &guest, origin: "host" },
+        guest: Guest { bytes: &guest.bytes, component: guest.component.as_ref() },
         output: &verb.output,
-        jobs: verb
-            .jobs
-            .map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from),
+        jobs: inputs::jobs(verb.jobs),
         replace: verb.replace,
     };
     let mut staged = image::build(&request, &store)?;
@@ -46,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
         staged.manifest.references = references;
     }
     let manifest = staged.commit()?;
-    report(&verb.output, &manifest, printer);
+    report(&verb.output, &manifest, &lock, printer);
     printer.note(format_args!("built in {:.2} s", begun.elapsed().as_secs_f64()));
     if manifest.standing == Standing::Unpublished {
         printer.warning("UNPUBLISHED: this image comes from a lock that was made on the spot; it is not golden");
@@ -55,8 +60,11 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
     Ok(0)
 }
 
-fn report(output: &Path, manifest: &Manifest, printer: &Printer) {
-    printer.line(format_args!("{} (class dev: the guest binary has no locked origin)", output.display()));
+fn report(output: &Path, manifest: &Manifest, lock: &LoadedLock, printer: &Printer) {
+    let standing = manifest.components.first().map(|component| component.standing);
+    let open = image::open_origins(&lock.lock, standing);
+    let why = if open.is_empty() { String::new() } else { format!(": {}", open.join("; ")) };
+    printer.line(format_args!("{} (class {}{why})", output.display(), manifest.class));
     for (name, artifact) in &manifest.artifacts {
         printer.line(format_args!("  {name:<16} {:>9}  sha256 {}", size(artifact.size), artifact.sha256));
     }
@@ -67,6 +75,40 @@ fn report(output: &Path, manifest: &Manifest, printer: &Printer) {
         manifest.references.snp.len(),
         manifest.references.tdx.len()
     ));
+}
+
+/// The guest binary, and the component that made it.
+struct GuestFile {
+    bytes: Vec<u8>,
+    component: Option<Component>,
+}
+
+/// The guest binary of the recipe's component; refused, before anything is compiled, where the image could not be of class
+/// release all the same.
+fn release_guest(
+    verb: &Build,
+    loaded: &LoadedRecipe,
+    lock: &Lock,
+    store: &Store,
+    printer: &Printer,
+) -> Result<GuestFile, Failure> {
+    let guest = loaded.recipe.image.as_ref().and_then(|image| image.guest.as_ref()).ok_or_else(|| {
+        Failure::new(Outcome::Usage, format!("{} names no guest component", verb.recipe.display()))
+            .with_hint("add [guest] component = \"components/guest.toml\" to the recipe")
+    })?;
+    let component = component::load(&loaded.directory.join(&guest.component))?;
+    let open = image::open_origins(lock, Some(component.lock.lock.standing));
+    if !open.is_empty() {
+        let message = format!("{} cannot be of class release: {}", verb.recipe.display(), open.join("; "));
+        return Err(Failure::new(Outcome::Refused, message));
+    }
+    let described = component.describe()?;
+    let built = component.build(&described, inputs::jobs(verb.jobs), false, store, printer)?;
+    let output = built.outputs.get(GUEST_OUTPUT).ok_or_else(|| {
+        let message = format!("the component \"{}\" has no output {GUEST_OUTPUT}", built.inputs.name);
+        Failure::new(Outcome::Usage, message)
+    })?;
+    Ok(GuestFile { bytes: image::component::output(output, store)?, component: Some(built) })
 }
 
 /// Finds and reads the guest binary: where the caller says, where `scripts/build-guest` puts it, else beside this program.

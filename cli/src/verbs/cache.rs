@@ -7,6 +7,7 @@ use spec::Outcome;
 use store::{Entry, Keep, Kind};
 
 use crate::args::{Arguments, Cache, CacheAction};
+use crate::component;
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::{Printer, size};
@@ -83,6 +84,13 @@ fn prune(store: &store::Store, keep: &[std::path::PathBuf], vmm: bool, printer: 
     for path in keep {
         let loaded = inputs::recipe(path)?;
         locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?);
+        if loaded.recipe.kind == spec::recipe::Kind::Component {
+            let component = component::load(path)?;
+            let described = component.describe()?;
+            wanted.extend(described.inputs().crates.iter().map(|one| one.sha256));
+            let outputs = described.cached(store).map(|found| found.outputs).unwrap_or_default();
+            wanted.extend(outputs.values().map(|output| output.sha256));
+        }
     }
     if vmm {
         locks.push(inputs::pinned_vmm()?.1);

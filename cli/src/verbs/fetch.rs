@@ -9,6 +9,7 @@ use spec::lock::Lock;
 use store::Store;
 
 use crate::args::{Arguments, Fetch};
+use crate::component;
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::{Printer, size};
@@ -20,8 +21,10 @@ pub(crate) fn run(arguments: &Arguments, verb: &Fetch, printer: &Printer) -> Res
         );
     }
     let mut locks = Vec::new();
+    let mut crates = Vec::new();
     for path in &verb.recipes {
         let loaded = inputs::recipe(path)?;
+        crates.extend(component::crates(&loaded)?);
         locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?.lock);
     }
     if verb.vmm {
@@ -40,8 +43,13 @@ pub(crate) fn run(arguments: &Arguments, verb: &Fetch, printer: &Printer) -> Res
         }
         total.packages += lock.package.len();
     }
+    let (fetched, bytes) = archive::fetch_crates(&crates, &store)?;
+    total.fetched += fetched;
+    total.bytes += bytes;
+    total.crates = crates.len();
+    let with_crates = if crates.is_empty() { String::new() } else { format!(" and {} crates", crates.len()) };
     printer.line(format_args!(
-        "{} packages in the cache, {} fetched ({})",
+        "{} packages{with_crates} in the cache, {} fetched ({})",
         total.packages,
         total.fetched,
         size(total.bytes)
@@ -53,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Fetch, printer: &Printer) -> Res
 #[derive(Default, serde::Serialize)]
 struct Total {
     packages: usize,
+    crates: usize,
     fetched: usize,
     bytes: u64,
 }

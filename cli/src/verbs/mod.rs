@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod component;
 mod eventlog;
 mod exec;
 mod explain;
@@ -18,6 +19,7 @@ mod logs;
 mod measure;
 mod ps;
 mod publish;
+mod sandbox;
 mod stop;
 mod vendor;
 mod vm;
@@ -33,6 +35,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Fetch(verb) => fetch::run(arguments, verb, printer),
         Verb::Vendor(verb) => vendor::run(arguments, verb, printer),
         Verb::Build(verb) => build::run(arguments, verb, printer),
+        Verb::Component(verb) => component::run(arguments, verb, printer),
         Verb::Measure(verb) => measure::run(arguments, verb, printer),
         Verb::Explain(verb) => explain::run(arguments, verb, printer),
         Verb::EventLog(verb) => eventlog::run(verb, printer),
@@ -52,5 +55,6 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Stop(verb) => stop::run(verb, printer),
         Verb::Cache(verb) => cache::run(arguments, verb, printer),
         Verb::Exec(verb) => exec::run(arguments, verb),
+        Verb::Sandbox(verb) => sandbox::run(verb),
     }
 }

@@ -6,6 +6,7 @@ use store::Store;
 
 use super::fetch::fetch_lock;
 use crate::args::{Arguments, Vendor};
+use crate::component;
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::{Printer, size};
@@ -13,8 +14,10 @@ use crate::printer::{Printer, size};
 pub(crate) fn run(arguments: &Arguments, verb: &Vendor, printer: &Printer) -> Result<u8, Failure> {
     let cache = inputs::open_store(arguments)?;
     let mut locks = Vec::new();
+    let mut crates = Vec::new();
     for path in &verb.recipes {
         let loaded = inputs::recipe(path)?;
+        crates.extend(component::crates(&loaded)?);
         locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?.lock);
     }
     let target = Store::open(&verb.output)?;
@@ -32,8 +35,16 @@ pub(crate) fn run(arguments: &Arguments, verb: &Vendor, printer: &Printer) -> Re
             }
         }
     }
+    archive::fetch_crates(&crates, &cache)?;
+    for one in crates.iter().filter(|one| !target.has(&one.sha256)) {
+        let bytes = image::component::crate_file(one, &cache)?;
+        target.insert_bytes(&bytes)?;
+        written.crates += 1;
+        written.bytes += bytes.len() as u64;
+    }
+    let with_crates = if crates.is_empty() { String::new() } else { format!(" and {} crates", written.crates) };
     printer.line(format_args!(
-        "{}: {} packages written ({}); build from it with --store {}",
+        "{}: {} packages{with_crates} written ({}); build from it with --store {}",
         verb.output.display(),
         written.packages,
         size(written.bytes),
@@ -46,5 +57,6 @@ pub(crate) fn run(arguments: &Arguments, verb: &Vendor, printer: &Printer) -> Re
 #[derive(Default, serde::Serialize)]
 struct Written {
     packages: usize,
+    crates: usize,
     bytes: u64,
 }

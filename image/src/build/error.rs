@@ -46,6 +46,14 @@ pub enum BuildError {
         /// What it is for.
         purpose: &'static str,
     },
+    /// The guest binary is not the one that its component made.
+    #[error("the guest binary with SHA-256 {given} was not made by the component \"{component}\"")]
+    OtherGuest {
+        /// The component.
+        component: String,
+        /// The digest of what was given.
+        given: Sha256Digest,
+    },
     /// The guest binary is too large.
     #[error("the guest binary has {size} bytes, at most {} are taken", guest_binary::MAX_BYTES)]
     GuestSize {
@@ -195,7 +203,7 @@ impl Diagnostic for BuildError {
             Self::ManifestContent(error) => error.outcome(),
             Self::OtherPackage { .. } => Outcome::InputMismatch,
             Self::Io { .. } | Self::Threads(_) => Outcome::HostCannot,
-            Self::Manifest(_) => Outcome::Internal,
+            Self::Manifest(_) | Self::OtherGuest { .. } => Outcome::Internal,
             Self::NotAnImage { .. }
             | Self::OtherRecipe { .. }
             | Self::NotLocked { .. }

@@ -18,14 +18,16 @@ use std::path::{Path, PathBuf};
 
 use measure::uefi::VariableStore;
 use spec::Sha256Digest;
-use spec::lock::{Lock, Use};
+use spec::component::Component;
+use spec::lock::{Lock, Standing, Use};
 use spec::manifest::{self, Artifact, Class, GuestBinary, Manifest, ReferenceValues, artifact};
-use spec::recipe::{Derivation, DiskRecipe, FirmwareSource, ImageRecipe, Kind, Recipe, UkiRecipe};
+use spec::recipe::{Derivation, DiskRecipe, FirmwareSource, GUEST_OUTPUT, ImageRecipe, Kind, Recipe, UkiRecipe};
 use store::Store;
 
 use crate::content::Content;
 use crate::disk::{Disk, Parts};
 use crate::sbom::Facts;
+use crate::scripts;
 use crate::uki;
 
 pub use error::BuildError;
@@ -61,13 +63,13 @@ pub struct BuildRequest<'a> {
     pub replace: bool,
 }
 
-/// The guest binary: given by the caller, because nothing locks it yet.
+/// The guest binary: given by the caller, who knows where it came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest<'a> {
     /// A static ELF program for x86-64 of at most 6 000 000 bytes, the first process of the guest.
     pub bytes: &'a [u8],
-    /// Where it came from: `host` for one that was built on this machine.
-    pub origin: &'a str,
+    /// The component that made it; `None` for one that was compiled on this machine, which nothing locks.
+    pub component: Option<&'a Component>,
 }
 
 /// A finished image that has no name yet. Dropped before `commit`, it leaves nothing.
@@ -76,6 +78,22 @@ pub struct Staged {
     /// The manifest, without reference values. What the caller changes here is what `commit` writes.
     pub manifest: Manifest,
     staging: Staging,
+}
+
+/// Why an image cannot be of class release: what of it has no locked origin that somebody stands for. `guest` is the standing
+/// of the lock of the component that made the guest binary; `None` where none did.
+pub fn open_origins(lock: &Lock, guest: Option<Standing>) -> Vec<String> {
+    let mut open = Vec::new();
+    match guest {
+        None => open.push("the guest binary has no locked origin".to_owned()),
+        Some(Standing::Unpublished) => open.push("the guest's lock is unpublished".to_owned()),
+        Some(Standing::Published) => {}
+    }
+    if lock.standing == Standing::Unpublished {
+        open.push("the image's lock is unpublished".to_owned());
+    }
+    open.extend(scripts::unanswered(lock).into_iter().map(|script| format!("nobody has answered the {script}")));
+    open
 }
 
 /// Builds an image. It appears under its name when the result is committed.
@@ -120,12 +138,12 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
             artifacts.insert(artifact::DISK.to_owned(), disk(sizes, &bytes, &root, &output)?);
         }
     }
+    let open = open_origins(request.lock, request.guest.component.map(|component| component.standing));
     let documents = BTreeMap::from([(LOCK_FILE.to_owned(), output.write(LOCK_FILE, request.lock_text.as_bytes())?)]);
     let mut manifest = Manifest {
         schema: 1,
         name: request.recipe.name.clone(),
-        // Nothing locks the guest binary, whatever its origin says.
-        class: Class::Dev,
+        class: if open.is_empty() { Class::Release } else { Class::Dev },
         standing: request.lock.standing,
         format_epoch: crate::FORMAT_EPOCH,
         artifacts,
@@ -139,8 +157,9 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         guest: GuestBinary {
             sha256: Sha256Digest::of(request.guest.bytes),
             size: request.guest.bytes.len() as u64,
-            origin: request.guest.origin.to_owned(),
+            origin: request.guest.component.map_or("host", |_| manifest::GUEST_FROM_COMPONENT).to_owned(),
         },
+        components: request.guest.component.cloned().into_iter().collect(),
         references: ReferenceValues::default(),
     };
     documents::add(&mut manifest, request.lock, facts, &output)?;
@@ -181,6 +200,13 @@ fn check<'a>(request: &BuildRequest<'a>) -> Result<&'a ImageRecipe, BuildError> 
         return Err(BuildError::OtherRecipe { recipe, expected, found });
     }
     guest_binary::check(request.guest.bytes)?;
+    if let Some(component) = request.guest.component {
+        let made = component.outputs.get(GUEST_OUTPUT).map(|output| output.sha256);
+        let given = Sha256Digest::of(request.guest.bytes);
+        if made != Some(given) {
+            return Err(BuildError::OtherGuest { component: component.inputs.name.clone(), given });
+        }
+    }
     Ok(image)
 }
 

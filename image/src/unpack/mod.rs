@@ -1,4 +1,4 @@
-//! Trees of tools, such as the pinned QEMU: packages unpacked into the cache and run from there.
+//! Trees of tools, such as the pinned QEMU or the compilers of a component: packages unpacked into the cache and run from there.
 //!
 //! A tree is `trees/LOCK/root` with an index beside it (`index`). Owners and set-uid bits are not kept: the tree belongs
 //! to whoever runs it. Times are 0, of directories too, so that a changed file and an added one both show at once.
@@ -97,7 +97,7 @@ impl UnpackedTree {
 }
 
 fn check(recipe: &Recipe, lock: &Lock) -> Result<(), UnpackError> {
-    if recipe.kind != Kind::Tree {
+    if recipe.kind == Kind::Image {
         return Err(UnpackError::NotATree { recipe: recipe.name.clone() });
     }
     let expected = recipe.lock_digest();

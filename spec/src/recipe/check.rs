@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use super::component;
 use super::flatten::Link;
 use super::user::is_account;
-use super::{FileEntry, ImageRecipe, PackageRequest, Recipe, RecipeFile, RootfsFile};
+use super::{FileEntry, ImageRecipe, Kind, PackageRequest, Recipe, RecipeFile, RootfsFile};
 use crate::digest::decode_hex;
 use crate::size::Size;
 use crate::text::{SyntaxError, line_of};
@@ -42,22 +43,50 @@ pub(super) fn no_double_entries(rootfs: &RootfsFile, origin: Origin<'_>) -> Resu
     }
 }
 
-/// A tree has no parts of an image.
-pub(super) fn no_image_parts(merged: &RecipeFile, origin: Origin<'_>) -> Result<(), SyntaxError> {
+/// A tree and a component have no parts of an image.
+pub(super) fn no_image_parts(merged: &RecipeFile, kind: Kind, origin: Origin<'_>) -> Result<(), SyntaxError> {
     for (name, there) in [
         ("kernel", merged.kernel.is_some()),
         ("rootfs", merged.rootfs.is_some()),
         ("firmware", merged.firmware.is_some()),
         ("uki", merged.uki.is_some()),
         ("disk", merged.disk.is_some()),
+        ("guest", merged.guest.is_some()),
         ("references", merged.references.is_some()),
         ("[user]", !merged.user.is_empty()),
     ] {
         if there {
-            return Err(origin.refuse(name, format!("a recipe of kind \"tree\" cannot have [{name}]")));
+            return Err(origin.refuse(name, format!("a recipe of kind \"{}\" cannot have [{name}]", word(kind))));
         }
     }
     Ok(())
+}
+
+/// What is compiled belongs to components, programs that `exec` runs belong to trees.
+pub(super) fn component_where_it_belongs(
+    merged: &RecipeFile,
+    kind: Kind,
+    origin: Origin<'_>,
+) -> Result<(), SyntaxError> {
+    match (kind, merged.component.is_some()) {
+        (Kind::Component, false) => Err(origin.whole("a recipe of kind \"component\" needs [component]")),
+        (Kind::Component, true) if !merged.programs.is_empty() => {
+            Err(origin.refuse("programs", "only a recipe of kind \"tree\" can have [programs]"))
+        }
+        (Kind::Image | Kind::Tree, true) => {
+            let message = format!("a recipe of kind \"{}\" cannot have [component]", word(kind));
+            Err(origin.refuse("component", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Image => "image",
+        Kind::Tree => "tree",
+        Kind::Component => "component",
+    }
 }
 
 /// Everything else.
@@ -80,6 +109,7 @@ pub(super) fn recipe(recipe: &Recipe, origin: Origin<'_>) -> Result<(), SyntaxEr
             return Err(origin.refuse(program, not_a_path(path)));
         }
     }
+    recipe.component.as_ref().map_or(Ok(()), |part| component::check(part, origin))?;
     recipe.image.as_ref().map_or(Ok(()), |part| image(part, origin))
 }
 
@@ -142,6 +172,7 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
     contradictions(image, origin)?;
     disk(image, origin)?;
     users(image, origin)?;
+    image.guest.as_ref().map_or(Ok(()), |guest| component::check_guest(guest, origin))?;
     let firmware = [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten().map(|source| &source.path);
     for path in firmware.chain(image.uki.as_ref().map(|uki| &uki.path)) {
         if !is_clean_path(path) {

@@ -29,11 +29,12 @@ pub fn flatten(chain: &[Link]) -> Result<Recipe, SyntaxError> {
     let kind = merged.kind.unwrap_or(Kind::Image);
     let image = match kind {
         Kind::Image => Some(image_part(&merged, origin)?),
-        Kind::Tree => {
-            check::no_image_parts(&merged, origin)?;
+        Kind::Tree | Kind::Component => {
+            check::no_image_parts(&merged, kind, origin)?;
             None
         }
     };
+    check::component_where_it_belongs(&merged, kind, origin)?;
     let mut packages = merged.packages.unwrap_or_default();
     packages.add.sort();
     let recipe = Recipe {
@@ -46,6 +47,7 @@ pub fn flatten(chain: &[Link]) -> Result<Recipe, SyntaxError> {
         assume: packages.assume,
         choose: packages.choose,
         scripts: merged.scripts,
+        component: merged.component,
         image,
         programs: merged.programs,
     };
@@ -102,7 +104,9 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
     }
     set(&mut into.uki, next.uki.as_ref());
     set(&mut into.disk, next.disk.as_ref());
+    set(&mut into.guest, next.guest.as_ref());
     set(&mut into.references, next.references.as_ref());
+    set(&mut into.component, next.component.as_ref());
     Ok(())
 }
 
@@ -171,6 +175,7 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
         firmware: merged.firmware.clone().unwrap_or_default(),
         uki: merged.uki.clone(),
         disk: merged.disk,
+        guest: merged.guest.clone(),
         references: merged.references.clone().unwrap_or_default(),
     })
 }

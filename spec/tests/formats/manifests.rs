@@ -49,6 +49,7 @@ fn manifest() -> Manifest {
             scripts: Vec::new(),
         }],
         guest: GuestBinary { sha256: Sha256Digest([3; 32]), size: 5, origin: "host".to_owned() },
+        components: Vec::new(),
         references: ReferenceValues {
             snp: vec![SnpReference {
                 vcpus: 2,

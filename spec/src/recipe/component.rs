@@ -1,0 +1,112 @@
+//! What a recipe of kind "component" compiles: sources of this repository and a script, in the tree of its locked packages.
+
+use serde::{Deserialize, Serialize};
+
+use super::check::Origin;
+use crate::text::SyntaxError;
+
+/// `[component]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ComponentRecipe {
+    /// What `/bin/sh` of the tree runs, in `/build` and without a network. It leaves its results in `/build/out`.
+    pub script: String,
+    /// The names of the files in `/build/out` that are the result.
+    pub outputs: Vec<String>,
+    /// Files and directories beside the recipe, relative to it, that the script finds under the same names in `/build`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// A program of a Cargo workspace that the script finds in `/build/src`, with its crates in `/build/vendor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cargo: Option<CargoSource>,
+}
+
+/// `[component.cargo]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CargoSource {
+    /// The directory with the workspace's `Cargo.toml` and `Cargo.lock`, relative to the recipe; it may be above it.
+    pub workspace: String,
+    /// The package that is compiled; what it needs of the workspace comes with it, the rest stays out.
+    pub package: String,
+}
+
+/// `[guest]`: the program that is the guest's first process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct GuestRecipe {
+    /// The recipe of kind "component" that it is compiled by in release images, relative to this recipe. Its output is
+    /// `bullion-guest`.
+    pub component: String,
+}
+
+/// The output of a guest component.
+pub const GUEST_OUTPUT: &str = "bullion-guest";
+
+/// Names in `/build` that the builder makes itself.
+const TAKEN: [&str; 6] = ["script", "src", "vendor", "cargo", "out", "home"];
+
+pub(super) fn check(component: &ComponentRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    if component.outputs.is_empty() {
+        return Err(origin.refuse("outputs", "component.outputs is empty: a component without a result is none"));
+    }
+    for (index, name) in component.outputs.iter().enumerate() {
+        if !is_file_name(name) {
+            return Err(origin.refuse(name, format!("\"{name}\" is not the name of a file in /build/out")));
+        }
+        if component.outputs.iter().take(index).any(|other| other == name) {
+            return Err(origin.refuse(name, format!("component.outputs names \"{name}\" twice")));
+        }
+    }
+    for (index, path) in component.files.iter().enumerate() {
+        let first = path.split('/').next().unwrap_or_default();
+        if !is_inside(path) || TAKEN.contains(&first) {
+            let message = format!(
+                "component.files names \"{path}\": use a path below the recipe's directory that starts with none of {}",
+                TAKEN.join(", ")
+            );
+            return Err(origin.refuse(path, message));
+        }
+        let nested = |other: &String| path == other || path.starts_with(&format!("{other}/"));
+        if component.files.iter().enumerate().any(|(at, other)| at != index && nested(other)) {
+            return Err(origin.refuse(path, format!("component.files names \"{path}\" twice")));
+        }
+    }
+    if let Some(cargo) = &component.cargo
+        && !is_relative(&cargo.workspace)
+    {
+        let message = format!("\"{}\" is not a path relative to the recipe", cargo.workspace);
+        return Err(origin.refuse(&cargo.workspace, message));
+    }
+    Ok(())
+}
+
+/// The component of an image's guest.
+pub(super) fn check_guest(guest: &GuestRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    if is_relative(&guest.component) && guest.component.ends_with(".toml") {
+        return Ok(());
+    }
+    let message = format!(
+        "guest.component is \"{}\": name a recipe relative to this one, such as components/guest.toml",
+        guest.component
+    );
+    Err(origin.refuse("component", message))
+}
+
+fn is_file_name(name: &str) -> bool {
+    !name.starts_with('.')
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._+".contains(&byte))
+}
+
+/// A relative path that stays below where it starts.
+fn is_inside(path: &str) -> bool {
+    is_relative(path) && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+fn is_relative(path: &str) -> bool {
+    !path.is_empty() && !path.starts_with('/') && !path.contains(char::is_control)
+}

@@ -1,0 +1,261 @@
+//! Components: what their sandbox shows and hides, that a result is kept under the key of its inputs, that the guest's bytes
+//! depend on nothing of the machine, and that an image with it is of class release.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use e2e::{Bench, Run, bench, names, run, skipped};
+use serde_json::Value;
+
+/// The recipe of the guest component; `None` (and a word why) where its inputs were not fetched.
+fn guest() -> Option<PathBuf> {
+    let found = std::env::var_os("BULLION_TEST_COMPONENT").map(PathBuf::from).filter(|path| path.exists());
+    if found.is_none() {
+        skipped("BULLION_TEST_COMPONENT is not set");
+    }
+    found
+}
+
+/// Writes into `directory` a component of that name with the guest's packages and lock, which do not depend on its script.
+fn component(directory: &Path, name: &str, rest: &str) -> Option<PathBuf> {
+    let guest = guest()?;
+    let text = fs::read_to_string(&guest).unwrap();
+    let (packages, _) = text.split_once("\n[component]").unwrap();
+    let packages = packages.replace("name = \"guest\"", &format!("name = \"{name}\""));
+    let recipe = directory.join(format!("{name}.toml"));
+    fs::write(&recipe, format!("{packages}\n[component]\n{rest}\n")).unwrap();
+    fs::copy(guest.with_extension("lock"), recipe.with_extension("lock")).unwrap();
+    Some(recipe)
+}
+
+fn build(bench: &Bench, recipe: &Path, words: &[&str]) -> Run {
+    run(bench.command(["component", "build"]).arg(recipe).args(words))
+}
+
+const LOOK: &str = r#"outputs = ["seen"]
+script = '''
+unset JOBS
+{
+  id; uname -n; pwd; umask; env | sort; echo "process $$"
+  ls -A / /build /build/home /dev /home /root /run /tmp; echo
+  tail -n +3 /proc/net/dev | wc -l
+  cut -d' ' -f3- /proc/sys/kernel/domainname
+  stat -c '%n %a %u %g %Y' /build/script
+  ls -l /proc/self/fd | cut -d'>' -f2 | tail -n +2 | head -n 1
+  if touch /usr/x /etc/x; then echo "the tree can be written to"; fi
+} > out/seen 2>&1
+'''"#;
+
+#[test]
+fn a_script_sees_nothing_of_the_host() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::Builder::new().prefix("a place ").tempdir().unwrap();
+    let Some(recipe) = component(scratch.path(), "look", LOOK) else { return };
+    let at = |name: &str| scratch.path().join(name);
+    build(&bench, &recipe, &["--jobs", "1", "--verify", "-o", at("first").to_str().unwrap()]).expect(0, &[]);
+    let seen = fs::read_to_string(at("first/seen")).unwrap();
+    for expected in
+        ["uid=0", "\nbullion\n/build\n0022\n", "\nTZ=UTC\n", "process 2\n", "\n(none)\n", "/build/script 644 0 0 0\n"]
+    {
+        assert!(seen.contains(expected), "{expected:?} is not in\n{seen}");
+    }
+    for foreign in ["HOME=/root", "the tree can be written to", "a place"] {
+        assert!(!seen.contains(foreign), "{foreign:?} is in\n{seen}");
+    }
+    for empty in ["/home", "/root", "/run", "/tmp"] {
+        assert!(seen.contains(&format!("\n{empty}:\n\n")), "{empty} is not empty:\n{seen}");
+    }
+    assert!(seen.contains("\n1\n"), "one network device, which is not up:\n{seen}");
+
+    // Somebody else, who is nobody on this host, with other settings and another cache.
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("a sandbox of another user needs root");
+    }
+    for directory in [scratch.path(), &at("other")] {
+        fs::create_dir_all(directory).unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let store = at("other/cache");
+    run(bench.command(["vendor"]).arg(&recipe).arg("-o").arg(&store)).expect(0, &[]);
+    fs::copy(&bench.bullion, at("other/bullion")).unwrap();
+    let script = format!(
+        "set -e; chmod -R a+rwX other; umask 077; exec setpriv --reuid=54321 --regid=54321 --clear-groups other/bullion component build look.toml --jobs 3 --cache-dir '{}' -o other/second",
+        store.display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).current_dir(scratch.path());
+    let settings =
+        [("TZ", "Pacific/Kiritimati"), ("LC_ALL", "tr_TR.UTF-8"), ("HOME", "/nonexistent"), ("CARGO_HOME", "/x")];
+    let run = run(command.envs(settings));
+    if run.code == 3 && run.stderr.contains("sysctl") {
+        return skipped("a sandbox of another user: this host forbids user namespaces to users");
+    }
+    run.expect(0, &[]);
+    assert_eq!(fs::read_to_string(at("other/second/seen")).unwrap(), seen);
+}
+
+const RANDOM: &str =
+    "outputs = [\"x\"]\nfiles = [\"source\"]\nscript = \"head -c 8 /dev/urandom > out/x; cat source/a >> out/x\"";
+
+#[test]
+fn a_result_is_kept_under_the_key_of_its_inputs() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(recipe) = component(scratch.path(), "random", RANDOM) else { return };
+    fs::create_dir(scratch.path().join("source")).unwrap();
+    // The name of the directory makes the inputs new to the cache.
+    let content = scratch.path().display().to_string();
+    fs::write(scratch.path().join("source/a"), &content).unwrap();
+    let built = || build(&bench, &recipe, &["--json"]).expect(0, &[]).json();
+    let first = built();
+    assert_eq!(first, built(), "from the cache");
+    let key = |value: &Value| value["key"].as_str().unwrap().to_owned();
+    assert_eq!(first["outputs"]["x"]["size"], 8 + content.len());
+    // The key is the SHA-256 of the inputs as they stand there: of canonical JSON, which serde_json writes for these.
+    let inputs = serde_json::to_string(&first["inputs"]).unwrap();
+    let sum = run(Command::new("sh").args(["-c", "printf %s \"$1\" | sha256sum", "sh", &inputs]));
+    assert_eq!(sum.stdout.split(' ').next(), Some(key(&first).as_str()));
+    build(&bench, &recipe, &["--verify"]).expect(4, &["is not reproducible"]);
+    assert_eq!(first, built(), "what was kept stays");
+    fs::write(scratch.path().join("source/a"), "b").unwrap();
+    assert_ne!(key(&built()), key(&first));
+    let store = run(&mut bench.command(["cache", "list", "--json"])).json()["directory"].as_str().unwrap().to_owned();
+    let left: Vec<String> =
+        names(&Path::new(&store).join("trees")).into_iter().filter(|name| name.starts_with('.')).collect();
+    let own: Vec<&String> = left.iter().filter(|name| name.contains(&key(&first)[..12])).collect();
+    assert!(own.is_empty(), "left in the cache: {own:?}");
+}
+
+#[test]
+fn a_script_that_fails_is_told_and_leaves_no_result() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(fails) =
+        component(scratch.path(), "fails", "outputs = [\"x\"]\nscript = \"echo broken here >&2; exit 9\"")
+    else {
+        return;
+    };
+    build(&bench, &fails, &[]).expect(4, &["exit code 9", "broken here"]);
+    let missing =
+        component(scratch.path(), "missing", "outputs = [\"x\"]\nscript = \"ln -s /etc/passwd out/x\"").unwrap();
+    build(&bench, &missing, &[]).expect(4, &["left no file /build/out/x"]);
+    let orphan =
+        component(scratch.path(), "orphan", "outputs = [\"x\"]\nscript = \"sleep 600 & echo a > out/x\"").unwrap();
+    build(&bench, &orphan, &[]).expect(0, &[]);
+    build(&bench, &bench.recipe, &[]).expect(2, &["is not a recipe of kind"]);
+}
+
+#[test]
+fn a_host_without_user_namespaces_is_told_which_setting_is_missing() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(recipe) = component(scratch.path(), "none", "outputs = [\"x\"]\nscript = \"date > out/x\"") else {
+        return;
+    };
+    // In a user namespace of its own, the limit of further ones is its own too (user_namespaces(7)).
+    let script = format!(
+        "echo 0 > /proc/sys/user/max_user_namespaces || exit 99; exec '{}' component build '{}' --verify",
+        bench.bullion.display(),
+        recipe.display()
+    );
+    let run = run(Command::new("unshare").args(["--user", "--map-root-user", "sh", "-c", &script]));
+    if run.code == 99 || run.stderr.contains("unshare:") {
+        return skipped("a host without user namespaces: this host lets no test set their limit");
+    }
+    run.expect(3, &["no sandbox could be set up", "sysctl user.max_user_namespaces"]);
+}
+
+#[test]
+fn an_image_with_the_component_is_of_class_release() {
+    let (Some(bench), Some(binary)) = (bench(), std::env::var_os("BULLION_GUEST")) else { return };
+    if bench.unpublished {
+        return skipped("class release: the lock is unpublished");
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let recipe = bench.copy_recipe(scratch.path());
+    fs::copy(bench.recipe.with_extension("lock"), recipe.with_extension("lock")).unwrap();
+    let components = scratch.path().join("components");
+    fs::create_dir(&components).unwrap();
+    // A component that hands out the binary that is there: compiling it is another test's.
+    let quick = "outputs = [\"bullion-guest\"]\nfiles = [\"binary\"]\nscript = \"cp binary out/bullion-guest\"";
+    let Some(component) = component(&components, "guest", quick) else { return };
+    fs::copy(binary, components.join("binary")).unwrap();
+    let at = |words: &[&str]| {
+        run(bench.command(words).current_dir(scratch.path()).env("BULLION_STATE_DIR", scratch.path().join("state")))
+    };
+    let built = at(&["build", "minimal.toml", "--release", "-o", "image", "--json"]).expect(0, &[]).json();
+    assert_eq!((built["class"].as_str(), built["guest"]["origin"].as_str()), (Some("release"), Some("component")));
+    assert_eq!(built["components"][0]["outputs"]["bullion-guest"]["sha256"], built["guest"]["sha256"]);
+    let same = |name: &str| {
+        fs::read(scratch.path().join("image").join(name)).unwrap() == fs::read(bench.image().join(name)).unwrap()
+    };
+    assert!(same("initrd") && same("rootfs"), "the same binary makes the same image");
+
+    at(&["keygen", "-o", "key"]).expect(0, &[]);
+    at(&["publish", "image", "--key", "key", "-o", "bundle"]).expect(0, &[]);
+    at(&["image", "verify", "bundle", "--trust", "key.pub"]).expect(0, &[]);
+
+    let explain = ["component", "explain", "components/guest.toml", "--image", "image"];
+    at(&explain).expect(0, &[]);
+    let text = fs::read_to_string(&component).unwrap();
+    fs::write(&component, text.replace("cp binary", "true; cp binary")).unwrap();
+    assert!(at(&explain).expect(6, &[]).stdout.contains("changed  the script"));
+    // The lock of the image is no release's where somebody made it on the spot.
+    let lock = fs::read_to_string(recipe.with_extension("lock")).unwrap();
+    fs::write(recipe.with_extension("lock"), lock.replace("standing = \"published\"", "standing = \"unpublished\""))
+        .unwrap();
+    at(&["build", "minimal.toml", "--release", "-o", "other"])
+        .expect(6, &["cannot be of class release", "lock is unpublished"]);
+}
+
+#[test]
+fn the_guest_is_the_same_wherever_it_is_compiled() {
+    let (Some(bench), Some(recipe)) = (bench(), guest()) else { return };
+    if std::env::var_os("BULLION_TEST_COMPILE").is_none() {
+        return skipped("compiling the guest three times takes minutes: set BULLION_TEST_COMPILE=1");
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("another root file system needs root");
+    }
+    let first = build(&bench, &recipe, &["--json", "--jobs", "2"]).expect(0, &[]).json();
+    build(&bench, &recipe, &["--verify", "--jobs", "1"]).expect(0, &[]);
+    // Inside the root file system of another distribution, from a copy at another path.
+    let scratch = tempfile::Builder::new().prefix("elsewhere ").tempdir().unwrap();
+    let script = r#"
+        set -e
+        mount --make-rprivate /
+        mkdir new work/home; mount -t tmpfs none new
+        for name in bin sbin lib lib64; do ln -s usr/$name new/$name; done
+        for name in usr etc; do mkdir new/$name; mount --bind "$TREE/$name" new/$name; done
+        for name in proc dev; do mkdir new/$name; mount --rbind /$name new/$name; done
+        mkdir new/old new/tmp new/work; mount --bind work new/work
+        cd new; pivot_root . old; cd /work
+        exec ./bullion component build recipes/components/guest.toml --json --cache-dir cache
+    "#;
+    let prepare = r#"
+        set -e
+        mkdir -p work/recipes; cp -r "$RECIPES/components" work/recipes/; cp "$BULLION" work/bullion
+        for name in Cargo.toml Cargo.lock; do cp "$ROOT/$name" work/; done
+        for member in $(sed -n 's/^members = \[\(.*\)\]/\1/p' "$ROOT/Cargo.toml" | tr -d '",'); do
+          mkdir -p work/$member; cp "$ROOT/$member/Cargo.toml" work/$member/; cp -r "$ROOT/$member/src" work/$member/
+        done
+    "#;
+    let root = recipe.parent().unwrap().join("../..").canonicalize().unwrap();
+    let at = |program: &str| {
+        let mut command = Command::new(program);
+        command.current_dir(scratch.path()).env("ROOT", &root).env("RECIPES", root.join("image-recipes"));
+        command.env("BULLION", &bench.bullion);
+        command
+    };
+    run(at("sh").args(["-c", prepare])).expect(0, &[]);
+    let cache = scratch.path().join("work/cache");
+    run(bench.command(["vendor"]).arg(&recipe).arg("-o").arg(&cache)).expect(0, &[]);
+    let store = run(&mut bench.command(["cache", "list", "--json"])).json()["directory"].as_str().unwrap().to_owned();
+    let tree = Path::new(&store).join("trees").join(first["lock_sha256"].as_str().unwrap()).join("root");
+    let other = run(at("unshare").env("TREE", tree).args(["--mount", "sh", "-c", script])).expect(0, &[]).json();
+    assert_eq!(other["key"], first["key"]);
+    assert_eq!(other["outputs"], first["outputs"]);
+}
