@@ -12,6 +12,9 @@ pub struct Control {
     pub paragraph: String,
     /// The maintainer scripts, `config` and `triggers`, by name. Bytes that are no UTF-8 are replaced.
     pub scripts: BTreeMap<String, String>,
+    /// The files that dpkg takes for configuration, with a leading `/`, in the package's order (deb-conffiles(5)). Those
+    /// that it would only remove are not among them.
+    pub conffiles: Vec<String>,
 }
 
 /// The scripts that dpkg, debconf and triggers run or act on (deb-preinst(5) and its siblings, debconf-devel(7),
@@ -32,7 +35,8 @@ impl Control {
             let path = entry.path_bytes().into_owned();
             let name = path.strip_prefix(b"./").unwrap_or(&path);
             let script = SCRIPTS.iter().find(|script| script.as_bytes() == name);
-            if name != b"control" && script.is_none() {
+            let is_conffiles = name == b"conffiles";
+            if name != b"control" && !is_conffiles && script.is_none() {
                 continue;
             }
             let twice = || DebError::entry(&path, "comes twice in the control archive");
@@ -42,6 +46,13 @@ impl Control {
             let mut bytes = Vec::new();
             entry.take(MAX_FILE).read_to_end(&mut bytes).map_err(DebError::Tar)?;
             match script {
+                None if is_conffiles => {
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    if !control.conffiles.is_empty() {
+                        return Err(twice());
+                    }
+                    control.conffiles = text.lines().filter(|line| line.starts_with('/')).map(str::to_owned).collect();
+                }
                 Some(script) => {
                     let text = String::from_utf8_lossy(&bytes).into_owned();
                     if control.scripts.insert((*script).to_owned(), text).is_some() {

@@ -67,6 +67,7 @@ pub(super) fn apply(tree: &mut Tree) -> Result<(), EffectError> {
     }
     if tree.get("etc/security").is_some() {
         add_file(tree, "etc/security/opasswd", 0o600, Vec::new(), EFFECT);
+        add_file(tree, "etc/environment", 0o644, Vec::new(), EFFECT);
     }
     Ok(())
 }

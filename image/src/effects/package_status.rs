@@ -1,12 +1,14 @@
 //! `/var/lib/dpkg/status`: what scanners read to know which versions are in an image. As dpkg writes it for packages that
-//! are installed and configured (deb-control(5) fields in dpkg's order), without `Conffiles`.
+//! are installed and configured (deb-control(5) fields in dpkg's order).
+
+use md5::{Digest as _, Md5};
 
 use super::add_file;
-use crate::deb::Package;
+use crate::deb::{EntryKind, Package};
 use crate::tree::Tree;
 
 /// The order in which dpkg writes fields (lib/dpkg/parse.c, fieldinfos); others follow, as the package has them.
-const ORDER: [&str; 24] = [
+const ORDER: [&str; 25] = [
     "Package",
     "Essential",
     "Protected",
@@ -31,19 +33,39 @@ const ORDER: [&str; 24] = [
     "Breaks",
     "Conflicts",
     "Enhances",
+    CONFFILES,
 ];
+const CONFFILES: &str = "Conffiles";
 const DESCRIPTION: &str = "Description";
 
 pub(super) fn apply(tree: &mut Tree, packages: &[Package]) {
     let mut packages: Vec<&Package> = packages.iter().collect();
     packages.sort_by(|a, b| a.name.cmp(&b.name));
-    let text: String = packages.iter().map(|package| stanza(&package.control.paragraph) + "\n").collect();
+    let text: String =
+        packages.iter().map(|package| stanza(&package.control.paragraph, &conffiles(package)) + "\n").collect();
     if !text.is_empty() {
         add_file(tree, "var/lib/dpkg/status", 0o644, text.into_bytes(), "the package-status effect");
     }
 }
 
-fn stanza(paragraph: &str) -> String {
+/// A line for each configuration file, with the MD5 of what the package has there: dpkg tells by it what was changed.
+fn conffiles(package: &Package) -> String {
+    let content = |path: &str| {
+        let entry = package.entries.iter().find(|entry| Some(entry.path.as_str()) == path.strip_prefix('/'))?;
+        match &entry.kind {
+            EntryKind::File(content) => Some(content),
+            _ => None,
+        }
+    };
+    let line = |path: &String| {
+        let digest = Md5::digest(content(path)?.bytes());
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(format!("\n {path} {digest}"))
+    };
+    package.control.conffiles.iter().filter_map(line).collect()
+}
+
+fn stanza(paragraph: &str, conffiles: &str) -> String {
     let mut fields: Vec<(&str, String)> = Vec::new();
     for line in paragraph.lines() {
         match (line.starts_with([' ', '\t']), line.split_once(':'), fields.last_mut()) {
@@ -53,6 +75,9 @@ fn stanza(paragraph: &str) -> String {
         }
     }
     fields.push(("Status", "install ok installed".to_owned()));
+    if !conffiles.is_empty() {
+        fields.push((CONFFILES, conffiles.to_owned()));
+    }
     let last = ORDER.len() + 1;
     let rank = |name: &str| match ORDER.iter().position(|known| known.eq_ignore_ascii_case(name)) {
         Some(rank) => rank,
@@ -61,7 +86,10 @@ fn stanza(paragraph: &str) -> String {
     };
     // Stable: what is not in the list keeps its place after it.
     fields.sort_by_key(|(name, _)| rank(name));
-    fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
+    fields
+        .iter()
+        .map(|(name, value)| format!("{name}:{}{value}\n", if value.starts_with('\n') { "" } else { " " }))
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,7 +100,7 @@ mod tests {
     fn fields_come_in_dpkgs_order_with_the_status_among_them() {
         let text =
             "Package: a\nVersion: 1\nArchitecture: amd64\nHomepage: x\nDescription: one\n two\nPriority: optional\n";
-        let expected = "Package: a\nStatus: install ok installed\nPriority: optional\nArchitecture: amd64\nVersion: 1\nDescription: one\n two\nHomepage: x\n";
-        assert_eq!(stanza(text), expected);
+        let expected = "Package: a\nStatus: install ok installed\nPriority: optional\nArchitecture: amd64\nVersion: 1\nConffiles:\n /etc/a 0\nDescription: one\n two\nHomepage: x\n";
+        assert_eq!(stanza(text, "\n /etc/a 0"), expected);
     }
 }

@@ -11,7 +11,7 @@ use spec::recipe::UserEntry;
 
 use super::{EffectError, add_file};
 use crate::tree::Tree;
-pub(super) use table::{Accounts, Group, User};
+pub(super) use table::{Accounts, Group, Login, User};
 
 const EFFECT: &str = "the accounts effect";
 const NOLOGIN: &str = "/usr/sbin/nologin";
@@ -77,7 +77,8 @@ fn add_user(accounts: &mut Accounts, user: &UserEntry) -> Result<(), EffectError
             return Err(refuse(format!("there is a group \"{}\" or {} already: name one", user.name, user.uid)));
         }
         None => {
-            accounts.groups.push(Group { name: user.name.clone(), gid: user.uid, members: Vec::new() });
+            let (name, login) = (user.name.clone(), Login::default());
+            accounts.groups.push(Group { name, gid: user.uid, members: Vec::new(), login });
             user.uid
         }
     };
@@ -93,6 +94,7 @@ fn add_user(accounts: &mut Accounts, user: &UserEntry) -> Result<(), EffectError
         gecos: String::new(),
         home: user.home.clone(),
         shell: user.shell.clone().unwrap_or_else(|| NOLOGIN.to_owned()),
+        login: Login::default(),
     });
     Ok(())
 }
@@ -104,9 +106,17 @@ fn hide_passwords(tree: &mut Tree, accounts: &Accounts) {
     let hide = |text: &str| text.replace(":*:", ":x:").into_bytes();
     super::replace_file(tree, "etc/passwd", 0o644, hide(&passwd), EFFECT);
     super::replace_file(tree, "etc/group", 0o644, hide(&group), EFFECT);
-    let shadow: String = accounts.users.iter().map(|user| format!("{}:*::0:99999:7:::\n", user.name)).collect();
-    let gshadow: String =
-        accounts.groups.iter().map(|group| format!("{}:*::{}\n", group.name, group.members.join(","))).collect();
+    let user = |user: &User| match user.login {
+        Login::NoPassword => format!("{}:*::0:99999:7:::\n", user.name),
+        Login::Locked => format!("{}:!*:::::::\n", user.name),
+        Login::Expired => format!("{}:!*::::::1:\n", user.name),
+    };
+    let group = |group: &Group| {
+        let password = if group.login == Login::NoPassword { "*" } else { "!*" };
+        format!("{}:{password}::{}\n", group.name, group.members.join(","))
+    };
+    let shadow: String = accounts.users.iter().map(user).collect();
+    let gshadow: String = accounts.groups.iter().map(group).collect();
     let shadow_gid = accounts.gid("shadow").unwrap_or(0);
     for (path, text) in [("etc/shadow", shadow), ("etc/gshadow", gshadow)] {
         add_file(tree, path, 0o640, text.into_bytes(), EFFECT);

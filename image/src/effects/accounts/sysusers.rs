@@ -1,6 +1,6 @@
 //! sysusers.d(5): the system users and groups that packages declare, numbered as `systemd-sysusers` numbers them.
 
-use super::{Accounts, EffectError, Group, NOLOGIN, User};
+use super::{Accounts, EffectError, Group, Login, NOLOGIN, User};
 use crate::effects::words;
 use crate::tree::Tree;
 
@@ -16,6 +16,7 @@ struct Wanted {
     gecos: String,
     home: String,
     shell: String,
+    login: Login,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,7 @@ impl Declared {
             gecos: word(3).unwrap_or_default().to_owned(),
             home: word(4).unwrap_or("/").to_owned(),
             shell: word(5).unwrap_or(if name == "root" { "/bin/sh" } else { NOLOGIN }).to_owned(),
+            login: if kind == "u!" { Login::Expired } else { Login::Locked },
         };
         let list = if kind == "g" { &mut self.groups } else { &mut self.users };
         // The first line for a name counts.
@@ -101,6 +103,7 @@ impl Declared {
             gecos: String::new(),
             home: "/".to_owned(),
             shell: NOLOGIN.to_owned(),
+            login: Login::Locked,
         };
         for (user, group) in &self.members {
             if !self.users.iter().any(|known| known.name == *user) {
@@ -137,7 +140,7 @@ impl Accounts {
         // A user of that name lends its number.
         let lent = self.uid(&wanted.name).filter(|uid| !self.groups.iter().any(|group| group.gid == *uid));
         let gid = asked.or(lent).map_or_else(|| self.free(), Ok)?;
-        self.groups.push(Group { name: wanted.name.clone(), gid, members: Vec::new() });
+        self.groups.push(Group { name: wanted.name.clone(), gid, members: Vec::new(), login: Login::Locked });
         Ok(gid)
     }
 
@@ -158,8 +161,8 @@ impl Accounts {
         };
         let asked = asked.filter(|uid| !self.users.iter().any(|user| user.uid == *uid));
         let uid = asked.map_or_else(|| self.free(), Ok)?;
-        let Wanted { name, gecos, home, shell, .. } = wanted.clone();
-        self.users.push(User { name, uid, gid, gecos, home, shell });
+        let Wanted { name, gecos, home, shell, login, .. } = wanted.clone();
+        self.users.push(User { name, uid, gid, gecos, home, shell, login });
         Ok(())
     }
 
@@ -178,9 +181,10 @@ mod tests {
     fn accounts(lines: &str) -> Result<(String, String), EffectError> {
         let mut tree = Tree::default();
         tree.insert("usr/lib/sysusers.d/a.conf", Node::file(lines.as_bytes().to_vec(), 0o644, "t"));
-        let root = User { name: "root".into(), uid: 0, gid: 0, gecos: "".into(), home: "/".into(), shell: "/x".into() };
-        let groups = vec![Group { name: "root".into(), gid: 0, members: Vec::new() }];
-        let mut accounts = Accounts { users: vec![root], groups };
+        for (path, text) in [("etc/passwd", "root:*:0:0::/:/x\n"), ("etc/group", "root:*:0:\n")] {
+            tree.insert(path, Node::file(text.as_bytes().to_vec(), 0o644, "t"));
+        }
+        let mut accounts = Accounts::of(&tree)?;
         apply(&tree, &mut accounts)?;
         Ok(accounts.to_text())
     }

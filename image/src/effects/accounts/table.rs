@@ -12,6 +12,19 @@ pub(in crate::effects) struct User {
     pub(super) gecos: String,
     pub(super) home: String,
     pub(super) shell: String,
+    pub(super) login: Login,
+}
+
+/// How a login is kept out, where passwords have files of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::effects) enum Login {
+    /// No password fits.
+    #[default]
+    NoPassword,
+    /// systemd-sysusers locks the password too.
+    Locked,
+    /// `u!` of sysusers.d: the account has expired besides.
+    Expired,
 }
 
 /// A line of `/etc/group`.
@@ -20,6 +33,7 @@ pub(in crate::effects) struct Group {
     pub(super) name: String,
     pub(super) gid: u32,
     pub(super) members: Vec<String>,
+    pub(super) login: Login,
 }
 
 /// Both files, in order.
@@ -55,7 +69,7 @@ impl Accounts {
     /// `/etc/passwd` and `/etc/group` with `*` for every password.
     pub(super) fn to_text(&self) -> (String, String) {
         let user = |user: &User| {
-            let User { name, uid, gid, gecos, home, shell } = user;
+            let User { name, uid, gid, gecos, home, shell, login: _ } = user;
             format!("{name}:*:{uid}:{gid}:{gecos}:{home}:{shell}\n")
         };
         let group = |group: &Group| format!("{}:*:{}:{}\n", group.name, group.gid, group.members.join(","));
@@ -79,7 +93,7 @@ fn user(line: &str) -> Option<User> {
         return None;
     };
     let [name, gecos, home, shell] = [name, gecos, home, shell].map(|field| (*field).to_owned());
-    Some(User { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, gecos, home, shell })
+    Some(User { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, gecos, home, shell, login: Login::default() })
 }
 
 fn group(line: &str) -> Option<Group> {
@@ -88,5 +102,5 @@ fn group(line: &str) -> Option<Group> {
         return None;
     };
     let members = members.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    Some(Group { name: (*name).to_owned(), gid: gid.parse().ok()?, members })
+    Some(Group { name: (*name).to_owned(), gid: gid.parse().ok()?, members, login: Login::default() })
 }

@@ -14,8 +14,7 @@ use crate::tree::{Kind, Node, Tree};
 
 const EFFECT: &str = "the loader-cache effect";
 /// What ldconfig of Debian searches after what its configuration names.
-const SYSTEM_DIRECTORIES: [&str; 6] =
-    ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib", "/lib64", "/usr/lib64"];
+const SYSTEM_DIRECTORIES: [&str; 4] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"];
 pub(super) const PATH: &str = "etc/ld.so.cache";
 const CONFIGURATION: &str = "etc/ld.so.conf";
 
