@@ -37,10 +37,19 @@ pub(crate) fn skip<T>(reason: &str) -> Option<T> {
 
 impl Laboratory {
     pub(crate) fn open() -> Option<Self> {
+        Self::with_tree(qemu_root().or_else(|| skip("no QEMU tree: set BULLION_TEST_QEMU_TREE"))?)
+    }
+
+    /// The laboratory with QEMU 10.0, which launches SNP guests as later ones do.
+    pub(crate) fn open_older() -> Option<Self> {
+        let tree = std::env::var_os("BULLION_TEST_OLDER_QEMU_TREE").map(PathBuf::from).filter(|root| has_qemu(root));
+        Self::with_tree(tree.or_else(|| skip("BULLION_TEST_OLDER_QEMU_TREE names no tree with QEMU"))?)
+    }
+
+    fn with_tree(qemu_root: PathBuf) -> Option<Self> {
         if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
             return skip("/dev/kvm cannot be opened");
         }
-        let Some(qemu_root) = qemu_root() else { return skip("no QEMU tree: set BULLION_TEST_QEMU_TREE") };
         Some(Self { qemu_root, library: library(), directory: tempfile::tempdir().unwrap() })
     }
 
@@ -153,13 +162,16 @@ fn cache() -> Option<PathBuf> {
     from("BULLION_CACHE", "").or_else(|| from("XDG_CACHE_HOME", "bullion")).or_else(|| from("HOME", ".cache/bullion"))
 }
 
+fn has_qemu(root: &Path) -> bool {
+    root.join("usr/bin/qemu-system-x86_64").exists()
+}
+
 fn qemu_root() -> Option<PathBuf> {
-    let has_qemu = |root: &PathBuf| root.join("usr/bin/qemu-system-x86_64").exists();
     if let Some(root) = std::env::var_os("BULLION_TEST_QEMU_TREE") {
-        return Some(PathBuf::from(root)).filter(has_qemu);
+        return Some(PathBuf::from(root)).filter(|root| has_qemu(root));
     }
     let trees = fs::read_dir(cache()?.join("trees")).ok()?;
-    trees.flatten().map(|tree| tree.path().join("root")).find(has_qemu)
+    trees.flatten().map(|tree| tree.path().join("root")).find(|root| has_qemu(root))
 }
 
 /// A tool that is not ours.
