@@ -9,7 +9,9 @@ use std::ops::Range;
 use nix::errno::Errno;
 
 use crate::abi::{MemoryAttributes, MemoryRegion2};
+use crate::firmware::Memory;
 use crate::refusal::Refusal;
+use crate::user_memory;
 
 /// The size of the only pages that a launch adds.
 pub(crate) const PAGE_SIZE: u64 = PAGE_BYTES as u64;
@@ -83,6 +85,7 @@ impl From<Unpopulatable> for Refusal {
 #[derive(Debug)]
 struct Slot {
     pages: Range<u64>,
+    userspace_addr: u64,
     guest_memfd: bool,
 }
 
@@ -120,7 +123,16 @@ impl GuestMemory {
         }
         let first = region.guest_phys_addr / PAGE_SIZE;
         let pages = first..first.saturating_add(region.memory_size / PAGE_SIZE);
-        self.slots.insert(region.slot, Slot { pages, guest_memfd: region.flags & MEM_GUEST_MEMFD != 0 });
+        let guest_memfd = region.flags & MEM_GUEST_MEMFD != 0;
+        self.slots.insert(region.slot, Slot { pages, userspace_addr: region.userspace_addr, guest_memfd });
+    }
+
+    /// Where QEMU has `length` bytes of what the guest shares with it, from `gpa` on.
+    fn shared(&self, gpa: u64, length: usize) -> Option<u64> {
+        let last = gpa.checked_add(u64::try_from(length).ok()?)?.checked_sub(1)?;
+        let slot = self.slots.values().find(|slot| slot.pages.contains(&(gpa / PAGE_SIZE)))?;
+        slot.pages.contains(&(last / PAGE_SIZE)).then_some(())?;
+        slot.userspace_addr.checked_add(gpa.checked_sub(slot.pages.start.checked_mul(PAGE_SIZE)?)?)
     }
 
     /// `kvm_vm_ioctl_set_mem_attributes`.
@@ -165,6 +177,20 @@ impl GuestMemory {
     /// Notes that the `count` pages from `first` on have content.
     pub(crate) fn set_populated(&mut self, first: u64, count: u64) {
         self.populated.insert(first..first + count);
+    }
+}
+
+/// What a guest shares with QEMU. Nothing here is encrypted, so any of its memory will do.
+impl Memory for GuestMemory {
+    fn read(&self, gpa: u64, buffer: &mut [u8]) -> Option<()> {
+        if buffer.is_empty() {
+            return Some(());
+        }
+        user_memory::read_bytes(self.shared(gpa, buffer.len())?, buffer).ok()
+    }
+
+    fn write(&self, gpa: u64, bytes: &[u8]) -> Option<()> {
+        user_memory::write_bytes(self.shared(gpa, bytes.len())?, bytes).ok()
     }
 }
 

@@ -8,7 +8,9 @@
 //! The arithmetic in `snp::digest` and `tdx::mrtd` is nobody else's: this library judges the crates that predict digests and
 //! shares no code with them.
 //!
-//! What is not like the real thing, beyond the guest never running:
+//! The guest never runs. Where that is asked for, its first vCPU reads what firmware would read (module `firmware`).
+//!
+//! What is not like the real thing beyond that:
 //! - `cbitpos` must be what the host's own CPUID instruction says (leaf 0x8000001F, EBX[5:0]; 0 on most hosts without SEV),
 //!   because QEMU executes it itself. It reaches only the CPUID page, which is not measured.
 //! - The CPUID page is accepted whatever it says, and every CPUID bit of a TD may be configured (`tdx::capabilities`).
@@ -22,6 +24,7 @@
 
 mod abi;
 mod config;
+mod firmware;
 mod guest_memory;
 pub mod interpose;
 mod machine;

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 
 use crate::config::config;
+use crate::firmware::{Firmware, Output};
 use crate::guest_memory::GuestMemory;
 use crate::pages::PageRun;
 use crate::real;
@@ -31,12 +32,22 @@ pub(crate) struct Machine {
     pub(crate) memory: GuestMemory,
     vcpus: Vec<Vcpu>,
     pages: Vec<PageRun>,
+    firmware: Option<Firmware>,
+}
+
+/// What KVM_RUN on a launched vCPU comes to.
+#[derive(Debug)]
+pub(crate) enum Run {
+    /// It leaves guest mode with this access.
+    Exit(Output),
+    /// It stays in guest mode.
+    Stay,
 }
 
 impl Machine {
     /// A VM that has just been created.
     pub(crate) fn new(launch: Launch, number: u32) -> Self {
-        Self { launch, number, memory: GuestMemory::default(), vcpus: Vec::new(), pages: Vec::new() }
+        Self { launch, number, memory: GuestMemory::default(), vcpus: Vec::new(), pages: Vec::new(), firmware: None }
     }
 
     /// Whether its vCPUs may run.
@@ -102,8 +113,38 @@ impl Machine {
         }
     }
 
-    /// The launch is complete: the report is written, and QEMU ends here unless it is to go on.
-    fn conclude(&self) -> Result<i32, Errno> {
+    /// KVM_RUN: the first vCPU plays firmware where that is asked for; no other guest code runs.
+    pub(crate) fn run(&mut self, fd: RawFd) -> Result<Run, Errno> {
+        let is_first = self.vcpus.first().is_some_and(|vcpu| vcpu.fd == fd);
+        let (Some(save), Some(firmware), true) = (&config().fw_cfg, &mut self.firmware, is_first) else {
+            return Ok(Run::Stay);
+        };
+        match firmware.next(&self.memory, save.as_deref()) {
+            Ok(Some(output)) => return Ok(Run::Exit(output)),
+            Ok(None) => self.end()?,
+            Err(reason) => {
+                self.write_report(Some(&Refusal::new(Errno::EIO, reason)))?;
+                return Err(Errno::EIO);
+            }
+        };
+        self.firmware = None;
+        Ok(Run::Stay)
+    }
+
+    /// The launch is complete. Firmware may have something to read yet.
+    fn conclude(&mut self) -> Result<i32, Errno> {
+        if config().fw_cfg.is_none() {
+            return self.end();
+        }
+        let Some(placement) = &config().placement else {
+            return self.refuse(&Refusal::new(Errno::EINVAL, "TEESIM_PCI is not a list of writes"));
+        };
+        self.firmware = Some(Firmware::new(placement));
+        Ok(0)
+    }
+
+    /// The report is written, and QEMU ends here unless it is to go on.
+    fn end(&self) -> Result<i32, Errno> {
         self.write_report(None)?;
         if config().keep_running {
             return Ok(0);
@@ -125,6 +166,7 @@ impl Machine {
             Launch::Tdx(guest) => Tee::Tdx(guest.facts()),
         };
         let mut report = Report::new(self.number, self.vcpus.len(), &self.pages, tee);
+        report.fw_cfg = self.firmware.as_ref().map(Firmware::files);
         report.failed = refusal.map(|refusal| refusal.reason.as_str());
         report.firmware_status = refusal.and_then(|refusal| refusal.firmware);
         report.write(path).map_err(|error| {

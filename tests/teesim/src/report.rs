@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
+use crate::firmware::File as FwCfgFile;
 use crate::pages::PageRun;
 use crate::{snp, tdx};
 
@@ -32,6 +33,8 @@ pub(crate) struct Report<'a> {
     pub(crate) vcpus: usize,
     /// The runs of pages in the order in which they were measured.
     pub(crate) pages: &'a [PageRun],
+    /// What firmware would have read by fw_cfg, in the order in which it was read; null where nobody asked for it.
+    pub(crate) fw_cfg: Option<&'a [FwCfgFile]>,
     /// What belongs to one TEE.
     #[serde(flatten)]
     pub(crate) tee: Tee<'a>,
@@ -50,7 +53,17 @@ pub(crate) enum Tee<'a> {
 impl<'a> Report<'a> {
     /// A report on a launch that has not failed.
     pub(crate) fn new(launch: u32, vcpus: usize, pages: &'a [PageRun], tee: Tee<'a>) -> Self {
-        Self { schema: SCHEMA, simulated: true, launch, failed: None, firmware_status: None, vcpus, pages, tee }
+        Self {
+            schema: SCHEMA,
+            simulated: true,
+            launch,
+            failed: None,
+            firmware_status: None,
+            vcpus,
+            pages,
+            fw_cfg: None,
+            tee,
+        }
     }
 
     /// Writes the report in place of `path`: the file there is either the old or the whole new one.

@@ -15,7 +15,7 @@ use nix::unistd::ftruncate;
 
 use crate::abi::*;
 use crate::guest_memory::{MEM_GUEST_MEMFD, PAGE_SIZE};
-use crate::machine::{Launch, Machine};
+use crate::machine::{Launch, Machine, Run};
 use crate::snp::platform;
 use crate::{real, snp, tdx, user_memory};
 
@@ -286,18 +286,30 @@ fn device_attribute(fd: RawFd, request: u32, argument: u64) -> Answer {
     }))
 }
 
-/// KVM_RUN: a launched guest stays in guest mode until QEMU wants it out; one that is not launched cannot run.
+/// KVM_RUN: a launched guest stays in guest mode until QEMU wants it out, or leaves it as firmware does; one that is not
+/// launched cannot run.
 fn run(fd: RawFd) -> Answer {
     let page = {
-        let registry = registry();
-        let vm = registry.vcpus.get(&fd)?;
-        let machine = registry.machines.get(vm)?;
+        let mut registry = registry();
+        let vm = registry.vcpus.get(&fd).copied()?;
+        let machine = registry.machines.get_mut(&vm)?;
         if !machine.is_finished() {
             return Some(Err(Errno::EINVAL));
         }
-        machine.vcpu(fd)?.run_page()
+        let Some(page) = machine.vcpu(fd)?.run_page() else { return Some(Err(Errno::EIO)) };
+        if page.immediate_exit() {
+            return Some(Err(Errno::EINTR));
+        }
+        match machine.run(fd) {
+            Ok(Run::Stay) => page,
+            Ok(Run::Exit(output)) => {
+                page.output(output.port, output.value);
+                return Some(Ok(0));
+            }
+            Err(errno) => return Some(Err(errno)),
+        }
     };
-    Some(Err(page.map_or(Errno::EIO, |page| page.wait())))
+    Some(Err(page.wait()))
 }
 
 /// Whether a descriptor is `/dev/kvm`, by whatever name it was opened: misc device 232 (`KVM_MINOR`).

@@ -41,7 +41,7 @@ impl Vcpu {
     }
 }
 
-/// The first page of `struct kvm_run`, mapped a second time beside QEMU's own mapping.
+/// `struct kvm_run` and the page of port data behind it, mapped a second time beside QEMU's own mapping.
 #[derive(Debug)]
 pub(crate) struct RunPage(NonNull<libc::c_void>);
 
@@ -51,7 +51,7 @@ unsafe impl Send for RunPage {}
 unsafe impl Sync for RunPage {}
 
 impl RunPage {
-    const SIZE: usize = 4096;
+    const SIZE: usize = 2 * 4096;
     /// The offset of `immediate_exit` in `struct kvm_run`.
     const IMMEDIATE_EXIT: usize = 1;
 
@@ -62,8 +62,31 @@ impl RunPage {
         (page != libc::MAP_FAILED).then(|| NonNull::new(page).map(Self))?
     }
 
-    fn immediate_exit(&self) -> bool {
-        // SAFETY: inside the mapped page, which lives as long as `self`; a byte has no alignment to keep.
+    /// Fills it as KVM does when a guest writes 32 bits to a port (`struct kvm_run`, KVM_EXIT_IO).
+    pub(crate) fn output(&self, port: u16, value: u32) {
+        const EXIT_IO: u32 = 2;
+        const OUT: u8 = 1;
+        const DATA_OFFSET: u64 = 4096;
+        // APIC_DEFAULT_PHYS_BASE, enabled, of the boot processor: QEMU takes over what KVM says here.
+        const APIC_BASE: u64 = 0xfee0_0900;
+        self.store(8, &EXIT_IO.to_le_bytes());
+        self.store(24, &APIC_BASE.to_le_bytes());
+        self.store(32, &[OUT, 4]);
+        self.store(34, &port.to_le_bytes());
+        self.store(36, &1_u32.to_le_bytes());
+        self.store(40, &DATA_OFFSET.to_le_bytes());
+        self.store(4096, &value.to_le_bytes());
+    }
+
+    fn store(&self, offset: usize, bytes: &[u8]) {
+        for (place, byte) in (offset..Self::SIZE).zip(bytes) {
+            // SAFETY: inside the mapped pages, which live as long as `self`; a byte has no alignment to keep.
+            unsafe { AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(place)) }.store(*byte, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn immediate_exit(&self) -> bool {
+        // SAFETY: inside the mapped pages, which live as long as `self`; a byte has no alignment to keep.
         let byte = unsafe { AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(Self::IMMEDIATE_EXIT)) };
         byte.load(Ordering::SeqCst) != 0
     }
