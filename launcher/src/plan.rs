@@ -25,7 +25,9 @@ use crate::host::check::{self, Line};
 use crate::host::{HostFacts, KvmAccess};
 use crate::id_block::{self, IdBlockError};
 use crate::qemu::features::FLOOR;
+use crate::qemu::oracle::ConfigWrite;
 use crate::qemu::{self, Accelerator, CommandLine, Features, QemuProgram, descriptor};
+use crate::simulation;
 use crate::verdict::Verdict;
 use crate::volume::{self, Volume};
 
@@ -57,6 +59,8 @@ pub struct Simulation {
     pub preload: PathBuf,
     /// Leave QEMU running after the launch, as it would with a guest.
     pub keep_running: bool,
+    /// Let the simulated guest read what firmware would read by fw_cfg, once it has placed the PCI devices like this.
+    pub placement: Option<Vec<ConfigWrite>>,
 }
 
 /// Everything a plan depends on.
@@ -524,6 +528,11 @@ fn command(
     if let Some(simulation) = &inputs.options.simulate {
         program = program.with_preload(&text(&simulation.preload)?);
         program.env.insert("TEESIM_REPORT".to_owned(), text(inputs.report)?);
+        if let Some(placement) = &simulation.placement {
+            let writes: Vec<String> = placement.iter().map(ToString::to_string).collect();
+            program.env.insert("TEESIM_FW_CFG".to_owned(), text(&simulation::fw_cfg(inputs.report))?);
+            program.env.insert("TEESIM_PCI".to_owned(), writes.join(" "));
+        }
         if simulation.keep_running {
             program.env.insert("TEESIM_KEEP_RUNNING".to_owned(), "1".to_owned());
         }

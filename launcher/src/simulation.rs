@@ -22,6 +22,11 @@ pub struct SimulationReport {
     pub values: Map<String, Value>,
 }
 
+/// Where the files are that the guest of a simulation read by fw_cfg, by the place of the report on it.
+pub fn fw_cfg(report: &Path) -> PathBuf {
+    report.with_file_name("fw_cfg")
+}
+
 impl SimulationReport {
     /// Reads the report at `path`.
     pub fn read(path: &Path) -> io::Result<Self> {

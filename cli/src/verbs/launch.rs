@@ -1,5 +1,7 @@
 //! `bullion launch`: plans a launch, carries it out, shows the console, and says how it ended.
 
+mod expected;
+
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +12,6 @@ use launcher::{Directories, Image, Options, Progress, Report, Request};
 use serde::Serialize;
 use serde_json::{Value, json};
 use spec::agent::{Identity, Measurements, Workload};
-use spec::manifest::{Manifest, artifact};
 use spec::vm::Vm;
 use spec::{Outcome, Tee};
 
@@ -20,7 +21,7 @@ use crate::inputs;
 use crate::printer::Printer;
 use crate::tree;
 use crate::trust;
-use crate::weigh::{self, SnpWanted};
+use expected::{Expected, RtmrValues, Rtmrs};
 
 pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Result<u8, Failure> {
     let (vm, named) = inputs::vm(&verb.vm)?;
@@ -28,7 +29,17 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
     let store = inputs::open_store(arguments)?;
     // The tree is held for as long as QEMU runs, so that no `cache prune` takes it away.
     let (_hold, program) = tree::qemu(&verb.qemu, &store)?;
-    let expected = expected(&vm, &image)?;
+    let mut expected = Expected::of_launch(&vm, &image)?;
+    if let (Tee::Tdx, Some(expected), false) = (vm.tee, &mut expected, verb.plan && !verb.simulate) {
+        match Rtmrs::predict(&vm, &image, &verb.qemu, &store) {
+            Ok(rtmrs) => expected.rtmrs = Some(rtmrs),
+            // MRTD is compared all the same, and what is wrong with the image is the launch's to say.
+            Err(failure) => {
+                let reason = format_args!("RTMRs are not predicted: {}", failure.messages.join(": "));
+                printer.note(marked(verb, &reason));
+            }
+        }
+    }
     let options = options(verb, expected.as_ref())?;
     let pins = inputs::pins()?;
     let directories = Directories::from_environment();
@@ -47,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
         return show_plan(&request, expected.as_ref(), printer);
     }
     let screen = if printer.json() { None } else { Screen::new(&std::io::stdout()).ok() };
-    let report = launcher::launch(&request, screen, &mut |progress| tell(progress, verb, printer))?;
+    let report = launcher::launch(&request, screen, &mut |progress| tell(progress, expected.as_ref(), verb, printer))?;
     finish(&vm, &report, expected.as_ref(), verb, printer)
 }
 
@@ -78,7 +89,9 @@ fn release(
 }
 
 fn options(verb: &Launch, expected: Option<&Expected>) -> Result<Options, Failure> {
-    let simulate = if verb.simulate { Some(Simulation { preload: simulator()?, keep_running: false }) } else { None };
+    let placement = expected.and_then(|expected| Some(expected.rtmrs.as_ref()?.placement.clone()));
+    let simulation = || Ok::<_, Failure>(Simulation { preload: simulator()?, keep_running: false, placement });
+    let simulate = verb.simulate.then(simulation).transpose()?;
     Ok(Options {
         simulate,
         dangerously_skip_artifact_verification: verb.dangerously_skip_artifact_verification,
@@ -105,47 +118,6 @@ fn simulator() -> Result<PathBuf, Failure> {
     })
 }
 
-/// What the TEE should measure.
-struct Expected {
-    /// Its name in JSON.
-    key: &'static str,
-    /// Its name as the vendor writes it.
-    register: &'static str,
-    /// Lower-case hex.
-    value: String,
-}
-
-fn expected(vm: &Vm, image: &Image) -> Result<Option<Expected>, Failure> {
-    let has_firmware = |name: &str| image.manifest.artifacts.contains_key(name);
-    match vm.tee {
-        Tee::Snp if has_firmware(artifact::FIRMWARE_SNP) => {
-            let value = snp_digest(vm, &image.directory, &image.manifest)?;
-            Ok(value.map(|value| Expected { key: "launch_digest", register: "MEASUREMENT", value }))
-        }
-        Tee::Tdx if has_firmware(artifact::FIRMWARE_TDX) => {
-            let value = weigh::tdx(&image.directory, &image.manifest)?.mrtd.to_string();
-            Ok(Some(Expected { key: "mrtd", register: "MRTD", value }))
-        }
-        // The plan refuses a TEE without firmware, with its own message.
-        Tee::None | Tee::Snp | Tee::Tdx => Ok(None),
-    }
-}
-
-/// The launch digest; none where it depends on the host (`cpu = "host"`).
-fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest) -> Result<Option<String>, Failure> {
-    let cpu = vm.cpu_model();
-    if matches!(cpu, "host" | "max") {
-        return Ok(None);
-    }
-    let wanted = SnpWanted {
-        vcpus: &[vm.vcpus],
-        cpus: &[cpu.to_owned()],
-        signature: None,
-        sev_features: measure::shape::SnpShape::SNP_ACTIVE,
-    };
-    Ok(weigh::snp(directory, manifest, &wanted)?.first().map(|reference| reference.launch_digest.to_string()))
-}
-
 fn show_plan(request: &Request<'_>, expected: Option<&Expected>, printer: &Printer) -> Result<u8, Failure> {
     let plan = launcher::launch::plan_only(request)?;
     printer.line(&plan);
@@ -163,10 +135,10 @@ fn show_plan(request: &Request<'_>, expected: Option<&Expected>, printer: &Print
 }
 
 fn expected_json(expected: Option<&Expected>) -> Value {
-    expected.map_or(Value::Null, |expected| json!({ expected.key: expected.value }))
+    expected.map_or(Value::Null, Expected::json)
 }
 
-fn tell(progress: Progress<'_>, verb: &Launch, printer: &Printer) {
+fn tell(progress: Progress<'_>, expected: Option<&Expected>, verb: &Launch, printer: &Printer) {
     let note = |text: &dyn Display| printer.note(marked(verb, text));
     match progress {
         Progress::Started { pid, accelerator, after } => {
@@ -181,7 +153,13 @@ fn tell(progress: Progress<'_>, verb: &Launch, printer: &Printer) {
         )),
         Progress::Measured(measurements) => {
             for (name, value) in &measurements.registers {
-                note(&format_args!("the guest reads {name} {value}"));
+                // The guest's words pass through this host: they are no evidence.
+                let compared = match expected.and_then(|expected| expected.of_register(name)) {
+                    Some(predicted) if predicted.eq_ignore_ascii_case(value) => ", as predicted".to_owned(),
+                    Some(predicted) => format!(", NOT as predicted: {predicted}"),
+                    None => String::new(),
+                };
+                note(&format_args!("the guest reads {name} {value}{compared}"));
             }
         }
         Progress::Workload(workload) => note(&workload_text(workload)),
@@ -227,6 +205,8 @@ struct Answer<'a> {
     simulated: bool,
     expected: Value,
     measured: Value,
+    /// What follows from what the guest of a simulated launch read by fw_cfg.
+    from_fw_cfg: Value,
     console_log: &'a Path,
     last_words: &'a [String],
 }
@@ -239,7 +219,10 @@ fn finish(
     printer: &Printer,
 ) -> Result<u8, Failure> {
     let ending = &report.ending;
-    let exit_code = ending.outcome().map_or(0, Outcome::code);
+    let inside = inside(ending.simulation(), expected)?;
+    let moved = differing(inside.as_ref(), expected);
+    let outcome = ending.outcome().or((!moved.is_empty()).then_some(Outcome::Refused));
+    let exit_code = outcome.map_or(0, Outcome::code);
     match ending.outcome() {
         Some(outcome) => {
             let mut failure = Failure::new(outcome, marked(verb, ending));
@@ -253,7 +236,7 @@ fn finish(
             printer.text_failure(&failure);
         }
         None => match ending.simulation().and_then(SimulationReport::digest) {
-            Some(found) => simulated(vm, found, expected, printer),
+            Some(found) => simulated(vm, found, expected, (inside.as_ref(), &moved), printer),
             None => printer.note(ending),
         },
     }
@@ -271,14 +254,34 @@ fn finish(
         simulated: verb.simulate,
         expected: expected_json(expected),
         measured,
+        from_fw_cfg: inside.map_or(Value::Null, |values| Value::Object(values.json())),
         console_log: &report.console_log,
         last_words: &report.last_words,
     });
     Ok(exit_code)
 }
 
-/// Tells that what the simulator measured is what was predicted.
-fn simulated(vm: &Vm, found: &str, expected: Option<&Expected>, printer: &Printer) {
+/// What follows from what the guest of a simulated launch read, where it read anything.
+fn inside(report: Option<&SimulationReport>, expected: Option<&Expected>) -> Result<Option<RtmrValues>, Failure> {
+    match (report, expected.and_then(|expected| expected.rtmrs.as_ref())) {
+        (Some(report), Some(rtmrs)) => rtmrs.of_simulation(report),
+        _ => Ok(None),
+    }
+}
+
+fn differing(inside: Option<&RtmrValues>, expected: Option<&Expected>) -> Vec<&'static str> {
+    let predicted = expected.and_then(|expected| expected.rtmrs.as_ref());
+    inside.zip(predicted).map(|(found, rtmrs)| found.differing(&rtmrs.values)).unwrap_or_default()
+}
+
+/// Tells that what the simulator measured is what was predicted, and whether what its guest read leads there too.
+fn simulated(
+    vm: &Vm,
+    found: &str,
+    expected: Option<&Expected>,
+    (inside, moved): (Option<&RtmrValues>, &[&str]),
+    printer: &Printer,
+) {
     printer.note(format_args!(
         "SIMULATED: no TEE measured this; QEMU's whole {} launch ran against the simulator",
         vm.tee
@@ -290,6 +293,14 @@ fn simulated(vm: &Vm, found: &str, expected: Option<&Expected>, printer: &Printe
         None => "SIMULATED: the prediction depends on the host's CPU, so there is none to compare".to_owned(),
     });
     printer.line(format_args!("SIMULATED: {found}"));
+    let Some(inside) = inside else { return };
+    printer.line(match moved {
+        [] => "SIMULATED: RTMR0 to RTMR2 of what QEMU gave the guest by fw_cfg equal the prediction".to_owned(),
+        moved => format!("SIMULATED: {} of what QEMU gave the guest by fw_cfg NOT as predicted", moved.join(", ")),
+    });
+    for (number, value) in inside.0.iter().enumerate() {
+        printer.line(format_args!("SIMULATED: RTMR{number} {value}"));
+    }
 }
 
 #[cfg(test)]
@@ -315,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_prediction_is_the_launchers_to_compare() {
-        let expected = Expected { key: "mrtd", register: "MRTD", value: "aa".to_owned() };
+        let expected = Expected { key: "mrtd", register: "MRTD", value: "aa".to_owned(), rtmrs: None };
         let options = options(&launch(&[]), Some(&expected)).unwrap();
         assert_eq!(options.expected_measurements, [("MRTD".to_owned(), "aa".to_owned())]);
         assert_eq!(expected_json(Some(&expected)), json!({ "mrtd": "aa" }));

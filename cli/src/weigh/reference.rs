@@ -85,7 +85,7 @@ fn platform(
 }
 
 /// Kernel, initrd and command line, as the manifest names them and no others.
-pub(super) fn boot_files(directory: &Path, manifest: &Manifest) -> Result<BootFiles, Failure> {
+pub(crate) fn boot_files(directory: &Path, manifest: &Manifest) -> Result<BootFiles, Failure> {
     let path = |name: &str| directory.join(name);
     let boot = BootFiles::read(&path(artifact::KERNEL), Some(&path(artifact::INITRD)), &manifest.command_line)?;
     let same = |name: &str, found: &Sha256Digest| match manifest.artifacts.get(name) {

@@ -16,7 +16,7 @@ use crate::qemu::Accelerator;
 use crate::qmp::Qmp;
 use crate::screen::Screen;
 use crate::sealed_memory::sealed_memory;
-use crate::simulation::SimulationReport;
+use crate::simulation::{self, SimulationReport};
 use crate::state::{StateError, create_private};
 use crate::supervise::{Outcome, Progress, Signals, Stderr, Supervision};
 
@@ -36,6 +36,7 @@ impl Trial<'_> {
         let qemu_log = kept.join("qemu.log");
         let qemu_log = create_private(&qemu_log).map_err(StateError::io("create", &qemu_log))?;
         let _ = fs::remove_file(&report);
+        let _ = fs::remove_dir_all(simulation::fw_cfg(&report));
         let output = presence.directories.workload_log(&plan.name);
         let output = Log::new(create_private(&output).map_err(StateError::io("create", &output))?);
 

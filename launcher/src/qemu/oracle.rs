@@ -11,6 +11,7 @@
 mod cache;
 mod error;
 mod fw_cfg;
+mod placement;
 mod session;
 mod wire;
 
@@ -25,6 +26,7 @@ use spec::{Sha256Digest, Tee};
 
 pub use error::{ImportError, OracleError};
 pub use fw_cfg::Answer;
+pub use placement::ConfigWrite;
 use session::Session;
 
 use super::features::FLOOR;

@@ -151,7 +151,8 @@ impl Fixture {
     }
 
     pub(crate) fn simulate(&mut self) {
-        self.options.simulate = Some(Simulation { preload: PathBuf::from("/simulator.so"), keep_running: false });
+        self.options.simulate =
+            Some(Simulation { preload: PathBuf::from("/simulator.so"), keep_running: false, placement: None });
     }
 
     /// Launches and collects what was told meanwhile.

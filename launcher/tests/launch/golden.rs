@@ -159,7 +159,7 @@ fn simulated_snp_guest_with_firmware_that_is_not_pinned() {
     situation.facts = HostFacts { kvm: KvmAccess::Usable { vm_types: 1 }, c_bit_position: 0, ..server() };
     situation.fixture.pins.firmware.clear();
     let preload = PathBuf::from("/simulator.so");
-    situation.fixture.options.simulate = Some(Simulation { preload, keep_running: true });
+    situation.fixture.options.simulate = Some(Simulation { preload, keep_running: true, placement: None });
     agrees("snp-simulated", &situation.text());
 }
 

@@ -130,7 +130,7 @@ fn tables_of_a_vm_with_devices_are_those_that_its_own_words_give() {
     for function in [two_bars, "pci-testdev,membar=128G"] {
         let (inherited, _peers) = inherited(&plan, &firmware);
         let watched = oracle::watch(&program, emulated(&plan, function), inherited).unwrap();
-        assert!(watched == told, "{function}: fw_cfg differs");
+        assert!(watched.fw_cfg == told.fw_cfg, "{function}: fw_cfg differs");
     }
     for other in [Devices { nics: 1, ..devices }, Devices { pci: 0, ..devices }, Devices { volumes: 0, ..devices }] {
         assert_ne!(ask(other).fw_cfg.acpi().unwrap().tables, told.fw_cfg.acpi().unwrap().tables, "{other:?}");

@@ -122,7 +122,7 @@ fn simulated(
     files.insert(name, fs::read(directory.join(file)).unwrap());
     files.insert("vmlinuz", kernel);
     write_image(&fixture.path("image"), &files, COMMAND_LINE);
-    fixture.options.simulate = Some(Simulation { preload, keep_running: false });
+    fixture.options.simulate = Some(Simulation { preload, keep_running: false, placement: None });
     let (report, told) = fixture.launch(&qemu);
     eprintln!("{told:#?}");
     match report.unwrap().ending {

@@ -2,21 +2,27 @@
 //! simulator; what it submitted must hash to the prediction.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+use e2e::vectors::{sha, unhex};
 use e2e::{Bench, bench, skipped};
 
 fn simulate(bench: &Bench, tee: &str, vcpus: u32) -> Option<serde_json::Value> {
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = can_simulate(bench)
+        .then(|| bench.vm(scratch.path(), &format!("t-sim-{tee}-{vcpus}"), tee, vcpus, bench.image()))?;
+    let run = bench.launch(&vm, &["--simulate", "--json"]).expect(0, &["SIMULATED"]);
+    Some(run.json())
+}
+
+fn can_simulate(bench: &Bench) -> bool {
     if std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
         skipped("simulated launch: there is no /dev/kvm that this user may open");
-        return None;
+        return false;
     }
     if bench.unpublished {
         skipped("simulated launch: the firmware of an UNPUBLISHED lock may not be pinned");
-        return None;
+        return false;
     }
-    let scratch = tempfile::tempdir().unwrap();
-    let vm = bench.vm(scratch.path(), &format!("t-sim-{tee}-{vcpus}"), tee, vcpus, bench.image());
-    let run = bench.launch(&vm, &["--simulate", "--json"]).expect(0, &["SIMULATED"]);
-    Some(run.json())
+    true
 }
 
 #[test]
@@ -45,6 +51,80 @@ fn mrtd_equals_the_prediction() {
         let config =
             spec::guest_config::GuestConfig { hostname: Some(format!("t-sim-tdx-{vcpus}")), ..Default::default() };
         assert_eq!(answer["measured"]["mrconfigid"], config.mrconfigid().unwrap().to_string());
+    }
+}
+
+/// What the TD's own QEMU gives to its first vCPU by fw_cfg, with the devices where firmware places them, is what the oracle's
+/// QEMU gave without TDX: the tables byte by byte, and so RTMR0; the kernel, command line and initrd, and so RTMR1 and RTMR2.
+#[test]
+fn what_a_td_reads_by_fw_cfg_leads_to_the_predicted_registers() {
+    let Some(bench) = bench() else { return };
+    if !can_simulate(&bench) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let plain = std::fs::read_to_string(bench.vm(scratch.path(), "t-inside", "tdx", 4, bench.image())).unwrap();
+    let disk = scratch.path().join("disk");
+    std::fs::File::create(&disk).unwrap().set_len(16 << 20).unwrap();
+    let volume = format!(
+        "[[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/lib/containers\"\n\
+         [[host.volume]]\nname = \"tmp\"\npath = {disk:?}\n"
+    );
+    let mut seen = Vec::new();
+    for more in ["", "[[host.nic]]\n[[host.nic]]\nno_outbound = true\n", &volume] {
+        let vm = scratch.path().join("inside.vm.toml");
+        std::fs::write(&vm, format!("{plain}{more}")).unwrap();
+        let answer = bench.launch(&vm, &["--simulate", "--json"]).expect(0, &["SIMULATED"]).json();
+        for register in ["rtmr0", "rtmr1", "rtmr2"] {
+            assert_eq!(answer["from_fw_cfg"][register].as_str().map(str::len), Some(96), "{answer}");
+            assert_eq!(answer["from_fw_cfg"][register], answer["expected"][register], "{more}: {register}");
+        }
+        let measured = bench.run(["measure", vm.to_str().unwrap(), "--json"]).expect(0, &[]).json();
+        assert_eq!(measured["tdx"][0]["platform"]["rtmr0"][0]["rtmr0"], answer["from_fw_cfg"]["rtmr0"]);
+        // The digests of the files are the simulator's own.
+        let files = answer["measured"]["fw_cfg"].as_array().unwrap().clone();
+        let of = |name: &str| files.iter().find(|file| file["name"] == name).unwrap()["sha384"].clone();
+        for (name, artifact) in [("etc/boot/kernel", "vmlinuz"), ("initrd_data", "initrd")] {
+            let judged = sha(384, &std::fs::read(bench.image().join(artifact)).unwrap());
+            assert_eq!(unhex(of(name).as_str().unwrap()), judged, "{name}");
+        }
+        seen.push(of("etc/acpi/tables"));
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2], "each has tables of its own: {seen:?}");
+}
+
+/// A prediction from other tables than those that QEMU gives is found out.
+#[test]
+fn a_td_that_reads_other_tables_is_not_as_predicted() {
+    let Some(bench) = bench() else { return };
+    if !can_simulate(&bench) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-other", "tdx", 1, bench.image());
+    // A cache whose answers are our own.
+    let cache = scratch.path().join("cache");
+    std::fs::create_dir(&cache).unwrap();
+    // The QEMU tree lies in a cache, and is used there.
+    let Some(tree) = std::env::var_os("BULLION_TEST_QEMU_TREE").map(std::path::PathBuf::from) else {
+        return skipped("BULLION_TEST_QEMU_TREE is set by scripts/test only");
+    };
+    let shared = tree.ancestors().nth(3).unwrap();
+    for name in ["blobs", "trees"] {
+        std::os::unix::fs::symlink(shared.join(name), cache.join(name)).unwrap();
+    }
+    let words = ["--cache-dir", cache.to_str().unwrap(), "launch", vm.to_str().unwrap(), "--simulate", "--json"];
+    bench.run(words).expect(0, &[]);
+    let mut answers = std::fs::read_dir(cache.join("verdicts")).unwrap().map(|entry| entry.unwrap().path());
+    let path = answers.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("fw-cfg-")).unwrap();
+    let mut answer: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let tables = answer["files"]["etc/acpi/tables"]["hex"].as_str().unwrap().replacen("46414353", "46414354", 1);
+    answer["files"]["etc/acpi/tables"]["hex"] = tables.into();
+    std::fs::write(&path, answer.to_string()).unwrap();
+    let found = bench.run(words).expect(6, &[]).json();
+    assert_ne!(found["from_fw_cfg"]["rtmr0"], found["expected"]["rtmr0"]);
+    for same in ["rtmr1", "rtmr2"] {
+        assert_eq!(found["from_fw_cfg"][same], found["expected"][same]);
     }
 }
 

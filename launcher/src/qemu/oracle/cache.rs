@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use spec::Sha256Digest;
 
 use super::fw_cfg::{Answer, MAX_BYTES};
+use super::placement::ConfigWrite;
 use crate::state::write_atomically;
 
 /// A new number whenever what is asked for changes.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// Where an answer is kept.
 pub(super) struct Place(PathBuf);
@@ -23,6 +24,7 @@ struct Kept {
     schema: u32,
     qemu_version: Option<[u64; 3]>,
     files: BTreeMap<String, KeptFile>,
+    placement: Vec<ConfigWrite>,
 }
 
 /// A file without the zeroes it ends in, which are most of it.
@@ -53,7 +55,7 @@ impl Place {
             bytes.resize(file.size, 0);
             fw_cfg.insert(&name, bytes);
         }
-        Some(Answer { qemu_version: kept.qemu_version, fw_cfg })
+        Some(Answer { qemu_version: kept.qemu_version, fw_cfg, placement: kept.placement })
     }
 
     /// A cache that cannot be written costs time, nothing else.
@@ -63,7 +65,8 @@ impl Place {
             KeptFile { size: bytes.len(), hex: hex::encode(bytes.get(..length).unwrap_or_default()) }
         };
         let files = FwCfg::NAMES.iter().filter_map(|name| Some(((*name).to_owned(), file(found.fw_cfg.get(name)?))));
-        let kept = Kept { schema: SCHEMA, qemu_version: found.qemu_version, files: files.collect() };
+        let placement = found.placement.clone();
+        let kept = Kept { schema: SCHEMA, qemu_version: found.qemu_version, files: files.collect(), placement };
         let _ = serde_json::to_vec(&kept).map_err(io::Error::other).and_then(|bytes| {
             self.0.parent().map_or(Ok(()), fs::create_dir_all)?;
             write_atomically(&self.0, &bytes)
@@ -83,7 +86,8 @@ mod tests {
         let mut fw_cfg = FwCfg::default();
         fw_cfg.insert("etc/acpi/tables", [b"DSDT".as_slice(), &[0; 100]].concat());
         fw_cfg.insert("bootorder", Vec::new());
-        let answer = Answer { qemu_version: Some([11, 1, 3]), fw_cfg };
+        let placement = vec![ConfigWrite { function: 0xf8, register: 0x40, value: 0x601 }];
+        let answer = Answer { qemu_version: Some([11, 1, 3]), fw_cfg, placement };
         let (one, other) = (place(&["-smp".to_owned(), "1".to_owned()]), place(&["-smp 1".to_owned()]));
         assert_eq!(one.read(), None);
         one.write(&answer);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use measure::fw_cfg::FwCfg;
 
 use super::error::ImportError;
+use super::placement::ConfigWrite;
 
 /// The files without which firmware measures nothing, and the sizes that QEMU pads them to.
 pub(super) const ACPI: [(&str, usize); 3] =
@@ -23,6 +24,8 @@ pub struct Answer {
     pub qemu_version: Option<[u64; 3]>,
     /// The files, padding included.
     pub fw_cfg: FwCfg,
+    /// Where firmware had placed the PCI devices by then; empty where that was not captured.
+    pub placement: Vec<ConfigWrite>,
 }
 
 impl Answer {
@@ -41,7 +44,7 @@ impl Answer {
                 (Err(error), _) => return Err(error),
             }
         }
-        Ok(Self { qemu_version: None, fw_cfg })
+        Ok(Self { qemu_version: None, fw_cfg, placement: Vec::new() })
     }
 }
 

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::error::OracleError;
 use super::fw_cfg::Answer;
+use super::placement::{self, ConfigWrite};
 use super::wire::{self, Directory};
 use crate::agent::one_line;
 use crate::channel::Channel;
@@ -117,7 +118,8 @@ impl Session {
                 fw_cfg.insert(name, self.item(key, size)?);
             }
         }
-        Ok(Answer { qemu_version: self.heard.version, fw_cfg })
+        let placement = placement::read(self)?;
+        Ok(Answer { qemu_version: self.heard.version, fw_cfg, placement })
     }
 
     /// The first `size` bytes of an item, by DMA.
@@ -141,6 +143,14 @@ impl Session {
         bytes
             .filter(|bytes| bytes.len() == size as usize)
             .ok_or_else(|| OracleError::Refused { command, found: answer.chars().take(100).collect() })
+    }
+
+    /// A register of a PCI function's configuration space.
+    pub(super) fn config(&mut self, function: u16, register: u8) -> Result<u32, OracleError> {
+        self.ask(&format!("outl 0xcf8 {:#x}", ConfigWrite::address(function, register)))?;
+        let answer = self.ask("inl 0xcfc")?;
+        let number = answer.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        number.ok_or_else(|| OracleError::Refused { command: "inl 0xcfc".to_owned(), found: answer })
     }
 
     /// One qtest command; gives what follows its "OK".

@@ -1,0 +1,157 @@
+//! What a TEE should measure when a VM is launched, by the predictions of `weigh`; and what follows, by the same rules, from what
+//! the guest of a simulated launch read.
+
+use std::path::Path;
+
+use launcher::Image;
+use launcher::qemu::oracle::{Answer as Told, ConfigWrite, Devices};
+use launcher::simulation::{self, SimulationReport};
+use measure::tdx::registers;
+use serde_json::{Map, Value};
+use spec::manifest::{Manifest, artifact};
+use spec::vm::Vm;
+use spec::{Outcome, Tee};
+use store::Store;
+
+use crate::args::QemuChoice;
+use crate::failure::Failure;
+use crate::firmware::FirmwareFile;
+use crate::inputs;
+use crate::weigh::machine::Oracle;
+use crate::weigh::reference::boot_files;
+use crate::weigh::registers::{BootFiles, KnownFirmware};
+use crate::weigh::{self, SnpWanted};
+
+/// What the TEE should measure.
+pub(super) struct Expected {
+    /// Its name in JSON.
+    pub(super) key: &'static str,
+    /// Its name as the vendor writes it.
+    pub(super) register: &'static str,
+    /// Lower-case hex.
+    pub(super) value: String,
+    /// What firmware and kernel should measure of a TD, where that is predicted.
+    pub(super) rtmrs: Option<Rtmrs>,
+}
+
+/// RTMR0 to RTMR2, and what they were predicted from.
+pub(super) struct Rtmrs {
+    pub(super) values: RtmrValues,
+    /// Where firmware places the PCI devices.
+    pub(super) placement: Vec<ConfigWrite>,
+    firmware: FirmwareFile,
+    memory_mib: u64,
+    qemu_version: Option<[u64; 3]>,
+}
+
+/// RTMR0 to RTMR2 in lower-case hex.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RtmrValues(pub(super) [String; 3]);
+
+const KEYS: [&str; 3] = ["rtmr0", "rtmr1", "rtmr2"];
+
+impl Expected {
+    /// Of the launch itself. RTMRs are added by [`Rtmrs::predict`].
+    pub(super) fn of_launch(vm: &Vm, image: &Image) -> Result<Option<Self>, Failure> {
+        let has_firmware = |name: &str| image.manifest.artifacts.contains_key(name);
+        match vm.tee {
+            Tee::Snp if has_firmware(artifact::FIRMWARE_SNP) => {
+                let value = snp_digest(vm, &image.directory, &image.manifest)?;
+                Ok(value.map(|value| Self { key: "launch_digest", register: "MEASUREMENT", value, rtmrs: None }))
+            }
+            Tee::Tdx if has_firmware(artifact::FIRMWARE_TDX) => {
+                let value = weigh::tdx(&image.directory, &image.manifest)?.mrtd.to_string();
+                Ok(Some(Self { key: "mrtd", register: "MRTD", value, rtmrs: None }))
+            }
+            // The plan refuses a TEE without firmware, with its own message.
+            Tee::None | Tee::Snp | Tee::Tdx => Ok(None),
+        }
+    }
+
+    /// For JSON.
+    pub(super) fn json(&self) -> Value {
+        let mut values = self.rtmrs.as_ref().map_or_else(Map::new, |rtmrs| rtmrs.values.json());
+        values.insert(self.key.to_owned(), self.value.clone().into());
+        Value::Object(values)
+    }
+
+    /// The predicted value of a register that a guest reads, by the vendor's name.
+    pub(super) fn of_register(&self, name: &str) -> Option<&str> {
+        if name == self.register {
+            return Some(&self.value);
+        }
+        let number = KEYS.iter().position(|key| key.eq_ignore_ascii_case(name))?;
+        self.rtmrs.as_ref()?.values.0.get(number).map(String::as_str)
+    }
+}
+
+impl Rtmrs {
+    /// Of a TD, with what this QEMU gives its firmware.
+    pub(super) fn predict(vm: &Vm, image: &Image, qemu: &QemuChoice, store: &Store) -> Result<Self, Failure> {
+        let firmware = weigh::image_firmware(&image.directory, &image.manifest, artifact::FIRMWARE_TDX)?;
+        let whole = || Failure::new(Outcome::Usage, format!("{} is not a whole number of MiB", vm.memory));
+        let memory_mib = vm.memory.whole_mib().ok_or_else(whole)?;
+        // What is refused is refused before QEMU is asked.
+        KnownFirmware::find(&firmware, &inputs::pins()?)?;
+        let told = Oracle::new(qemu, store, Devices::of(vm))?.ask(&firmware.bytes, vm.vcpus, memory_mib)?;
+        let boot = boot_files(&image.directory, &image.manifest)?;
+        let mut rtmrs = Self {
+            values: RtmrValues(Default::default()),
+            placement: Vec::new(),
+            firmware,
+            memory_mib,
+            qemu_version: told.qemu_version,
+        };
+        rtmrs.values = rtmrs.follow(&told, &boot)?;
+        Ok(Self { placement: told.placement, ..rtmrs })
+    }
+
+    /// What the guest of a simulated launch would have measured of what it read by fw_cfg; `None` where it read nothing.
+    pub(super) fn of_simulation(&self, report: &SimulationReport) -> Result<Option<RtmrValues>, Failure> {
+        if report.values.get("fw_cfg").is_none_or(Value::is_null) {
+            return Ok(None);
+        }
+        let directory = simulation::fw_cfg(&report.path);
+        let path = |name: &str| directory.join(name);
+        let line = inputs::read_text(&path("cmdline_data"))?;
+        let boot = BootFiles::read(&path("etc/boot/kernel"), Some(&path("initrd_data")), line.trim_end_matches('\0'))?;
+        self.follow(&Told::import(&directory)?, &boot).map(Some)
+    }
+
+    fn follow(&self, told: &Told, boot: &BootFiles) -> Result<RtmrValues, Failure> {
+        let pins = inputs::pins()?;
+        let known = KnownFirmware::find(&self.firmware, &pins)?;
+        let mut events = known.platform(&told.fw_cfg, self.memory_mib)?;
+        events.extend(known.image(boot, self.qemu_version)?);
+        let [rtmr0, rtmr1, rtmr2, _] = registers(&events);
+        Ok(RtmrValues([rtmr0, rtmr1, rtmr2].map(|digest| digest.to_string())))
+    }
+}
+
+impl RtmrValues {
+    /// For JSON.
+    pub(super) fn json(&self) -> Map<String, Value> {
+        KEYS.iter().zip(&self.0).map(|(key, value)| ((*key).to_owned(), value.clone().into())).collect()
+    }
+
+    /// The names of those that differ.
+    pub(super) fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let pairs = KEYS.iter().zip(self.0.iter().zip(&other.0));
+        pairs.filter(|(_, (one, other))| one != other).map(|(key, _)| *key).collect()
+    }
+}
+
+/// The launch digest; none where it depends on the host (`cpu = "host"`).
+fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest) -> Result<Option<String>, Failure> {
+    let cpu = vm.cpu_model();
+    if matches!(cpu, "host" | "max") {
+        return Ok(None);
+    }
+    let wanted = SnpWanted {
+        vcpus: &[vm.vcpus],
+        cpus: &[cpu.to_owned()],
+        signature: None,
+        sev_features: measure::shape::SnpShape::SNP_ACTIVE,
+    };
+    Ok(weigh::snp(directory, manifest, &wanted)?.first().map(|reference| reference.launch_digest.to_string()))
+}
