@@ -20,20 +20,22 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
 /// How much of what a tool prints is kept.
-const MAX_TOLD: u64 = 16 << 10;
+const MAX_TOLD: u64 = 64 << 10;
 
 /// How much of its end is told, in bytes: a failure's reason has room for it.
 const MAX_WORDS: usize = 500;
 
 /// A program with its arguments: an absolute path and what follows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) words: Vec<String>,
+    /// What it gets besides the environment of every program, `NAME=VALUE`.
+    pub(crate) environment: Vec<String>,
 }
 
 impl Program {
     pub(crate) fn new<S: Into<String>>(words: impl IntoIterator<Item = S>) -> Self {
-        Self { words: words.into_iter().map(Into::into).collect() }
+        Self { words: words.into_iter().map(Into::into).collect(), environment: Vec::new() }
     }
 }
 
@@ -76,15 +78,14 @@ impl Children {
     pub(crate) fn start(&self, program: &Program, output: &OwnedFd) -> Result<Pid, ToolError> {
         let name = || program.words.first().cloned().unwrap_or_default();
         let start = |error: io::Error| ToolError::Start { program: name(), error };
-        let words: Vec<CString> = program
-            .words
-            .iter()
-            .map(|word| CString::new(word.as_str()))
-            .collect::<Result<_, _>>()
-            .map_err(|error| start(error.into()))?;
+        let strings = |texts: &[String]| -> Result<Vec<CString>, ToolError> {
+            let strings = texts.iter().map(|text| CString::new(text.as_str())).collect::<Result<_, _>>();
+            strings.map_err(|error| start(error.into()))
+        };
+        let (words, environment) = (strings(&program.words)?, strings(&program.environment)?);
         // Held from before the start: a child that ends at once is reaped only when it is registered.
         let mut awaited = self.lock();
-        let pid = spawn(&name(), &words, output).map_err(|error| start(error.into()))?;
+        let pid = spawn(&name(), &words, environment, output).map_err(|error| start(error.into()))?;
         awaited.insert(pid.as_raw(), None);
         Ok(pid)
     }
@@ -107,18 +108,23 @@ impl Children {
 
     /// Runs a tool to its end. Its last words are the error where it fails.
     pub(crate) fn run(&self, program: &Program) -> Result<(), ToolError> {
+        self.ask(program).map(drop)
+    }
+
+    /// The same, and what it printed: its first `MAX_TOLD` bytes, standard output and error together.
+    pub(crate) fn ask(&self, program: &Program) -> Result<String, ToolError> {
         let name = program.words.first().cloned().unwrap_or_default();
         let start = |error: Errno| ToolError::Start { program: name.clone(), error: error.into() };
         let (told, output) = pipe2(OFlag::O_CLOEXEC).map_err(start)?;
         let pid = self.start(program, &output)?;
         drop(output);
-        let told = last_words(told);
+        let told = read_bounded(told);
         match self.wait(pid) {
-            0 => Ok(()),
+            0 => Ok(told),
             code => Err(ToolError::Failed {
                 program: program.words.iter().take(2).cloned().collect::<Vec<_>>().join(" "),
                 code,
-                told,
+                told: last_words(&told),
             }),
         }
     }
@@ -162,8 +168,12 @@ fn by_signal(signal: Signal) -> u8 {
     u8::try_from(signal as i32).map_or(u8::MAX, |number| number.saturating_add(128))
 }
 
-fn spawn(path: &str, words: &[CString], output: &OwnedFd) -> nix::Result<Pid> {
-    let environment: Vec<CString> = ENVIRONMENT.iter().filter_map(|pair| CString::new(*pair).ok()).collect();
+fn spawn(path: &str, words: &[CString], more: Vec<CString>, output: &OwnedFd) -> nix::Result<Pid> {
+    let fixed: Vec<CString> = ENVIRONMENT.iter().filter_map(|pair| CString::new(*pair).ok()).collect();
+    let name = |pair: &CString| pair.to_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    // What every program gets cannot be given otherwise.
+    let more = more.into_iter().filter(|pair| !fixed.iter().any(|other| name(other) == name(pair)));
+    let environment: Vec<CString> = fixed.iter().cloned().chain(more).collect();
     let mut actions = PosixSpawnFileActions::init()?;
     actions.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?;
     actions.add_dup2(output.as_raw_fd(), 1)?;
@@ -175,14 +185,18 @@ fn spawn(path: &str, words: &[CString], output: &OwnedFd) -> nix::Result<Pid> {
     posix_spawn(path, &actions, &attributes, words, &environment)
 }
 
-/// The end of the first bytes that a tool prints; the rest is read, so that it never blocks.
-fn last_words(output: OwnedFd) -> String {
+/// The first bytes that a tool prints; the rest is read, so that it never blocks.
+fn read_bounded(output: OwnedFd) -> String {
     let mut file = File::from(output);
     let mut kept = Vec::new();
     let _ = (&mut file).take(MAX_TOLD).read_to_end(&mut kept);
     let _ = io::copy(&mut file, &mut io::sink());
-    let text = String::from_utf8_lossy(&kept);
-    let text = text.trim();
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// The end of what a tool printed.
+fn last_words(told: &str) -> String {
+    let text = told.trim();
     match text.get(text.floor_char_boundary(text.len().saturating_sub(MAX_WORDS))..) {
         None | Some("") => "it printed nothing".to_owned(),
         Some(end) => end.to_owned(),
@@ -232,6 +246,9 @@ mod tests {
             assert_eq!(error.to_string(), "/bin/sh -c ended with exit code 3: first\nno space left");
             assert!(matches!(children.run(&shell("kill -9 $$")), Err(ToolError::Failed { code: 137, .. })));
             assert!(matches!(children.run(&Program::new(["/absent"])), Err(ToolError::Start { .. })));
+            let named =
+                Program { environment: vec!["A=b c".to_owned(), "HOME=/tmp".to_owned()], ..shell("echo $A $HOME") };
+            assert_eq!(children.ask(&named).unwrap(), "b c /root\n", "what is fixed stays as it is");
             // More than a pipe holds: it ends all the same.
             children.run(&shell("head -c 300000 /dev/zero")).unwrap();
             // Nothing of this process's environment or signal mask gets through.

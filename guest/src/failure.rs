@@ -28,6 +28,8 @@ pub(crate) enum Stage {
     Report,
     /// Reading the configuration and comparing it with the report.
     Configuration,
+    /// Setting up the network.
+    Network,
     /// Opening a volume, or holding it against the configuration.
     Volume,
     /// Preparing the workload or running it.
@@ -49,6 +51,7 @@ impl fmt::Display for Stage {
             Self::Mount => "mount",
             Self::Report => "report",
             Self::Configuration => "configuration",
+            Self::Network => "network",
             Self::Volume => "volume",
             Self::Workload => "workload",
             Self::Supervise => "supervise",

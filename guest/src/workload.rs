@@ -1,13 +1,14 @@
-//! The workload: volumes opened, images given to podman, the container run to its end.
+//! The workload: volumes opened, images given to podman, containers run to their end.
 //!
 //! All of it happens in a thread of its own, so that the agent answers meanwhile; what there is to say comes to the
 //! supervisor as reports. Nothing here listens to the host: the measured configuration says what to do.
 
+mod container;
+mod group;
+mod output;
 mod podman;
+mod stopping;
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,26 +16,22 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
-use spec::agent::{self, MAX_OUTPUT_LINE};
+use spec::agent;
 use spec::guest_config::GuestConfig;
 use spec::volume::{GuestVolume, Purpose};
-use spec::workload::{Output, Restart, Workload};
+use spec::workload::{Runs, Workload};
 
-use crate::children::{Children, Program};
+use crate::children::Children;
 use crate::failure::{Failure, OrFail as _, Stage};
-use crate::{archive, disks, loopback, modules, scratch, writable};
+use crate::{archive, disks, modules, network, scratch, writable};
+use stopping::Stopping;
 
 /// How many reports may wait for the supervisor before who makes them waits too.
 const REPORTS: usize = 64;
 /// How long a workload may take to stop where the configuration says nothing.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// How long the end of the output may come after the end of the workload.
-const OUTPUT_GRACE: Duration = Duration::from_secs(2);
-/// The pauses between restarts double up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the thread has to say.
 #[derive(Debug)]
@@ -60,7 +57,8 @@ pub(crate) struct Runner {
     children: Arc<Children>,
     reports: Receiver<Report>,
     wake: Arc<EventFd>,
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<Stopping>,
+    under_way: Arc<AtomicBool>,
     grace: Duration,
 }
 
@@ -82,26 +80,30 @@ impl Teller {
 impl Runner {
     /// Begins with what `config` asks for; `None` where it asks for nothing.
     pub(crate) fn begin(config: &GuestConfig, children: &Arc<Children>) -> Result<Option<Self>, Failure> {
-        if config.workload.is_none() && config.volumes.is_empty() {
+        if config.workload.is_none() && config.volumes.is_empty() && config.network.is_none() {
             return Ok(None);
         }
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = Arc::new(EventFd::from_flags(flags).or_fail_doing(Stage::Workload, "eventfd")?);
         let (sender, reports) = mpsc::sync_channel(REPORTS);
-        let stopping = Arc::new(AtomicBool::new(false));
+        let (stopping, under_way) = (Arc::new(Stopping::default()), Arc::new(AtomicBool::new(false)));
         let grace = config.workload.as_ref().and_then(|workload| workload.stop_grace_s);
+        let grace = grace.map_or(STOP_GRACE, |seconds| Duration::from_secs(seconds.into()));
         let runner = Self {
             children: Arc::clone(children),
             reports,
             wake: Arc::clone(&wake),
             stopping: Arc::clone(&stopping),
-            grace: grace.map_or(STOP_GRACE, |seconds| Duration::from_secs(seconds.into())),
+            under_way: Arc::clone(&under_way),
+            grace,
         };
         let work = Work {
             config: config.clone(),
             children: Arc::clone(children),
             teller: Teller { reports: sender, wake },
             stopping,
+            under_way,
+            grace,
         };
         thread::Builder::new()
             .name("workload".to_owned())
@@ -128,9 +130,9 @@ impl Runner {
 
     /// Asks the workload to end, and waits for it no longer than the configuration allows.
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.stopping.ask();
         let deadline = Instant::now() + self.grace;
-        let mut running = self.children.signal(Signal::SIGTERM);
+        let mut running = self.children.signal(Signal::SIGTERM) || self.under_way.load(Ordering::SeqCst);
         while running && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
             self.children.reap();
@@ -143,7 +145,10 @@ struct Work {
     config: GuestConfig,
     children: Arc<Children>,
     teller: Teller,
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<Stopping>,
+    /// Whether containers may run although no child of this program does.
+    under_way: Arc<AtomicBool>,
+    grace: Duration,
 }
 
 impl Work {
@@ -155,7 +160,13 @@ impl Work {
         }
         modules::load_from_root()?;
         writable::prepare()?;
-        loopback::up().or_fail_doing(Stage::Workload, "bringing the loopback interface up")?;
+        network::bring_loopback_up().or_fail_doing(Stage::Network, "bringing the loopback interface up")?;
+        let resolver = "/etc/resolv.conf";
+        std::fs::write(resolver, network::resolver(self.config.network.as_ref()))
+            .or_fail_doing(Stage::Network, resolver)?;
+        if let Some(network) = &self.config.network {
+            network::configure(network, &self.children)?;
+        }
         self.open_volumes()?;
         modules::load_no_more()?;
         self.config.workload.as_ref().map_or(Ok(()), |workload| self.run_workload(workload))
@@ -186,85 +197,17 @@ impl Work {
     }
 
     fn run_workload(&self, workload: &Workload) -> Result<(), Failure> {
-        self.children.run(&podman::create(workload, &self.config.environment)).or_fail(Stage::Workload)?;
-        let program = podman::start();
-        let mut pause = Duration::from_secs(1);
-        for restarts in 0.. {
-            let exit_code = self.run_once(&program, workload.output, restarts)?;
-            let again = exit_code != 0 && workload.restart == Restart::OnFailure;
-            if !again || self.stopping.load(Ordering::SeqCst) {
-                self.teller.tell(Report::State(agent::Workload::Ended { exit_code, restarts }));
-                return Ok(());
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        Ok(())
-    }
-
-    fn run_once(&self, program: &Program, output: Output, restarts: u32) -> Result<u8, Failure> {
-        let (printed, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC).or_fail_doing(Stage::Workload, "pipe")?;
-        let pid = self.children.start(program, &theirs).or_fail(Stage::Workload)?;
-        drop(theirs);
-        self.teller.tell(Report::State(agent::Workload::Running { restarts }));
-        let (done, is_done) = mpsc::channel();
-        let teller = (output == Output::ToHost).then(|| self.teller.clone());
-        thread::spawn(move || {
-            pass_on(printed, |line| {
-                if let Some(teller) = &teller {
-                    teller.tell(Report::Line(line));
-                }
-            });
-            let _ = done.send(());
-        });
-        let code = self.children.wait(pid);
-        let _ = is_done.recv_timeout(OUTPUT_GRACE);
-        Ok(code)
-    }
-}
-
-/// Cuts what is printed into lines of at most `MAX_OUTPUT_LINE` bytes.
-fn pass_on(printed: OwnedFd, mut each: impl FnMut(String)) {
-    let mut file = File::from(printed);
-    let mut buffer = [0; MAX_OUTPUT_LINE];
-    let mut line: Vec<u8> = Vec::new();
-    let mut say = |line: &mut Vec<u8>| each(String::from_utf8_lossy(&std::mem::take(line)).into_owned());
-    while let Ok(count @ 1..) = file.read(&mut buffer) {
-        for byte in buffer.iter().take(count) {
-            match byte {
-                b'\n' => say(&mut line),
-                byte => {
-                    line.push(*byte);
-                    if line.len() == MAX_OUTPUT_LINE {
-                        say(&mut line);
-                    }
-                }
-            }
+        match workload.runs() {
+            Some(Runs::Container(image)) => container::run(self, workload, image),
+            Some(Runs::Pods(text)) => group::run_pods(self, workload, text),
+            Some(Runs::Compose(text)) => group::run_compose(self, workload, text),
+            // `GuestConfig::fault` refuses it before.
+            None => Ok(()),
         }
     }
-    if !line.is_empty() {
-        say(&mut line);
-    }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-
-    #[test]
-    fn output_is_cut_into_lines_of_bounded_length() {
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
-        let writer = thread::spawn(move || {
-            let long = "x".repeat(MAX_OUTPUT_LINE + 3);
-            File::from(write).write_all(format!("a\n\n{long}\nb\u{e9}").as_bytes()).unwrap();
-        });
-        let mut lines = Vec::new();
-        pass_on(read, |line| lines.push(line));
-        writer.join().unwrap();
-        assert_eq!(lines[..2], ["a", ""]);
-        assert_eq!(lines[2].len(), MAX_OUTPUT_LINE);
-        assert_eq!(lines[3..], ["xxx", "b\u{e9}"]);
+    /// Says that there is something to stop from now on.
+    fn under_way(&self) {
+        self.under_way.store(true, Ordering::SeqCst);
     }
 }

@@ -9,6 +9,8 @@ use nix::mount::{MsFlags, mount};
 
 use crate::failure::{Failure, OrFail as _, Stage};
 
+/// Where this program keeps what it hands to others.
+pub(crate) const RUN: &str = "/run/bullion";
 /// Where the upper halves of the overlays are.
 const UPPER: &str = "/run/bullion/writable";
 /// Where podman keeps images and containers.

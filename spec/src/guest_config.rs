@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical::{CanonicalError, to_canonical_bytes};
 use crate::digest::{Sha256Digest, Sha384Digest};
+use crate::network::Network;
 use crate::volume::{self, GuestVolume};
 use crate::workload::Workload;
 
@@ -39,6 +40,9 @@ pub struct GuestConfig {
     /// What the guest runs; without it, nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
+    /// The address it gives its NIC; without it, a NIC stays as it is and nothing is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Its volumes, in the order of their slots.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<GuestVolume>,
@@ -69,6 +73,13 @@ impl GuestConfig {
     pub fn fault(&self) -> Option<(String, String)> {
         if let Some(fault) = self.workload.as_ref().and_then(Workload::fault) {
             return Some(fault);
+        }
+        if let Some(fault) = self.network.as_ref().and_then(Network::fault) {
+            return Some(fault);
+        }
+        if self.network.is_none() && self.workload.as_ref().is_some_and(|workload| !workload.publish.is_empty()) {
+            let message = "a port is published on the guest's network, and there is none: say [guest.network]";
+            return Some(("publish".to_owned(), message.to_owned()));
         }
         volume::guest_fault(&self.volumes)
     }

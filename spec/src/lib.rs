@@ -13,6 +13,7 @@ pub mod digest;
 pub mod guest_config;
 pub mod lock;
 pub mod manifest;
+pub mod network;
 pub mod partitions;
 mod pci;
 pub mod pins;

@@ -182,6 +182,12 @@ impl Vm {
         if let Some(key) = vm.guest.environment.keys().find(|key| !is_variable(key)) {
             return refuse(key, format!("\"{key}\" is not the name of an environment variable"));
         }
+        if vm.guest.network.is_some() && vm.host.nics.is_empty() {
+            return refuse(
+                "network",
+                "[guest.network] is of a NIC that the guest lacks: add a [[host.nic]]".to_owned(),
+            );
+        }
         let fault = vm.guest.fault().or_else(|| volume::host_fault(&vm.guest.volumes, &vm.host.volumes));
         if let Some((key, message)) = fault {
             return refuse(&key, message);

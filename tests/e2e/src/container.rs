@@ -1,5 +1,7 @@
-//! A container image made by hand: one layer with one static program, as `docker save` writes it. Nothing of it comes from
-//! Bullion or from a registry, so podman alone decides whether it is an image.
+//! Container images made by hand: one layer, as `docker save` writes it. Nothing of them comes from Bullion or from a registry,
+//! so podman alone decides whether they are images.
+
+use std::path::Path;
 
 use serde_json::json;
 use spec::Sha256Digest;
@@ -17,32 +19,49 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// An image whose program prints `marker`, writes it to a file that it syncs, and ends with `exit_code`.
+    /// An image `localhost/app:1` whose program prints `marker`, writes it to a file that it syncs, and ends with `exit_code`.
     pub fn new(marker: &str, exit_code: u8) -> Self {
-        let layer = tar_of(&[("app", &program(marker, exit_code), 0o755)]);
+        Self::of("localhost/app:1", &["/app"], tar_of(&[("app", &program(marker, exit_code), 0o755)]))
+    }
+
+    /// An image `localhost/busybox:1` with Debian's busybox, which is its own shell; `None` (and a word why) where
+    /// `scripts/test-tools` did not provide it.
+    pub fn busybox() -> Option<Self> {
+        let path = Path::new(&std::env::var_os("BULLION_TOOLS").unwrap_or_default()).join("../share/busybox");
+        let Ok(program) = std::fs::read(&path) else {
+            crate::skipped("busybox is not beside BULLION_TOOLS");
+            return None;
+        };
+        Some(Self::of("localhost/busybox:1", &[], tar_of(&[("bin/busybox", &program, 0o755)])))
+    }
+
+    fn of(name: &str, entry_point: &[&str], layer: Vec<u8>) -> Self {
         let config = json!({
             "architecture": "amd64",
             "os": "linux",
-            "config": { "Entrypoint": ["/app"] },
+            "config": { "Entrypoint": entry_point, "Env": ["PATH=/bin"] },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", Sha256Digest::of(&layer))] },
             "history": [{ "created_by": "a test" }],
         });
         let config = config.to_string().into_bytes();
         let digest = Sha256Digest::of(&config);
-        let name = format!("{digest}.json");
-        let manifest =
-            json!([{ "Config": name, "RepoTags": ["localhost/app:1"], "Layers": ["layer.tar"] }]).to_string();
+        let file = format!("{digest}.json");
+        let manifest = json!([{ "Config": file, "RepoTags": [name], "Layers": ["layer.tar"] }]).to_string();
         let files: [(&str, &[u8], u32); 3] =
-            [(&name, &config, 0o644), ("layer.tar", &layer, 0o644), ("manifest.json", manifest.as_bytes(), 0o644)];
+            [(&file, &config, 0o644), ("layer.tar", &layer, 0o644), ("manifest.json", manifest.as_bytes(), 0o644)];
         let bytes = tar_of(&files);
         Self { sha256: Sha256Digest::of(&bytes), image: format!("sha256:{digest}"), bytes }
     }
 
     /// The parts of a VM description that run the image from the file `path`.
     pub fn description(&self, path: &str) -> String {
+        format!("[guest.workload]\nimage = \"{}\"\noutput = \"to-host\"\n{}", self.image, self.volume("app", path))
+    }
+
+    /// The parts of a VM description that give the guest the file `path` as the archive volume `name`.
+    pub fn volume(&self, name: &str, path: &str) -> String {
         format!(
-            "[guest.workload]\nimage = \"{}\"\noutput = \"to-host\"\n[[guest.volume]]\nname = \"app\"\nuse = \"archive\"\nsha256 = \"{}\"\nsize_bytes = {}\n[[host.volume]]\nname = \"app\"\npath = \"{path}\"\n",
-            self.image,
+            "[[guest.volume]]\nname = \"{name}\"\nuse = \"archive\"\nsha256 = \"{}\"\nsize_bytes = {}\n[[host.volume]]\nname = \"{name}\"\npath = \"{path}\"\n",
             self.sha256,
             self.bytes.len()
         )

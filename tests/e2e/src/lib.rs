@@ -135,17 +135,43 @@ impl Bench {
     /// recipe was not named.
     pub fn container(&self) -> Option<&'static Path> {
         static IMAGE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-        let Some(recipe) = std::env::var_os("BULLION_TEST_CONTAINER") else {
-            skipped("BULLION_TEST_CONTAINER is not set");
+        self.build_once("BULLION_TEST_CONTAINER", &IMAGE)
+    }
+
+    /// The same of the image that runs compose files too.
+    pub fn compose(&self) -> Option<&'static Path> {
+        static IMAGE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+        self.build_once("BULLION_TEST_COMPOSE", &IMAGE)
+    }
+
+    fn build_once(
+        &self,
+        variable: &str,
+        image: &'static OnceLock<(tempfile::TempDir, PathBuf)>,
+    ) -> Option<&'static Path> {
+        let Some(recipe) = std::env::var_os(variable) else {
+            skipped(&format!("{variable} is not set"));
             return None;
         };
-        let (_, path) = IMAGE.get_or_init(|| {
+        let (_, path) = image.get_or_init(|| {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("container");
             self.run([OsStr::new("build"), &recipe, OsStr::new("-o"), path.as_os_str()]).expect(0, &[]);
             (directory, path)
         });
         Some(path)
+    }
+
+    /// A description in `directory` for a VM of `image`, an image that runs containers, with `more` at its end. The guest is
+    /// emulated on a machine that may be busy: it gets time.
+    pub fn container_vm(&self, directory: &Path, name: &str, image: &Path, more: &str) -> PathBuf {
+        let path = directory.join(format!("{name}.vm.toml"));
+        let text = format!(
+            "schema = 1\nname = \"{name}\"\nimage = \"{}\"\ntee = \"none\"\nvcpus = 2\nmemory = \"2GiB\"\n[host]\nready_timeout_s = 180\n{more}",
+            image.display()
+        );
+        std::fs::write(&path, text).unwrap();
+        path
     }
 
     /// A copy of the minimal image that a test may spoil.

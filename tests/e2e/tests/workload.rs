@@ -9,17 +9,8 @@ use e2e::{Bench, bench};
 
 const MARKER: &str = "the container of this test was here";
 
-/// A description in `directory` for a VM of the container image, with `more` at its end. The guest is emulated on a machine
-/// that may be busy: it gets time.
 fn describe(bench: &Bench, directory: &Path, name: &str, more: &str) -> Option<PathBuf> {
-    let image = bench.container()?;
-    let path = directory.join(format!("{name}.vm.toml"));
-    let text = format!(
-        "schema = 1\nname = \"{name}\"\nimage = \"{}\"\ntee = \"none\"\nvcpus = 2\nmemory = \"2GiB\"\n[host]\nready_timeout_s = 180\n{more}",
-        image.display()
-    );
-    std::fs::write(&path, text).unwrap();
-    Some(path)
+    Some(bench.container_vm(directory, name, bench.container()?, more))
 }
 
 #[test]
