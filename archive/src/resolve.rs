@@ -1,15 +1,16 @@
 //! From what a recipe asks for to the packages that hold it together: dependencies, alternatives, virtual packages,
 //! conflicts. Essential packages are not added by themselves, and `Recommends` never.
 //!
-//! `provider` puts Debian's rules to the solver resolvo; `closure` keeps of its answer what is really needed and refuses
+//! `provider` puts Debian's rules to the solver resolvo, `explain` tells why there is no answer; `closure` keeps of its answer what is really needed and refuses
 //! to choose where the recipe's author has to.
 
 mod closure;
+mod explain;
 mod provider;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use resolvo::{Problem, Solver, UnsolvableOrCancelled};
+use resolvo::{Problem, Solver};
 use spec::recipe::PackageRequest;
 use spec::{Diagnostic, Outcome};
 
@@ -45,8 +46,10 @@ pub enum ResolveError {
     /// No set of packages satisfies all relations.
     #[error("the packages cannot be brought together:\n{explanation}")]
     Unsatisfiable {
-        /// The solver's account of what stands in the way.
+        /// What stands in the way.
         explanation: String,
+        /// The request of the recipe that is in the way and names a suite or a version, if one is.
+        pin: Option<String>,
     },
     /// Something needs a virtual package that several packages provide.
     #[error("the recipe must say which of several packages to take: {}", choices.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
@@ -94,6 +97,9 @@ impl Diagnostic for ResolveError {
             Self::NoProvider { providers, .. } => {
                 (!providers.is_empty()).then(|| "name one of them in packages.choose".to_owned())
             }
+            Self::Unsatisfiable { pin: Some(pin), .. } => Some(format!(
+                "ask for it without the suite or version that \"{pin}\" names, or for packages that go with that one"
+            )),
             Self::Unsatisfiable { .. } => Some(
                 "pin packages to a suite with NAME/SUITE, add a suite that has the versions, or name what is not needed in packages.assume".to_owned(),
             ),
@@ -128,10 +134,16 @@ pub(crate) fn with_dependencies(
     let mut unanswered: Vec<Choice> = Vec::new();
     loop {
         let chosen = match solve(universe, requests, &insisted, &assumed) {
-            Ok(chosen) => chosen,
+            Some(chosen) => chosen,
             // What was insisted on does not go: the question is open.
-            Err(_) if !unanswered.is_empty() => return Err(ResolveError::Ambiguous { choices: unanswered }),
-            Err(explanation) => return Err(ResolveError::Unsatisfiable { explanation }),
+            None if !unanswered.is_empty() => return Err(ResolveError::Ambiguous { choices: unanswered }),
+            None => {
+                let solvable = |requests: &[PackageRequest], assumed: &BTreeSet<&str>| {
+                    solve(universe, requests, &[], assumed).is_some()
+                };
+                let (explanation, pin) = explain::explain(universe, requests, &assumed, solvable);
+                return Err(ResolveError::Unsatisfiable { explanation, pin });
+            }
         };
         let roots = requests.iter().filter_map(|request| chosen.get(request.name.as_str()).copied()).collect();
         let open = match closure::needed(universe, roots, &chosen, &assumed, choose) {
@@ -162,27 +174,20 @@ fn check_choices(universe: &Universe<'_>, choose: &BTreeMap<String, String>) -> 
     Ok(())
 }
 
-/// Asks the solver; one package for each name, or its account of what stands in the way.
+/// Asks the solver: one package for each name; `None` where there is no answer.
 fn solve<'a>(
     universe: &Universe<'a>,
     requests: &[PackageRequest],
     insisted: &[Match<'_>],
     assumed: &BTreeSet<&str>,
-) -> Result<BTreeMap<&'a str, Id>, String> {
+) -> Option<BTreeMap<&'a str, Id>> {
     let provider = Provider::new(universe, assumed);
     let requested = requests.iter().map(|request| provider.requested(request));
     let requirements = requested.chain(insisted.iter().map(|one| provider.insisted(one))).collect();
     let mut solver = Solver::new(provider);
-    match solver.solve(Problem::new().requirements(requirements)) {
-        Ok(solution) => {
-            Ok(solution.into_iter().map(provider::id_of).map(|id| (universe.entry(id).record.name, id)).collect())
-        }
-        Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
-            Err(conflict.display_user_friendly(&solver).to_string().trim_end().to_owned())
-        }
-        // Only a provider that cancels makes this happen, and ours never does.
-        Err(UnsolvableOrCancelled::Cancelled(_)) => Err("the search was broken off".to_owned()),
-    }
+    // It is broken off only by a provider that cancels, and ours never does.
+    let solution = solver.solve(Problem::new().requirements(requirements)).ok()?;
+    Some(solution.into_iter().map(provider::id_of).map(|id| (universe.entry(id).record.name, id)).collect())
 }
 
 fn unknown(universe: &Universe<'_>, request: &PackageRequest) -> ResolveError {

@@ -85,6 +85,11 @@ impl<'a> Universe<'a> {
         names.into_iter().collect()
     }
 
+    /// The packages that provide `name`, with the version in which they do.
+    pub(crate) fn provisions(&self, name: &str) -> impl Iterator<Item = (Id, Option<&'a str>)> {
+        self.providers.get(name).into_iter().flatten().copied()
+    }
+
     /// The package with this id, which must be one that the universe gave out.
     pub(crate) fn entry(&self, id: Id) -> &Entry<'a> {
         &self.entries[id as usize]
