@@ -38,8 +38,11 @@ pub(crate) struct LoadedLock {
 pub(crate) fn read_file(path: &Path, max_bytes: u64, what: &str) -> Result<Vec<u8>, Failure> {
     use std::io::Read as _;
     let unreadable = |error: std::io::Error| Failure::file("reading", path, &error);
-    let mut bytes = Vec::new();
-    store::open_regular(path).map_err(unreadable)?.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let file = store::open_regular(path).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len().min(max_bytes);
+    // All of it at once: a buffer that grows is copied again and again.
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > max_bytes {
         let message = format!("{} is not a file of at most {max_bytes} bytes, as {what} is", path.display());
         return Err(Failure::new(Outcome::Usage, message));

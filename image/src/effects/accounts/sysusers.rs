@@ -68,14 +68,13 @@ impl Declared {
     fn add(&mut self, words: &[String]) -> Result<(), String> {
         let word = |index: usize| words.get(index).map(String::as_str).filter(|word| *word != "-");
         let name = word(1).unwrap_or_default();
-        let is_name = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-".contains(&c));
         let kind = words.first().map(String::as_str).unwrap_or_default();
         // `r` names a range of numbers, which Debian's packages do not use.
-        if !is_name || !matches!(kind, "u" | "u!" | "g" | "m") {
+        if !is_name(name) || !matches!(kind, "u" | "u!" | "g" | "m") {
             return Err("is not understood".to_owned());
         }
         if kind == "m" {
-            let group = word(2).ok_or("names no group")?;
+            let group = word(2).filter(|group| is_name(group)).ok_or("names no group")?;
             self.members.push((name.to_owned(), group.to_owned()));
             return Ok(());
         }
@@ -87,6 +86,11 @@ impl Declared {
             shell: word(5).unwrap_or(if name == "root" { "/bin/sh" } else { NOLOGIN }).to_owned(),
             login: if kind == "u!" { Login::Expired } else { Login::Locked },
         };
+        // As systemd's valid_gecos and valid_home refuse them: the line of such an account would be another's.
+        let unfit = |field: &str| field.contains(|c: char| c == ':' || c.is_control());
+        if [&wanted.gecos, &wanted.home, &wanted.shell].iter().any(|field| unfit(field)) {
+            return Err("has what no line of /etc/passwd can hold".to_owned());
+        }
         let list = if kind == "g" { &mut self.groups } else { &mut self.users };
         // The first line for a name counts.
         if !list.iter().any(|known| known.name == wanted.name) {
@@ -114,6 +118,10 @@ impl Declared {
             }
         }
     }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-".contains(&c))
 }
 
 fn id(word: Option<&str>) -> Result<Id, String> {
@@ -201,7 +209,9 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for bad in ["x a", "u", "u a b", "u a -:nogroup", "m a", "u a - \"open"] {
+        for bad in
+            ["x a", "u", "u a b", "u a -:nogroup", "m a", "m a b:c", "u a - \"open", "u a - \"b:c\"", "u a - b c:d"]
+        {
             assert!(accounts(bad).is_err(), "{bad}");
         }
     }

@@ -1,0 +1,28 @@
+//! Accounts and directories that packages declare: whatever sysusers.d and tmpfiles.d say, what is written is a tree, and
+//! files of accounts that can be read again.
+#![no_main]
+
+use image::effects;
+use image::tree::{Node, Tree};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (&str, &str, &str, &str)| {
+    let (passwd, group, sysusers, tmpfiles) = input;
+    let mut tree = Tree::default();
+    for (path, text) in [
+        ("etc/passwd", passwd),
+        ("etc/group", group),
+        ("usr/lib/sysusers.d/a.conf", sysusers),
+        ("usr/lib/tmpfiles.d/a.conf", tmpfiles),
+    ] {
+        tree.insert(path, Node::file(text.as_bytes().to_vec(), 0o644, "fuzz"));
+    }
+    tree.finish().expect("a tree");
+    if effects::apply(&mut tree, &[], &[]).is_ok() {
+        tree.finish().expect("still a tree");
+        let accounts = |tree: &Tree| ["etc/passwd", "etc/group"].map(|path| tree.file(path).map(<[u8]>::to_vec));
+        let before = accounts(&tree);
+        effects::apply(&mut tree, &[], &[]).expect("what was written can be read");
+        assert_eq!(accounts(&tree), before);
+    }
+});
