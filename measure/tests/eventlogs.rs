@@ -67,6 +67,46 @@ fn duplicate_separators_are_refused() {
     assert_eq!((error.index, error.number), (1, 2));
 }
 
+/// Event by event, what the parser of confidential-containers/trustee makes of the same logs; it tells too whether an
+/// event's data is what was measured.
+#[test]
+fn events_are_those_that_trustee_reads() {
+    for name in ["CCEL_data", "CCEL_data_ovmf", "CCEL_data_grub", "CCEL_data_grub_gke", "CCEL_AAEL_alibabacloud"] {
+        let Some(bytes) = shelf::bytes(&format!("tdx/ccel/trustee/{name}")) else { return };
+        let expected = shelf::json(&format!("tdx/ccel/trustee/{name}_out.json")).unwrap();
+        let expected = expected["uefi_event_logs"].as_array().unwrap();
+        let log = EventLog::parse_lenient(&bytes).unwrap().0;
+        assert_eq!(log.events.len(), expected.len(), "{name}");
+        for (event, expected) in log.events.iter().zip(expected) {
+            let read = (event.index, event.event_type.to_string(), event.sha384().unwrap().to_string());
+            let digest = expected["digests"][0]["digest"].as_str().unwrap().to_owned();
+            let index = u32::try_from(expected["index"].as_u64().unwrap()).unwrap();
+            assert_eq!(read, (index, expected["type_name"].as_str().unwrap().to_owned(), digest), "{name}");
+            if let Some(matches) = event.data_matches() {
+                assert_eq!(Some(matches), expected["digest_matches_event"].as_bool(), "{name}: {event:?}");
+            }
+        }
+    }
+}
+
+/// Event by event with its data, what dstack's parser makes of the log of one of its guests.
+#[test]
+fn events_are_those_that_dstack_reads() {
+    let Some(bytes) = shelf::bytes("dstack/tdx/ccel.bin") else { return };
+    let expected = String::from_utf8(shelf::bytes("dstack/tdx/ccel.parsed.snap").unwrap()).unwrap();
+    let fields = expected.lines().map(|line| line.trim().trim_end_matches(',')).filter_map(|line| {
+        let value =
+            line.strip_prefix("imr_index: ").or(line.strip_prefix("event_type: ")).or(line.strip_prefix("event: "));
+        Some(value.unwrap_or(line).trim_matches('"')).filter(|_| value.is_some() || line.starts_with('"'))
+    });
+    let log = EventLog::parse(&bytes).unwrap();
+    let read = log.events.iter().flat_map(|event| {
+        let numbers = [event.index.to_string(), event.event_type.0.to_string()];
+        numbers.into_iter().chain([event.sha384().unwrap().to_string(), hex::encode(event.data)])
+    });
+    assert_eq!(read.collect::<Vec<_>>(), fields.collect::<Vec<_>>());
+}
+
 const LOGS: [&str; 10] = [
     "tdx/pairs/gce-cos113/ccel.bin",
     "tdx/pairs/cc-trusted-grub/ccel.bin",
