@@ -4,6 +4,8 @@
 //! The machine has no disk with a root file system: it is stopped once the kernel has taken over from firmware. The log is the
 //! one in memory that ends there; PCRs are asked of the TPM with TPM2_PCR_Read through its registers.
 
+mod tis;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -28,6 +30,8 @@ pub enum Firmware<'a> {
     Split(&'a Path, &'a Path),
     /// One file, as a TEE launches it.
     Whole(&'a Path),
+    /// The SeaBIOS of QEMU's tree, with a TPM of version 1.2.
+    Bios,
 }
 
 /// What was found in a machine that was stopped.
@@ -35,7 +39,7 @@ pub enum Firmware<'a> {
 pub struct Stopped {
     /// All of its memory.
     pub memory: Vec<u8>,
-    /// PCRs of the SHA-384 bank by number.
+    /// PCRs by number: of the SHA-384 bank, or of a TPM of version 1.2.
     pub pcrs: BTreeMap<u32, String>,
     /// A directory with the fw_cfg files that count.
     pub fw_cfg: PathBuf,
@@ -86,9 +90,16 @@ impl Trees {
             assert_eq!(status["status"], "running", "the guest stopped before it had booted: {console}");
             machine.qmp("cont", json!({}));
         };
-        let pcrs = if matches!(firmware, Firmware::Split(..)) { machine.pcrs() } else { BTreeMap::new() };
+        let pcrs = match firmware {
+            Firmware::Split(..) => machine.pcrs(),
+            Firmware::Bios => tis::pcrs(&mut |command| machine.qtest(command)),
+            Firmware::Whole(_) => BTreeMap::new(),
+        };
         let fw_cfg = directory.path().join("fw_cfg");
-        machine.save_fw_cfg(&fw_cfg);
+        // Nothing of a machine with SeaBIOS is predicted.
+        if !matches!(firmware, Firmware::Bios) {
+            machine.save_fw_cfg(&fw_cfg);
+        }
         machine.qmp("quit", json!({}));
         Stopped { memory, pcrs, fw_cfg, _directory: directory }
     }
@@ -126,8 +137,12 @@ impl Machine {
     fn start(trees: &Trees, directory: &Path, firmware: Firmware<'_>, words: &[String]) -> Self {
         let path = |name: &str| directory.join(name).display().to_string();
         std::fs::create_dir(directory.join("tpm")).unwrap();
+        // SeaBIOS wants to start its TPM itself.
+        let version: &[&str] =
+            if matches!(firmware, Firmware::Bios) { &[] } else { &["--tpm2", "--flags", "startup-clear"] };
         let swtpm = program(&trees.tpm, "usr/bin/swtpm")
-            .args(["socket", "--tpm2", "--flags", "startup-clear", "--tpmstate", &format!("dir={}", path("tpm"))])
+            .args(["socket", "--tpmstate", &format!("dir={}", path("tpm"))])
+            .args(version)
             .args(["--ctrl", &format!("type=unixio,path={}", path("tpm.sock"))])
             .spawn()
             .unwrap();
@@ -147,7 +162,8 @@ impl Machine {
             .args(["-qtest", &format!("unix:{}", path("qtest.sock")), "-qtest-log", "none"])
             .args(["-qmp", &format!("unix:{}", path("qmp.sock"))])
             .args(["-chardev", &format!("socket,id=tpm,path={}", path("tpm.sock"))])
-            .args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
+            .args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device"])
+            .arg(if matches!(firmware, Firmware::Bios) { "tpm-tis,tpmdev=tpm0" } else { "tpm-crb,tpmdev=tpm0" });
         firmware_words(&mut qemu, directory, firmware);
         let qemu = qemu.args(words).spawn().unwrap();
         let [qtest, control] = [qtest, control].map(|listener| BufReader::new(listener.accept().unwrap().0));
@@ -267,6 +283,9 @@ fn firmware_words(qemu: &mut Command, directory: &Path, firmware: Firmware<'_>) 
         }
         Firmware::Whole(image) => {
             qemu.args(["-machine", "q35,memory-backend=ram", "-bios"]).arg(image);
+        }
+        Firmware::Bios => {
+            qemu.args(["-machine", "q35,memory-backend=ram"]);
         }
     }
 }

@@ -197,3 +197,41 @@ fn smbios_table(memory: &[u8]) -> Option<Vec<u8>> {
         memory.get(address..address + length).filter(|table| !table.is_empty()).map(<[u8]>::to_vec)
     })
 }
+
+/// The log of a TPM of version 1.2: where the ACPI table TCPA says that it is (TCG ACPI Specification 1.2, section 7.1),
+/// once SeaBIOS has ended its measurements and looks for something to boot.
+fn bios_log(memory: &[u8]) -> Option<&[u8]> {
+    let tables = memchr(memory, b"TCPA\x32\0\0\0").filter_map(|at| memory.get(at..at + 50));
+    let areas = tables.filter(|table| table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) == 0);
+    let areas = areas.filter_map(|table| {
+        let size = u32::from_le_bytes(table[38..42].try_into().unwrap());
+        let start = usize::try_from(u64::from_le_bytes(table[42..].try_into().unwrap())).unwrap();
+        memory.get(start..start + usize::try_from(size).unwrap())
+    });
+    let is_complete = |area: &&[u8]| {
+        let log = EventLog::parse_lenient(area).ok().map(|(log, _)| log);
+        let ended =
+            |log: EventLog<'_>| log.events.iter().any(|e| (e.index, e.event_type) == (7, EventType::EV_SEPARATOR));
+        log.is_some_and(ended)
+    };
+    areas.filter(is_complete).next()
+}
+
+#[test]
+fn a_log_of_a_tpm_of_version_1_2_replays_to_its_pcrs() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let stopped = trees.boot(Firmware::Bios, &[], |memory| bios_log(memory).is_some());
+    let area = bios_log(&stopped.memory).unwrap();
+    let log = EventLog::parse(area).unwrap();
+    let pcrs = log.replay_pcrs(AlgorithmId::SHA1).unwrap();
+    assert!(pcrs.len() >= 8 && log.events.len() > 8, "{log:?}");
+    for (number, value) in pcrs {
+        assert_eq!(stopped.pcrs[&number], measure::digest::encode_hex(&value), "PCR {number}: {log:?}");
+    }
+    assert!(log.events.iter().all(|event| event.data_matches() != Some(false)), "{log:?}");
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("binary_bios_measurements");
+    std::fs::write(&file, area).unwrap();
+    let answer = bench.run(["eventlog", "replay", file.to_str().unwrap(), "--strict", "--json"]).expect(0, &[]).json();
+    assert_eq!(answer["pcrs"]["sha1"]["7"], stopped.pcrs[&7]);
+}
