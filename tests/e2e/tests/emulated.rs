@@ -203,7 +203,7 @@ fn smbios_table(memory: &[u8]) -> Option<Vec<u8>> {
 fn bios_log(memory: &[u8]) -> Option<&[u8]> {
     let tables = memchr(memory, b"TCPA\x32\0\0\0").filter_map(|at| memory.get(at..at + 50));
     let areas = tables.filter(|table| table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) == 0);
-    let areas = areas.filter_map(|table| {
+    let mut areas = areas.filter_map(|table| {
         let size = u32::from_le_bytes(table[38..42].try_into().unwrap());
         let start = usize::try_from(u64::from_le_bytes(table[42..].try_into().unwrap())).unwrap();
         memory.get(start..start + usize::try_from(size).unwrap())
@@ -214,7 +214,7 @@ fn bios_log(memory: &[u8]) -> Option<&[u8]> {
             |log: EventLog<'_>| log.events.iter().any(|e| (e.index, e.event_type) == (7, EventType::EV_SEPARATOR));
         log.is_some_and(ended)
     };
-    areas.filter(is_complete).next()
+    areas.find(is_complete)
 }
 
 #[test]
