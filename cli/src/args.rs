@@ -5,6 +5,7 @@ mod gpu;
 mod host;
 mod idblock;
 mod inspect;
+mod look;
 mod measure;
 mod publish;
 mod vm;
@@ -21,6 +22,7 @@ pub(crate) use gpu::{Gpu, GpuAction};
 pub(crate) use host::{Host, HostAction, HostCheck};
 pub(crate) use idblock::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile, ReplayLog};
+pub(crate) use look::{Describe, Diff, Rebuild};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
 pub(crate) use publish::{Expiry, ImageAction, ImageVerify, ImageWords, Keygen, Publish, ReleaseWords, TrustWords};
 pub(crate) use vm::{VmAction, VmPlan, VmVerb};
@@ -61,6 +63,15 @@ pub(crate) enum Verb {
     Build(Build),
     /// Compile what images are made of from locked sources, with locked compilers, in a sandbox
     Component(Component),
+    /// Build an image as another user, on another host, elsewhere: what `build --verify` runs
+    #[command(hide = true)]
+    Rebuild(Rebuild),
+    /// Tell what is in an image: sizes, packages, accounts, what is measured and by what, what it can do
+    Describe(Describe),
+    /// Compare two images: packages, files, artifacts, measured values, and which change moves which value
+    ///
+    /// Every file must be that of its image's manifest. Exit code 0: the same to the byte. 6: something differs.
+    Diff(Diff),
     /// Predict launch measurements
     Measure(Measure),
     /// Say which input is not as expected when a measurement is not
@@ -200,6 +211,11 @@ pub(crate) struct Build {
     /// Leave the expected measurements out of the manifest
     #[arg(long)]
     pub(crate) no_references: bool,
+    /// Build a second time in other circumstances (paths, user, host name, umask, time zone, locale, environment, threads,
+    /// order and times of the inputs) and make no image unless both are the same to the byte. Not varied: clock, kernel,
+    /// processor, and this program
+    #[arg(long)]
+    pub(crate) verify: bool,
     // For the RTMR0 of the recipe's TDX shapes.
     #[command(flatten)]
     pub(crate) qemu: QemuChoice,

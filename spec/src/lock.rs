@@ -121,7 +121,7 @@ impl Package {
 }
 
 /// What a package URL takes as it is: letters, digits, `.`, `-`, `_`, `~`, and `:`.
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     let part = |byte: u8| match byte {
         b'.' | b'-' | b'_' | b'~' | b':' => char::from(byte).to_string(),
         byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),

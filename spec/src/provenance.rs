@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{CanonicalError, to_canonical_bytes};
+use crate::component::{Component, NamedInput};
 use crate::digest::Sha256Digest;
-use crate::lock::Standing;
+use crate::lock::{Standing, percent};
 use crate::manifest::Manifest;
 use crate::release::{Digest, Statement};
 
@@ -140,7 +141,7 @@ impl Statement<Provenance> {
     }
 }
 
-/// The lock's packages, the files that the recipe brings, and the guest binary.
+/// The lock's packages, the files that the recipe brings, what components were compiled from, and the guest binary.
 fn inputs(manifest: &Manifest) -> Vec<Resource> {
     let packages = manifest.inputs.iter().map(|package| Resource {
         uri: Some(package.purl()),
@@ -153,7 +154,25 @@ fn inputs(manifest: &Manifest) -> Vec<Resource> {
         annotations: BTreeMap::from([("origin".to_owned(), manifest.guest.origin.clone())]),
         ..Resource::of("bullion-guest", manifest.guest.sha256)
     };
-    packages.chain(sources).chain([guest]).collect()
+    packages.chain(sources).chain(manifest.components.iter().flat_map(inputs_of_component)).chain([guest]).collect()
+}
+
+/// Compilers, crates and source files of a component.
+fn inputs_of_component(component: &Component) -> Vec<Resource> {
+    let of = |name: &str, sha256: Sha256Digest| Resource {
+        annotations: BTreeMap::from([("component".to_owned(), component.inputs.name.clone())]),
+        ..Resource::of(name, sha256)
+    };
+    let with_version = |input: &NamedInput, uri: Option<String>| {
+        let mut resource = Resource { uri, ..of(&input.name, input.sha256) };
+        resource.annotations.insert("version".to_owned(), input.version.clone());
+        resource
+    };
+    let packages = component.inputs.packages.iter().map(|package| with_version(package, None));
+    let crates = component.inputs.crates.iter();
+    let crates = crates.map(|one| with_version(one, Some(format!("pkg:cargo/{}@{}", one.name, percent(&one.version)))));
+    let files = component.inputs.files.iter().map(|(path, sha256)| of(path, *sha256));
+    packages.chain(crates).chain(files).collect()
 }
 
 impl Resource {

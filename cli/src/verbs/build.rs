@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use image::{BuildRequest, Guest};
 use launcher::qemu::oracle::Devices;
+use serde_json::json;
 use spec::Outcome;
 use spec::component::Component;
 use spec::lock::{Lock, Standing};
@@ -12,6 +13,8 @@ use spec::manifest::{FILE_NAME, Manifest};
 use spec::recipe::GUEST_OUTPUT;
 use store::Store;
 
+use super::diff;
+use super::rebuild::{self, Again};
 use crate::args::{Arguments, Build};
 use crate::component;
 use crate::failure::Failure;
@@ -20,6 +23,16 @@ use crate::printer::{Printer, size};
 use crate::weigh::{self, machine::Machine};
 
 pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Result<u8, Failure> {
+    with_component(arguments, verb, None, printer)
+}
+
+/// Builds; the guest binary that was read is the one that `given` made, where there is such a component.
+pub(super) fn with_component(
+    arguments: &Arguments,
+    verb: &Build,
+    given: Option<Component>,
+    printer: &Printer,
+) -> Result<u8, Failure> {
     let begun = Instant::now();
     let loaded = inputs::recipe(&verb.recipe)?;
     let lock_path = verb.lock.clone().unwrap_or_else(|| inputs::lock_path(&verb.recipe));
@@ -32,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
     let store = inputs::open_store(arguments)?;
     let guest = match verb.release {
         true => release_guest(verb, &loaded, &lock.lock, &store, printer)?,
-        false => GuestFile { bytes: read_guest(verb.guest.as_deref())?, component: None },
+        false => GuestFile { bytes: read_guest(verb.guest.as_deref())?, component: given },
     };
     let request = BuildRequest {
         recipe: &loaded.recipe,
@@ -50,6 +63,13 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
         let references = weigh::references(staged.directory(), &staged.manifest, &machine)?;
         staged.manifest.references = references;
     }
+    if verb.verify {
+        let again = rebuild::again(verb, &request, &staged, &store)?;
+        if !again.differences.is_empty() {
+            return Ok(not_reproducible(&again, printer));
+        }
+        printer.note(format_args!("built twice, the same to the byte; varied: {}", again.varied));
+    }
     let manifest = staged.commit()?;
     report(&verb.output, &manifest, &lock, printer);
     printer.note(format_args!("built in {:.2} s", begun.elapsed().as_secs_f64()));
@@ -58,6 +78,21 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
     }
     printer.value(&manifest);
     Ok(0)
+}
+
+/// Shows what two builds of one lock differ in. There is no image then.
+fn not_reproducible(again: &Again, printer: &Printer) -> u8 {
+    diff::show_files(&again.differences, printer);
+    printer.value(&json!({ "same": false, "varied": again.varied, "files": diff::files_as_json(&again.differences) }));
+    let message = format!(
+        "a second build is another in {} places, and no image was made; varied: {}",
+        again.differences.len(),
+        again.varied
+    );
+    let hint = "build without --verify to a directory of its own, twice, and look with `bullion diff`";
+    let failure = Failure::new(Outcome::Refused, message).with_hint(hint);
+    printer.text_failure(&failure);
+    failure.outcome.code()
 }
 
 fn report(output: &Path, manifest: &Manifest, lock: &LoadedLock, printer: &Printer) {

@@ -3,6 +3,8 @@
 mod build;
 mod cache;
 mod component;
+mod describe;
+mod diff;
 mod eventlog;
 mod exec;
 mod explain;
@@ -19,6 +21,7 @@ mod logs;
 mod measure;
 mod ps;
 mod publish;
+mod rebuild;
 mod sandbox;
 mod stop;
 mod vendor;
@@ -36,6 +39,9 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Vendor(verb) => vendor::run(arguments, verb, printer),
         Verb::Build(verb) => build::run(arguments, verb, printer),
         Verb::Component(verb) => component::run(arguments, verb, printer),
+        Verb::Rebuild(verb) => rebuild::run(arguments, verb, printer),
+        Verb::Describe(verb) => describe::run(verb, printer),
+        Verb::Diff(verb) => diff::run(verb, printer),
         Verb::Measure(verb) => measure::run(arguments, verb, printer),
         Verb::Explain(verb) => explain::run(arguments, verb, printer),
         Verb::EventLog(verb) => eventlog::run(verb, printer),

@@ -1,6 +1,8 @@
-//! What two image directories differ in, down to files and attributes: what the reproducibility test prints when it fails.
+//! What two image directories differ in, down to files and attributes: what `bullion diff` prints, and `build --verify` and the
+//! reproducibility test where two builds are not the same.
 
 mod cpio;
+mod manifests;
 mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +15,7 @@ use spec::{Diagnostic, Outcome};
 
 use crate::{deb, erofs};
 pub use cpio::CpioReadError;
+pub use manifests::{ManifestDifference, PackageChange, ValueChange, compare_manifests};
 use nodes::Facts;
 use store::open_regular;
 
@@ -23,8 +26,31 @@ pub struct Difference {
     pub artifact: String,
     /// The path inside a file system or archive.
     pub path: Option<String>,
+    /// Whether it is there in one image only.
+    pub change: Change,
     /// What is different.
     pub what: String,
+}
+
+/// What happened to a file from the first image to the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Only the second image has it.
+    Added,
+    /// Only the first image has it.
+    Removed,
+    /// Both have it, and it is not the same.
+    Changed,
+}
+
+impl Change {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Added => "only in the second image",
+            Self::Removed => "only in the first image",
+            Self::Changed => "changed",
+        }
+    }
 }
 
 impl fmt::Display for Difference {
@@ -57,11 +83,12 @@ pub fn compare_images(a: &Path, b: &Path) -> Result<Vec<Difference>, CompareErro
     let (files_a, files_b) = (names(a)?, names(b)?);
     let mut found = Vec::new();
     for name in files_a.union(&files_b) {
-        let whole = |what: &str| Difference { artifact: name.clone(), path: None, what: what.to_owned() };
+        let whole =
+            |change: Change| Difference { artifact: name.clone(), path: None, change, what: change.words().to_owned() };
         if !files_b.contains(name) {
-            found.push(whole("only in the first image"));
+            found.push(whole(Change::Removed));
         } else if !files_a.contains(name) {
-            found.push(whole("only in the second image"));
+            found.push(whole(Change::Added));
         } else {
             let (a, b) = (contents(&a.join(name))?, contents(&b.join(name))?);
             if a != b {
@@ -78,7 +105,7 @@ fn compare_files(name: &str, a: &[u8], b: &[u8]) -> Vec<Difference> {
         artifact::INITRD => nodes::of_initrd(a).zip(nodes::of_initrd(b)),
         _ => None,
     };
-    let whole = |what| vec![Difference { artifact: name.to_owned(), path: None, what }];
+    let whole = |what| vec![Difference { artifact: name.to_owned(), path: None, change: Change::Changed, what }];
     let Some((nodes_a, nodes_b)) = inner else {
         return whole(bytes_differ(a, b));
     };
@@ -93,12 +120,12 @@ fn compare_nodes(name: &str, a: &BTreeMap<String, Facts>, b: &BTreeMap<String, F
     let paths: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let mut found = Vec::new();
     for path in paths {
-        let whats = match (a.get(path), b.get(path)) {
-            (Some(a), Some(b)) => a.differences(b),
-            (Some(_), None) => vec!["only in the first image".to_owned()],
-            _ => vec!["only in the second image".to_owned()],
+        let (change, whats) = match (a.get(path), b.get(path)) {
+            (Some(a), Some(b)) => (Change::Changed, a.differences(b)),
+            (Some(_), None) => (Change::Removed, vec![Change::Removed.words().to_owned()]),
+            _ => (Change::Added, vec![Change::Added.words().to_owned()]),
         };
-        let difference = |what| Difference { artifact: name.to_owned(), path: Some(path.clone()), what };
+        let difference = |what| Difference { artifact: name.to_owned(), path: Some(path.clone()), change, what };
         found.extend(whats.into_iter().map(difference));
     }
     found

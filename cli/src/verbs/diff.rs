@@ -1,0 +1,171 @@
+//! `bullion diff`: what two images differ in, from packages and files to measured values, and which change moves which value.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use image::compare::{Change, ManifestDifference, compare_manifests};
+use image::measured::moved_by;
+use image::{Difference, compare_images};
+use serde_json::{Value, json};
+use spec::Outcome;
+use spec::manifest::FILE_NAME;
+use store::Image;
+
+use crate::args::Diff;
+use crate::failure::Failure;
+use crate::printer::{Printer, size};
+
+/// How many files of one artifact are listed for people.
+const SHOWN: usize = 40;
+
+pub(crate) fn run(verb: &Diff, printer: &Printer) -> Result<u8, Failure> {
+    let (before, after) = (open(&verb.before)?, open(&verb.after)?);
+    let manifests = compare_manifests(&before.manifest, &after.manifest);
+    // A manifest differs wherever anything does; what in it differs is said by `manifests`.
+    let mut files = compare_images(&before.directory, &after.directory)?;
+    let same = files.is_empty();
+    files.retain(|file| file.artifact != FILE_NAME);
+    packages(&manifests, printer);
+    show_files(&files, printer);
+    artifacts(&manifests, printer);
+    values(&manifests, printer);
+    if same {
+        printer.line("the images are the same to the byte");
+    } else if files.is_empty() && manifests.artifacts.is_empty() {
+        printer.line(format_args!("only {FILE_NAME} differs: the recipe's echo or the expected values"));
+    }
+    printer.value(&as_json(same, &manifests, &files));
+    Ok(if same { 0 } else { Outcome::Refused.code() })
+}
+
+/// An image whose files are those of its manifest: what is said about values must be about these files.
+fn open(directory: &Path) -> Result<Image, Failure> {
+    let image = Image::open(directory)?;
+    store::verify_all(&image.directory, &image.manifest)?;
+    Ok(image)
+}
+
+fn packages(found: &ManifestDifference, printer: &Printer) {
+    if !found.packages.is_empty() {
+        printer.line("packages");
+    }
+    for (name, change) in &found.packages {
+        let uses = change.uses.iter().map(|of| format!("{of:?}").to_lowercase()).collect::<Vec<_>>().join(", ");
+        let line = match (&change.before, &change.after) {
+            (Some(before), Some(after)) if before == after => format!("~ {name} {before}, another file"),
+            (Some(before), Some(after)) => format!("~ {name} {before} -> {after}"),
+            (Some(before), None) => format!("- {name} {before}"),
+            (None, after) => format!("+ {name} {}", after.as_deref().unwrap_or_default()),
+        };
+        printer.line(format_args!("  {line} ({uses})"));
+    }
+}
+
+/// Lists differences by artifact; `build --verify` shows its own with it.
+pub(super) fn show_files(files: &[Difference], printer: &Printer) {
+    let mut by_artifact: BTreeMap<&str, Vec<&Difference>> = BTreeMap::new();
+    for file in files {
+        by_artifact.entry(&file.artifact).or_default().push(file);
+    }
+    for (artifact, files) in by_artifact {
+        printer.line(format_args!("{artifact}{}", moves(artifact)));
+        for file in files.iter().take(SHOWN) {
+            let mark = match file.change {
+                Change::Added => "+",
+                Change::Removed => "-",
+                Change::Changed => "~",
+            };
+            match (&file.path, file.change) {
+                (Some(path), Change::Changed) => printer.line(format_args!("  {mark} /{path}: {}", file.what)),
+                (Some(path), _) => printer.line(format_args!("  {mark} /{path}")),
+                (None, _) => printer.line(format_args!("  {mark} {}", file.what)),
+            }
+        }
+        if files.len() > SHOWN {
+            printer.line(format_args!("  and {} more (--json has all)", files.len() - SHOWN));
+        }
+    }
+}
+
+fn moves(artifact: &str) -> String {
+    match moved_by(artifact).as_slice() {
+        [] => " (moves no measured value of a direct boot)".to_owned(),
+        values => format!(" (moves {})", values.join(", ")),
+    }
+}
+
+fn artifacts(found: &ManifestDifference, printer: &Printer) {
+    if !found.artifacts.is_empty() {
+        printer.line("artifacts");
+    }
+    for (name, (before, after)) in &found.artifacts {
+        let of = |file: &Option<spec::manifest::Artifact>| {
+            file.as_ref().map_or("none".to_owned(), |file| format!("{} {}", size(file.size), file.sha256.short()))
+        };
+        printer.line(format_args!("  {name:<18} {} -> {}", of(before), of(after)));
+    }
+}
+
+fn values(found: &ManifestDifference, printer: &Printer) {
+    printer.line("measured values");
+    for value in &found.values {
+        let name = match &value.shape {
+            Some(shape) => format!("{} ({shape})", value.name),
+            None => value.name.to_owned(),
+        };
+        let cause = match value.moved_by.as_slice() {
+            [] => String::new(),
+            files => format!(", moved by {}", files.join(", ")),
+        };
+        let short = |text: &Option<String>| match text {
+            Some(text) => text.chars().take(16).collect(),
+            None => "not predicted".to_owned(),
+        };
+        let line = match (&value.before, &value.after) {
+            (Some(before), Some(after)) if before == after => format!("{name}: the same"),
+            (before, after) => format!("{name}: {} -> {}{cause}", short(before), short(after)),
+        };
+        printer.line(format_args!("  {line}"));
+    }
+}
+
+/// The differences of files for machines.
+pub(super) fn files_as_json(files: &[Difference]) -> Vec<Value> {
+    let change = |change| match change {
+        Change::Added => "added",
+        Change::Removed => "removed",
+        Change::Changed => "changed",
+    };
+    let file = |file: &Difference| {
+        json!({
+            "artifact": file.artifact,
+            "path": file.path.as_ref().map(|path| format!("/{path}")),
+            "change": change(file.change),
+            "what": file.what,
+            "moves": moved_by(&file.artifact),
+        })
+    };
+    files.iter().map(file).collect()
+}
+
+fn as_json(same: bool, found: &ManifestDifference, files: &[Difference]) -> Value {
+    let packages = found.packages.iter().map(
+        |(name, change)| json!({ "name": name, "before": change.before, "after": change.after, "uses": change.uses }),
+    );
+    let artifacts = found.artifacts.iter().map(
+        |(name, (before, after))| json!({ "name": name, "before": before, "after": after, "moves": moved_by(name) }),
+    );
+    let values = found.values.iter().map(|value| {
+        json!({
+            "value": value.name, "shape": value.shape, "before": value.before, "after": value.after,
+            "moved_by": value.moved_by,
+        })
+    });
+    json!({
+        "same": same,
+        "packages": packages.collect::<Vec<_>>(),
+        "files": files_as_json(files),
+        "artifacts": artifacts.collect::<Vec<_>>(),
+        "measured": values.collect::<Vec<_>>(),
+    })
+}

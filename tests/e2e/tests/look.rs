@@ -1,0 +1,184 @@
+//! What `describe`, `diff` and `build --verify` say of images, against what others see in the same files.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use e2e::{Bench, bench, judge, names, run};
+use serde_json::Value;
+
+/// The root file system as `fsck.erofs` unpacks it.
+fn extract(image: &Path, to: PathBuf) -> Option<PathBuf> {
+    run(judge("fsck.erofs")?.arg(format!("--extract={}", to.display())).arg(image.join("rootfs"))).expect(0, &[]);
+    Some(to)
+}
+
+fn shell(directory: &Path, script: &str) -> String {
+    run(Command::new("sh").args(["-ec", script]).current_dir(directory)).expect(0, &[]).stdout
+}
+
+#[test]
+fn describe_counts_what_another_reader_finds() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    for image in [Some(bench.image()), bench.container()].into_iter().flatten() {
+        let Some(root) = extract(image, scratch.path().join(image.file_name().unwrap())) else { return };
+        let told = bench.run(["describe", image.to_str().unwrap(), "--json"]).expect(0, &[]).json();
+        let count = |kind: &str| shell(&root, &format!("find . -mindepth 1 -type {kind} | wc -l")).trim().to_owned();
+        assert_eq!(told["root"]["files"].to_string(), count("f"));
+        assert_eq!(told["root"]["links"].to_string(), count("l"));
+        let directories: u64 = count("d").parse().unwrap();
+        assert_eq!(told["root"]["directories"], directories + 1, "with the root itself");
+        let bytes = shell(&root, "find . -type f -printf '%i %s\\n' | sort -u | awk '{ s += $2 } END { print s }'");
+        assert_eq!(told["root"]["content_bytes"].to_string(), bytes.trim());
+        let users = shell(&root, "cut -d: -f1 etc/passwd");
+        let told_users = told["root"]["users"].as_array().unwrap().iter().map(|user| user["name"].as_str().unwrap());
+        assert_eq!(told_users.collect::<Vec<_>>(), users.lines().collect::<Vec<_>>());
+        assert_eq!(told["runs_workloads"], root.join("usr/bin/podman").exists());
+    }
+    let text = bench.run(["describe", bench.image().to_str().unwrap()]).expect(0, &[]).stdout;
+    for words in ["class dev", "linux-binary", "SNP launch digest", "nothing measures", "no: there is no podman"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    // It tells of the files that are there, or not at all.
+    let spoilt = bench.copy_image(scratch.path());
+    fs::write(spoilt.join("cmdline"), "quiet").unwrap();
+    bench.run(["describe", spoilt.to_str().unwrap()]).expect(4, &["cmdline", "does not match the manifest"]);
+}
+
+/// Every path with what an inode is: its type, mode, owner, target and content.
+fn listing(root: &Path) -> BTreeMap<String, String> {
+    let others = shell(root, "find . -mindepth 1 ! -type f -printf '/%P\\t%y %m %U %G %l\\n'");
+    let script = "find . -type f -printf '/%P\\t%y %m %U %G ' -exec sh -c 'sha256sum < \"$1\"' - {} \\;";
+    let text = others + &shell(root, script);
+    text.lines()
+        .filter_map(|line| line.split_once('\t'))
+        .map(|(path, what)| (path.to_owned(), what.to_owned()))
+        .collect()
+}
+
+const CHANGED: &str = "schema = 1\nname = \"minimal\"\nextends = \"plain.toml\"\n\
+    [rootfs]\ndrop = [\"/usr/share/zoneinfo/Africa/**\"]\n\
+    [[rootfs.file]]\npath = \"/etc/motd\"\nmode = \"0600\"\nowner = \"nobody\"\ncontent = \"other\"\n\
+    [[rootfs.link]]\npath = \"/etc/added\"\ntarget = \"motd\"\n";
+
+/// An image whose root file system has a file changed, a link added and a directory removed.
+fn changed(bench: &Bench, directory: &Path) -> PathBuf {
+    let plain = bench.copy_recipe(directory);
+    fs::rename(plain, directory.join("plain.toml")).unwrap();
+    let (recipe, image) = (directory.join("changed.toml"), directory.join("changed"));
+    fs::write(&recipe, CHANGED).unwrap();
+    let lock = bench.recipe.with_extension("lock");
+    let words = ["build", recipe.to_str().unwrap(), "-o", image.to_str().unwrap(), "--lock", lock.to_str().unwrap()];
+    // The lock is for a recipe of this name and these packages.
+    bench.run(words).expect(0, &[]);
+    image
+}
+
+#[test]
+fn diff_names_every_file_that_differs_and_what_it_moves() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let (before, after) = (bench.image(), changed(&bench, scratch.path()));
+    let words = ["diff", before.to_str().unwrap(), after.to_str().unwrap()];
+    let told = bench.run([&words[..], &["--json"]].concat()).expect(6, &[]).json();
+
+    let roots = (extract(before, scratch.path().join("a")), extract(&after, scratch.path().join("b")));
+    let (Some(a), Some(b)) = roots else { return };
+    let (a, b) = (listing(&a), listing(&b));
+    let all: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let differing: BTreeSet<&str> =
+        all.into_iter().filter(|path| a.get(*path) != b.get(*path)).map(String::as_str).collect();
+    assert!(differing.contains("/etc/added") && differing.len() > 20, "{differing:?}");
+    let files: Vec<&Value> =
+        told["files"].as_array().unwrap().iter().filter(|file| file["artifact"] == "rootfs").collect();
+    // How many names a directory has is no property of a listing.
+    let named = files.iter().filter(|file| !file["what"].as_str().unwrap().starts_with("links "));
+    assert_eq!(named.map(|file| file["path"].as_str().unwrap()).collect::<BTreeSet<_>>(), differing);
+    let of = |path: &str, what: &str| {
+        files.iter().any(|file| file["path"] == path && file["what"].as_str().unwrap().contains(what))
+    };
+    assert!(
+        of("/etc/motd", "mode 100644 and 100600") && of("/etc/motd", "owner 0 and 65534") && of("/etc/motd", "size")
+    );
+    assert!(files.iter().any(|file| file["path"] == "/etc/added" && file["change"] == "added"));
+    assert!(files.iter().any(|file| file["path"] == "/usr/share/zoneinfo/Africa" && file["change"] == "removed"));
+
+    // The values are those of the manifests, and what does not depend on the root has not moved.
+    let moved = |name: &str| {
+        let values: Vec<&Value> =
+            told["measured"].as_array().unwrap().iter().filter(|value| value["value"] == name).collect();
+        assert!(!values.is_empty(), "{name}");
+        values
+            .into_iter()
+            .map(|value| (value["before"] != value["after"], value["moved_by"].to_string()))
+            .collect::<BTreeSet<_>>()
+    };
+    let only = |moves: bool, by: &str| BTreeSet::from([(moves, by.to_owned())]);
+    assert_eq!(moved("dm-verity root hash"), only(true, "[\"rootfs\"]"));
+    assert_eq!(moved("SNP launch digest"), only(true, "[\"cmdline\"]"));
+    assert_eq!(moved("RTMR2"), only(true, "[\"cmdline\"]"));
+    assert_eq!(moved("RTMR1"), only(false, "[]"));
+    assert_eq!(moved("MRTD"), only(false, "[]"));
+    assert_eq!(told["packages"].as_array().unwrap().len(), 0);
+
+    let text = bench.run(words).expect(6, &[]).stdout;
+    assert!(
+        text.contains("+ /etc/added") && text.contains("rootfs (moves dm-verity root hash, SNP launch digest, RTMR2)"),
+        "{text}"
+    );
+    let same = ["diff", before.to_str().unwrap(), before.to_str().unwrap()];
+    assert!(bench.run(same).expect(0, &[]).stdout.contains("the same to the byte"));
+}
+
+#[test]
+fn a_build_is_verified_by_another_elsewhere() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let container = std::env::var_os("BULLION_TEST_CONTAINER").map(PathBuf::from);
+    for recipe in [Some(bench.recipe.clone()), container].into_iter().flatten() {
+        let output = scratch.path().join(recipe.file_stem().unwrap());
+        let words = ["build", recipe.to_str().unwrap(), "-o", output.to_str().unwrap(), "--verify"];
+        let run = bench.run(words).expect(0, &["built twice, the same to the byte", "umask"]);
+        if run.stderr.contains("no namespaces here") {
+            e2e::skipped("the number of the user and the host name were not varied: no user namespaces");
+        }
+        assert!(output.join("manifest.json").exists());
+        assert_eq!(names(scratch.path()).iter().filter(|name| name.starts_with('.')).count(), 0, "something was left");
+    }
+}
+
+#[test]
+fn a_build_that_another_does_not_repeat_makes_no_image() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let (store, output) = (scratch.path().join("store"), scratch.path().join("image"));
+    let recipe = bench.recipe.to_str().unwrap();
+    bench.run(["vendor", recipe, "--output", store.to_str().unwrap()]).expect(0, &[]);
+    let words = ["build", recipe, "-o", output.to_str().unwrap(), "--store", store.to_str().unwrap(), "--replace"];
+    bench.run(words).expect(0, &[]);
+    // The kept initrd becomes another that unpacks to the same: with a frame that decoders skip (RFC 8878, 3.1.2).
+    let notes: Vec<PathBuf> =
+        fs::read_dir(store.join("verdicts")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let note = notes.iter().find(|path| path.to_str().unwrap().contains("/initrd-")).unwrap();
+    let text = fs::read_to_string(note).unwrap();
+    let (sha256, size) = text.trim().split_once(' ').unwrap();
+    let mut bytes = fs::read(shell(&store, &format!("find \"$PWD\" -name {sha256}")).trim()).unwrap();
+    assert_eq!(bytes.len().to_string(), size);
+    bytes.extend([0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]);
+    fs::write(scratch.path().join("initrd"), &bytes).unwrap();
+    let other = shell(scratch.path(), "sha256sum initrd")[..64].to_owned();
+    let blob = shell(&store, &format!("find \"$PWD\" -name {sha256}")).trim().replace(sha256, &other);
+    fs::create_dir_all(Path::new(&blob).parent().unwrap()).unwrap();
+    fs::copy(scratch.path().join("initrd"), &blob).unwrap();
+    fs::write(note, format!("{other} {}\n", bytes.len())).unwrap();
+
+    fs::remove_dir_all(&output).unwrap();
+    let run =
+        bench.run([&words[..], &["--verify"]].concat()).expect(6, &["a second build is another", "no image was made"]);
+    assert!(run.stdout.contains("initrd (moves SNP launch digest, RTMR2)"), "{run:?}");
+    assert!(run.stdout.contains("the same files, laid out differently"), "{run:?}");
+    assert!(!output.exists());
+}
