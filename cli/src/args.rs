@@ -12,6 +12,7 @@ mod vm;
 
 use std::path::PathBuf;
 
+use ::measure::uefi::load_option::PciSlot;
 use clap::{Args, Parser, Subcommand};
 use spec::Tee;
 
@@ -350,6 +351,17 @@ fn parse_u64(text: &str) -> Result<u64, String> {
 
 fn parse_u32(text: &str) -> Result<u32, String> {
     u32::try_from(parse_u64(text)?).map_err(|_| format!("\"{text}\" does not fit 32 bits"))
+}
+
+/// A place on the root bus, written as `lspci` does without a bus: `05.0`.
+fn parse_pci_slot(text: &str) -> Result<PciSlot, String> {
+    let wrong = || format!("\"{text}\" is no place on a PCI bus: write device and function in hex, as in 05.0");
+    let (device, function) = text.split_once('.').ok_or_else(wrong)?;
+    let number = |digits: &str, below: u8| {
+        let is_hex = (1..=2).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        u8::from_str_radix(digits, 16).ok().filter(|number| is_hex && *number < below).ok_or_else(wrong)
+    };
+    Ok(PciSlot { device: number(device, 32)?, function: number(function, 8)? })
 }
 
 fn parse_sha256(text: &str) -> Result<spec::Sha256Digest, String> {

@@ -163,6 +163,40 @@ fn fsck_and_mtools_read_the_efi_system_partition() {
     }
 }
 
+/// What mtools put into the file system, in pieces where it must: the engine that measures disks finds it.
+#[test]
+fn what_mtools_writes_is_what_is_measured() {
+    use measure::uefi::fat::{self, FatError};
+    let Some(mcopy) = tool("mcopy") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (disk, _) = disk(directory.path(), &bytes(10_000), 1, &DiskRecipe::default()).unwrap();
+    let source = directory.path().join("source");
+    let at = format!("{}@@{MIB}", disk.display());
+    let put = |content: &[u8], name: &str| {
+        std::fs::write(&source, content).unwrap();
+        run(Command::new(&mcopy).args(["-D", "o", "-o", "-i", &at]).arg(&source).arg(format!("::/EFI/{name}")));
+    };
+    put(&bytes(3000), "small.bin");
+    put(&bytes(200_000), "BOOT/a long name.efi");
+    // Larger than the room before what follows it.
+    put(&bytes(77_777), "BOOT/BOOTX64.EFI");
+    put(b"", "EMPTY");
+    let bytes_of_disk = std::fs::read(&disk).unwrap();
+    let partition = measure::uefi::gpt::system_partition(&bytes_of_disk).unwrap();
+    assert_eq!(partition, MIB..35 * MIB);
+    let volume = &bytes_of_disk[MIB as usize..35 * MIB as usize];
+    for (path, content) in [
+        (&["EFI", "BOOT", "BOOTX64.EFI"][..], bytes(77_777)),
+        (&["EFI", "SMALL.BIN"], bytes(3000)),
+        (&["efi", "empty"], Vec::new()),
+    ] {
+        assert!(fat::file(volume, path) == Ok(content), "{path:?}");
+    }
+    for path in [&["EFI", "BOOT", "OTHER.EFI"][..], &["EFI", "SMALL.BIN", "X"], &["EFI", "BOOT"], &[]] {
+        assert!(matches!(fat::file(volume, path), Err(FatError::NoFile(_))), "{path:?}");
+    }
+}
+
 #[test]
 fn veritysetup_verifies_the_partitions() {
     let (Some(sfdisk), Some(veritysetup)) = (tool("sfdisk"), tool("veritysetup")) else { return };

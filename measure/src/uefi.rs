@@ -1,5 +1,6 @@
 //! UEFI structures that are measured, or that decide what is: variables, and the store that firmware images carry.
 
+pub mod fat;
 pub mod gpt;
 pub mod load_option;
 pub mod variable;

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::{QemuChoice, TeeWord, parse_sha256, parse_u32, parse_u64};
+use measure::uefi::load_option::PciSlot;
+
+use super::{QemuChoice, TeeWord, parse_pci_slot, parse_sha256, parse_u32, parse_u64};
 
 const USAGE: &str = "\
 bullion measure [OPTIONS] <IMAGE_OR_VM>
        bullion measure snp --firmware <FILE> [OPTIONS]
        bullion measure tdx --firmware <FILE> [OPTIONS]
-       bullion measure tpm --firmware <FILE> --kernel <FILE> [OPTIONS]";
+       bullion measure tpm --firmware <FILE> --kernel|--disk <FILE> [OPTIONS]";
 
 const OF_FILES: &str = "\
 `measure snp` and `measure tdx` need no image: they take firmware, kernel and initrd as files or by hash.
@@ -151,6 +153,12 @@ pub(crate) struct MeasureTdx {
     /// The kernel, a bzImage: predict RTMR1 and RTMR2
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
+    /// A disk with a unified kernel image around systemd-stub 257, which firmware starts instead: predict RTMR1 and RTMR2
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub(crate) disk: Option<PathBuf>,
+    /// Where the disk, a virtio disk, is on PCI bus 0, such as 05.0: for RTMR0, whose tables then are given with --acpi
+    #[arg(long, value_name = "DEVICE.FUNCTION", value_parser = parse_pci_slot, requires_all = ["disk", "acpi"])]
+    pub(crate) disk_at: Option<PciSlot>,
     /// The initrd
     #[arg(long, value_name = "FILE", requires = "kernel")]
     pub(crate) initrd: Option<PathBuf>,
@@ -186,8 +194,14 @@ pub(crate) struct MeasureTpm {
     #[arg(long, value_name = "DIR")]
     pub(crate) fw_cfg: PathBuf,
     /// The kernel, as QEMU's -kernel gets it: a bzImage, or a unified kernel image around systemd-stub 257
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kernel: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "disk")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// A disk with such a unified kernel image, which firmware starts instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline"], requires = "disk_at")]
+    pub(crate) disk: Option<PathBuf>,
+    /// Where the disk, a virtio disk, is on PCI bus 0, such as 05.0
+    #[arg(long, value_name = "DEVICE.FUNCTION", value_parser = parse_pci_slot, requires = "disk")]
+    pub(crate) disk_at: Option<PciSlot>,
     /// The initrd, as QEMU's -initrd gets it
     #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,

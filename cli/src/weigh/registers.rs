@@ -9,10 +9,12 @@ use measure::linux::{self, QemuVersion};
 use measure::tdx::PredictedEvent;
 use measure::tdx::image::{Image, StubInputs, load_options};
 use measure::tdx::platform::{FirmwareFacts, Platform, PlatformError};
+use measure::uefi::load_option::PciSlot;
 use serde::Serialize;
 use spec::pins::Pins;
 use spec::{Outcome, Sha256Digest, Sha384Digest};
 
+use super::disk::DiskFile;
 use super::unusable;
 use crate::failure::Failure;
 use crate::firmware::{self, FirmwareFile};
@@ -42,13 +44,28 @@ impl<'a> KnownFirmware<'a> {
         Ok(Self { path: &file.path, firmware: file.parse()?, facts })
     }
 
-    /// The events of RTMR0.
+    /// The events of RTMR0, where QEMU gives firmware a kernel.
     pub(crate) fn platform(&self, fw_cfg: &FwCfg, memory_mib: u64) -> Result<Vec<PredictedEvent>, Failure> {
+        self.platform_starting(fw_cfg, memory_mib, None)
+    }
+
+    /// The events of RTMR0, where firmware starts the disk in a slot, or else a kernel that QEMU gives it.
+    pub(crate) fn platform_starting(
+        &self,
+        fw_cfg: &FwCfg,
+        memory_mib: u64,
+        disk: Option<PciSlot>,
+    ) -> Result<Vec<PredictedEvent>, Failure> {
         let platform = Platform::of_fw_cfg(&self.firmware, &self.facts, memory_mib, fw_cfg);
+        let platform = platform.and_then(|platform| match disk {
+            Some(slot) => Ok(Platform { common: platform.common.starting_disk(slot)?, ..platform }),
+            None => Ok(platform),
+        });
         let platform = platform.map_err(|error| match error {
-            PlatformError::KeysEnrolled | PlatformError::Profile(_) | PlatformError::NoBiosInformation => {
-                Failure::new(Outcome::Refused, format!("{}: {error}", self.path.display()))
-            }
+            PlatformError::KeysEnrolled
+            | PlatformError::Profile(_)
+            | PlatformError::NoBiosInformation
+            | PlatformError::DiskBoot(_) => Failure::new(Outcome::Refused, format!("{}: {error}", self.path.display())),
             PlatformError::TdHob(_) => Failure::new(Outcome::Usage, error.to_string()),
             PlatformError::FwCfg(_) | PlatformError::Smbios(_) => {
                 Failure::new(Outcome::InputMismatch, error.to_string())
@@ -56,6 +73,14 @@ impl<'a> KnownFirmware<'a> {
             _ => unusable(self.path, &error),
         })?;
         Ok(platform.events())
+    }
+
+    /// The events of RTMR1 and RTMR2 where firmware starts a disk: what is known to happen, or both that may, first the one in which
+    /// the kernel leaves firmware at the first attempt.
+    pub(crate) fn disk(&self, disk: &DiskFile) -> Vec<Vec<PredictedEvent>> {
+        let seen = self.facts.profile.disk_boot.and_then(|boot| boot.first_exit_fails);
+        let may_be = seen.map_or(vec![false, true], |fails| vec![fails]);
+        may_be.into_iter().map(|fails| disk.image.boot_events(disk.start(fails)).for_tdx(self.facts.profile)).collect()
     }
 
     /// The events of RTMR1 and RTMR2, with a QEMU of this version, or with any that is launched.

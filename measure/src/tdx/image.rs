@@ -50,7 +50,7 @@ impl Image {
     /// What is measured of the image for a TPM and for TDX.
     pub fn boot_events(&self) -> BootEvents {
         let kernel = application(Input::Kernel, self.kernel);
-        BootEvents { before: Vec::from([kernel]), after: kernel_started(self.stub.as_ref()) }
+        BootEvents { before: Vec::from([kernel]), after: kernel_started(self.stub.as_ref(), false) }
     }
 }
 
@@ -74,8 +74,8 @@ impl BootEvents {
     }
 }
 
-/// What the kernel's stub measures, and firmware when the kernel leaves it.
-pub(super) fn kernel_started(stub: Option<&StubInputs>) -> Vec<PredictedEvent<Pcr>> {
+/// What the kernel's stub measures, and firmware when the kernel leaves it, at once or at the second attempt.
+pub(super) fn kernel_started(stub: Option<&StubInputs>, first_exit_fails: bool) -> Vec<PredictedEvent<Pcr>> {
     let event_type = EventType::EV_EVENT_TAG;
     let tag = |input, digest| PredictedEvent { register: Pcr(9), event_type, input, digest };
     let mut events = Vec::new();
@@ -83,12 +83,15 @@ pub(super) fn kernel_started(stub: Option<&StubInputs>) -> Vec<PredictedEvent<Pc
         events.push(tag(Input::CommandLine, stub.load_options));
         events.extend(stub.initrd.map(|digest| tag(Input::Initrd, digest)));
     }
-    events.extend(EXIT_BOOT_SERVICES.map(|text| action(Pcr(5), text)));
+    let attempts = first_exit_fails.then_some(EXIT_FAILED).into_iter().chain([EXIT_DONE]);
+    events.extend(attempts.flat_map(|result| [EXIT, result]).map(|text| action(Pcr(5), text)));
     events
 }
 
 pub(crate) const CALLING: &str = "Calling EFI Application from Boot Option";
-const EXIT_BOOT_SERVICES: [&str; 2] = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
+const EXIT: &str = "Exit Boot Services Invocation";
+const EXIT_FAILED: &str = "Exit Boot Services Returned with Failure";
+const EXIT_DONE: &str = "Exit Boot Services Returned with Success";
 
 /// The start of a PE image.
 pub(super) fn application(input: Input, digest: Digest384) -> PredictedEvent<Pcr> {

@@ -14,7 +14,7 @@ use crate::eventlog::EventType;
 use crate::firmware::{Firmware, FirmwareError, TdxSectionType};
 use crate::fw_cfg::{FwCfg, FwCfgError};
 use crate::smbios::{self, BiosInformation, SmbiosError};
-use crate::uefi::load_option::firmware_application;
+use crate::uefi::load_option::{PciSlot, firmware_application, virtio_disk};
 use crate::uefi::{SecureBootVariables, VariableStore, VarstoreError};
 
 /// Why the events cannot be told.
@@ -47,6 +47,9 @@ pub enum PlatformError {
     /// The firmware has no variable store.
     #[error("firmware has no CFV section")]
     NoVariableStore,
+    /// No disk boot of such firmware was seen.
+    #[error("which boot entries {0} firmware makes where it starts a disk is not known: its RTMR0 is not predicted")]
+    DiskBoot(&'static str),
     /// Keys are enrolled: what firmware measures when it verifies a kernel was never seen.
     #[error("firmware has Secure Boot keys enrolled: its RTMR0 is not predicted")]
     KeysEnrolled,
@@ -94,6 +97,8 @@ pub struct Common {
     pub acpi: AcpiDigests,
     /// The digest of the event "SMBIOS"; `None` where the firmware measures none.
     pub smbios: Option<Digest384>,
+    /// The disk that firmware starts; `None` where QEMU gives it a kernel.
+    pub disk: Option<PciSlot>,
 }
 
 impl Common {
@@ -112,7 +117,17 @@ impl Common {
             variables: if facts.has_secure_boot { SecureBootVariables::of_store(store) } else { Default::default() },
             acpi: fw_cfg.acpi()?,
             smbios: facts.profile.measures_settings.then(smbios).transpose()?,
+            disk: None,
         })
+    }
+
+    /// The same platform where QEMU gives firmware no kernel and one disk, a virtio disk in this slot, which has no place in
+    /// QEMU's boot order.
+    pub fn starting_disk(self, slot: PciSlot) -> Result<Self, PlatformError> {
+        match self.profile.disk_boot {
+            Some(_) => Ok(Self { disk: Some(slot), ..self }),
+            None => Err(PlatformError::DiskBoot(self.profile.name)),
+        }
     }
 
     /// What is measured before anything is started.
@@ -135,18 +150,24 @@ impl Common {
 
     /// What is measured when firmware is ready to boot. Of boot variables only the value is hashed.
     pub(crate) fn ready_to_boot(&self) -> Vec<PredictedEvent<Pcr>> {
-        const NAMES: [&str; 2] = ["Boot0000", "Boot0001"];
+        const NAMES: [&str; 4] = ["Boot0000", "Boot0001", "Boot0002", "Boot0003"];
         let event = |event_type, input, digest| PredictedEvent { register: Pcr(1), event_type, input, digest };
         let smbios = self.smbios.map(|digest| event(EventType::EV_EFI_HANDOFF_TABLES, Input::Smbios, digest));
         let mut events: Vec<_> = smbios.into_iter().collect();
-        let entries = self.profile.boot_entries;
-        let order: Vec<u8> = (0_u16..).zip(entries).flat_map(|(number, _)| number.to_le_bytes()).collect();
+        let entries = self.boot_entries();
+        let order: Vec<u8> = (0_u16..).zip(&entries).flat_map(|(number, _)| number.to_le_bytes()).collect();
         let variable =
             |name, value: &[u8]| event(EventType::EV_EFI_VARIABLE_BOOT, Input::Fixed(name), Digest384::of(value));
         events.push(variable("BootOrder", &order));
-        let options = NAMES.into_iter().zip(entries);
-        events.extend(options.map(|(name, application)| variable(name, &firmware_application(application))));
+        events.extend(NAMES.into_iter().zip(&entries).map(|(name, value)| variable(name, value)));
         events
+    }
+
+    /// The values of `Boot0000` and what follows.
+    fn boot_entries(&self) -> Vec<Vec<u8>> {
+        let later = self.disk.and(self.profile.disk_boot).map_or(&[][..], |boot| boot.later_entries);
+        let own = self.profile.boot_entries.iter().map(firmware_application);
+        own.chain(self.disk.map(virtio_disk)).chain(later.iter().map(firmware_application)).collect()
     }
 }
 
@@ -179,7 +200,8 @@ impl Platform {
         if VariableStore::parse(cfv)?.has_keys() {
             return Err(PlatformError::KeysEnrolled);
         }
-        let common = Common { profile: *profile, variables: SecureBootVariables::default(), acpi, smbios: None };
+        let variables = SecureBootVariables::default();
+        let common = Common { profile: *profile, variables, acpi, smbios: None, disk: None };
         Ok(Self { td_hob, variable_store: Digest384::of(cfv), settings: Vec::new(), common })
     }
 

@@ -25,6 +25,18 @@ pub struct Profile {
     pub measures_settings: bool,
     /// The boot entries that firmware makes by itself, before it starts the kernel that QEMU gives it.
     pub boot_entries: &'static [FirmwareApplication],
+    /// What is different where it starts a disk; `None` where it was never seen to.
+    pub disk_boot: Option<DiskBoot>,
+}
+
+/// What firmware does where QEMU gives it no kernel and it starts a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskBoot {
+    /// The boot entries that it makes by itself once it has one for each disk.
+    pub later_entries: &'static [FirmwareApplication],
+    /// Whether the kernel's first ExitBootServices fails, because drivers that firmware starts for the machine's devices change
+    /// its memory map in the last moment; it is measured, and the kernel tries again. `None` where that was never seen.
+    pub first_exit_fails: Option<bool>,
 }
 
 /// A program in the firmware that is a boot entry.
@@ -48,6 +60,9 @@ const UI_APP: FirmwareApplication =
     FirmwareApplication { description: "UiApp", attributes: HIDDEN_APPLICATION, file: UI_APP_FILE };
 const MENU: FirmwareApplication =
     FirmwareApplication { description: "BootManagerMenuApp", attributes: HIDDEN_APPLICATION, file: MENU_FILE };
+const SHELL_FILE: Guid = Guid::new(0x7c04a583, 0x9e3e, 0x4f1c, [0xad, 0x65, 0xe0, 0x52, 0x68, 0xd0, 0xb4, 0xd1]);
+const SHELL: FirmwareApplication =
+    FirmwareApplication { description: "EFI Internal Shell", attributes: APPLICATION, file: SHELL_FILE };
 const SETUP: FirmwareApplication =
     FirmwareApplication { description: "EFI Firmware Setup", attributes: APPLICATION, file: UI_APP_FILE };
 
@@ -70,6 +85,7 @@ pub const BEFORE_202411: Profile = Profile {
     initrd_argument: InitrdArgument::After,
     measures_settings: false,
     boot_entries: &[UI_APP],
+    disk_boot: None,
 };
 
 /// 202411 and 202502.
@@ -99,6 +115,8 @@ pub const INTEL_TDX_202608: Profile = Profile {
     first: 202_608,
     last: 202_608,
     boot_entries: &[MENU],
+    // Its boot entries were seen without a TEE, where it measures nothing.
+    disk_boot: Some(DiskBoot { later_entries: &[], first_exit_fails: None }),
     ..INTEL_TDX_202511
 };
 
@@ -107,6 +125,7 @@ pub const OVMF_202608: Profile = Profile {
     name: "edk2-202608-OvmfPkgX64",
     builds: &["OvmfPkgX64"],
     boot_entries: &[MENU, SETUP],
+    disk_boot: Some(DiskBoot { later_entries: &[SHELL], first_exit_fails: Some(true) }),
     ..INTEL_TDX_202608
 };
 

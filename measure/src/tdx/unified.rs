@@ -47,8 +47,13 @@ pub enum UnifiedError {
 pub enum Start {
     /// QEMU's `-kernel`, without `-append`: a command line from there would be taken instead of the image's own.
     Kernel,
-    /// `\EFI\BOOT\BOOTX64.EFI` of a disk whose partition table has this digest ([`crate::uefi::gpt`]).
-    Disk(Digest384),
+    /// `\EFI\BOOT\BOOTX64.EFI` of a disk.
+    Disk {
+        /// The digest of its partition table ([`crate::uefi::gpt`]).
+        table: Digest384,
+        /// Whether the kernel leaves firmware at the second attempt only ([`super::profile::DiskBoot`]).
+        first_exit_fails: bool,
+    },
 }
 
 /// Sections that the stub measures, in its order, of those that were seen.
@@ -99,7 +104,7 @@ impl UnifiedImage {
         let mut boot = BootEvents::default();
         match start {
             Start::Kernel => boot.before.push(image),
-            Start::Disk(digest) => {
+            Start::Disk { table: digest, .. } => {
                 let event_type = EventType::EV_EFI_GPT_EVENT;
                 let table = PredictedEvent { register: Pcr(5), event_type, input: Input::PartitionTable, digest };
                 boot.after.extend([table, image]);
@@ -116,7 +121,8 @@ impl UnifiedImage {
             boot.after.push(section(name, *digest));
         }
         boot.after.push(application(Input::Kernel, self.kernel));
-        boot.after.extend(kernel_started(self.stub.as_ref()));
+        let first_exit_fails = matches!(start, Start::Disk { first_exit_fails: true, .. });
+        boot.after.extend(kernel_started(self.stub.as_ref(), first_exit_fails));
         boot
     }
 }

@@ -258,6 +258,10 @@ impl Machine {
     fn fw_cfg(&mut self, key: u16, size: usize) -> Vec<u8> {
         const COMMAND: u32 = 0x1000;
         const BUFFER: u64 = 0x10_0000;
+        // The boot order of a machine that has none; QEMU dies over a read of nothing.
+        if size == 0 {
+            return Vec::new();
+        }
         let mut command = (u32::from(key) << 16 | 8 | 2).to_be_bytes().to_vec();
         command.extend(u32::try_from(size).unwrap().to_be_bytes());
         command.extend(BUFFER.to_be_bytes());

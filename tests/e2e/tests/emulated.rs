@@ -9,7 +9,7 @@ use e2e::{Bench, bench};
 use measure::eventlog::{AlgorithmId, EventLog, EventType};
 use measure::smbios::{self, BiosInformation};
 use measure::tdx::Profile;
-use measure::uefi::load_option::firmware_application;
+use measure::uefi::load_option::{PciSlot, firmware_application, virtio_disk};
 use measure::uefi::{SecureBootVariables, VariableStore};
 use serde_json::Value;
 use spec::pins::Pins;
@@ -128,6 +128,75 @@ fn a_unified_kernel_image_is_measured_as_predicted() {
     assert_as_predicted(&stopped, &prediction(&bench, &files, &stopped));
 }
 
+/// The slot that the disk of these tests is in: not the one that QEMU would choose.
+const SLOT: &str = "05.0";
+
+/// QEMU's words for the disk of `minimal-disk`; what is written to it is forgotten.
+fn disk_words(image: &Path) -> Vec<String> {
+    let drive = format!("if=none,id=disk,format=raw,snapshot=on,file={}", image.join("disk.raw").display());
+    let device = format!("virtio-blk-pci,drive=disk,addr=0x{SLOT}");
+    ["-drive".to_owned(), drive, "-device".to_owned(), device].to_vec()
+}
+
+/// Partition table, boot entries with the place of the disk, and the unified kernel image from the disk.
+#[test]
+fn a_disk_is_measured_as_predicted() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let Some(uki) = unified_image(&bench, directory.path()) else { return };
+    let image = uki.with_file_name("");
+    let (code, variables) = (trees.ovmf("OVMF_CODE_4M.fd"), trees.ovmf("OVMF_VARS_4M.fd"));
+    let stopped = trees.boot(Firmware::Split(&code, &variables), &disk_words(&image), |memory| log(memory).is_some());
+    let path = |path: &Path| path.display().to_string();
+    let prediction = bench.run([
+        "measure",
+        "tpm",
+        "--json",
+        "--firmware",
+        &path(&code),
+        "--variables",
+        &path(&variables),
+        "--fw-cfg",
+        &path(&stopped.fw_cfg),
+        "--disk",
+        &path(&image.join("disk.raw")),
+        "--disk-at",
+        SLOT,
+    ]);
+    assert_as_predicted(&stopped, &prediction.expect(0, &[]).json());
+    let firmware = image.join("firmware-tdx.fd");
+    let tdx = bench.run([
+        "measure",
+        "tdx",
+        "--json",
+        "--firmware",
+        &path(&firmware),
+        "--disk",
+        &path(&image.join("disk.raw")),
+    ]);
+    if !bench.unpublished {
+        let tdx = tdx.expect(0, &[]).json();
+        // Of this firmware it was not seen whether the kernel has to try twice, as it has to here.
+        assert_eq!(tdx["rtmr1_one_of"][1], as_rtmr(&stopped, 2..=6));
+        assert_ne!(tdx["rtmr1_one_of"][0], tdx["rtmr1_one_of"][1]);
+        assert_eq!(tdx["rtmr2"], as_rtmr(&stopped, 8..=15));
+    }
+}
+
+/// What firmware measured into these PCRs, as the one register that TDX has for them: in the order of the log, and with one separator.
+fn as_rtmr(stopped: &Stopped, pcrs: std::ops::RangeInclusive<u32>) -> String {
+    let log = log(&stopped.memory).unwrap();
+    let mut separated = false;
+    let mut register = measure::Digest384::ZERO;
+    for event in log.events.iter().filter(|event| pcrs.contains(&event.index)) {
+        if event.event_type == EventType::EV_SEPARATOR && std::mem::replace(&mut separated, true) {
+            continue;
+        }
+        register = register.extended(&event.sha384().unwrap());
+    }
+    register.to_string()
+}
+
 /// Firmware with Secure Boot and no keys, as the TDX default is: its PCR 7. Its PCR 0 covers a volume that it has written to.
 #[test]
 fn variables_without_keys_are_measured_as_predicted() {
@@ -173,6 +242,48 @@ fn the_default_tdx_firmware_makes_what_is_predicted_for_it() {
     let bios = BiosInformation { vendor: &bios.vendor, version: &bios.version, release_date: &bios.release_date };
     let qemu = std::fs::read(stopped.fw_cfg.join("etc/smbios/smbios-tables")).unwrap();
     assert_eq!(smbios_table(&stopped.memory), smbios::completed(&qemu, &bios).ok());
+}
+
+/// The same where it starts a disk: an entry for the disk's place, and none of the program that a TDX guest lacks.
+#[test]
+fn the_default_tdx_firmware_makes_the_boot_entries_of_a_disk() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let Some(uki) = unified_image(&bench, directory.path()) else { return };
+    let (image, firmware) = (uki.with_file_name(""), uki.with_file_name("firmware-tdx.fd"));
+    let pins = Pins::parse("pins.toml", include_str!("../../../firmware/pins.toml")).unwrap();
+    let Some(pin) = pins.find(&spec::Sha256Digest::of(&std::fs::read(&firmware).unwrap())) else {
+        return e2e::skipped("the TDX firmware of the image is not pinned");
+    };
+    let profile = Profile::of_build(&pin.edk2, &format!("{:?}", pin.platform)).unwrap();
+    let own = profile.boot_entries.iter().map(firmware_application);
+    let disk = virtio_disk(PciSlot { device: 5, function: 0 });
+    let later = profile.disk_boot.unwrap().later_entries.iter().map(firmware_application);
+    let entries: Vec<_> = own.chain([disk]).chain(later).collect();
+    let order: Vec<u8> = (0_u16..).zip(&entries).flat_map(|(number, _)| number.to_le_bytes()).collect();
+    let stopped =
+        trees.boot(Firmware::Whole(&firmware), &disk_words(&image), |memory| variable(memory, "BootCurrent").is_some());
+    assert_eq!(variable(&stopped.memory, "BootOrder"), Some(order));
+    for (number, entry) in entries.iter().enumerate() {
+        assert_eq!(variable(&stopped.memory, &format!("Boot000{number}")).as_ref(), Some(entry), "{number}");
+    }
+    // What is measured of them, in a TDX guest.
+    std::fs::write(stopped.fw_cfg.join("BootMenu"), [0; 2]).unwrap();
+    let path = |path: &Path| path.display().to_string();
+    let words = ["measure", "tdx", "--json", "--firmware", &path(&firmware), "--memory", "512MiB", "--acpi"];
+    let words = words.map(str::to_owned).into_iter().chain([
+        path(&stopped.fw_cfg),
+        "--disk".to_owned(),
+        path(&image.join("disk.raw")),
+        "--disk-at".to_owned(),
+        SLOT.to_owned(),
+    ]);
+    let tdx = bench.run(words).expect(0, &[]).json();
+    let steps = tdx["steps"].as_array().unwrap().iter().filter(|step| step["kind"] == "EV_EFI_VARIABLE_BOOT");
+    let measured: Vec<_> = steps.map(|step| (step["name"].clone(), step["digest"].clone())).collect();
+    let digest = |name: &str| measure::Digest384::of(&variable(&stopped.memory, name).unwrap()).to_string();
+    let expected = ["BootOrder", "Boot0000", "Boot0001"].map(|name| (Value::from(name), Value::from(digest(name))));
+    assert_eq!(measured, expected);
 }
 
 /// The value of a variable in a store of firmware (edk2 `VariableFormat.h`, AUTHENTICATED_VARIABLE_HEADER).

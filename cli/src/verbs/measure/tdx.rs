@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use launcher::qemu::oracle::{Answer as Told, Devices};
+use measure::Digest384;
 use measure::tdx::mrtd::{self, PageOrder};
 use measure::tdx::{PredictedEvent, registers};
 use serde::Serialize;
-use spec::Outcome;
+use spec::{Outcome, Sha256Digest};
 
 use crate::args::{Arguments, MeasureTdx};
 use crate::failure::Failure;
 use crate::firmware::{FirmwareFile, FirmwareInput, facts};
 use crate::inputs;
 use crate::printer::Printer;
+use crate::weigh::disk::DiskFile;
 use crate::weigh::machine::Oracle;
 use crate::weigh::registers::{BootFiles, Initrd, Kernel, KnownFirmware};
 use crate::weigh::{check_vcpus, unusable};
@@ -36,6 +38,10 @@ struct Rtmrs {
     rtmr0: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtmr1: Option<String>,
+    /// Of a disk, where it was never seen whether such firmware lets the kernel go at the first attempt: where it does, and where
+    /// not. What was started is the same. `steps` has the former.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtmr1_one_of: Option<[String; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtmr2: Option<String>,
     /// Zero: nothing extends it before the guest's own software.
@@ -55,6 +61,8 @@ struct Inputs<'a> {
     initrd: Option<Initrd>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cmdline: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_sha256: Option<Sha256Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vcpus: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,6 +102,9 @@ struct Step {
 struct Predicted<'a> {
     events: Vec<PredictedEvent>,
     boot: Option<BootFiles>,
+    disk_sha256: Option<Sha256Digest>,
+    /// RTMR1 where the kernel leaves firmware at the second attempt, if it may.
+    other_rtmr1: Option<Digest384>,
     tables: Option<TablesInput<'a>>,
 }
 
@@ -122,7 +133,7 @@ pub(super) fn run(arguments: &Arguments, verb: &MeasureTdx, printer: &Printer) -
     let profile = pins.find(&file.sha256).and_then(|pin| facts(pin).ok()).map(|facts| facts.profile.name);
     let rtmrs = rtmrs(&predicted);
     let steps = sections.iter().map(section).chain(predicted.events.iter().map(event)).collect();
-    let (boot, tables) = (predicted.boot, predicted.tables);
+    let (boot, tables, disk_sha256) = (predicted.boot, predicted.tables, predicted.disk_sha256);
     let cmdline = boot.as_ref().map(|boot| boot.command_line.clone());
     let (kernel, initrd) = boot.map_or((None, None), |boot| (Some(boot.kernel), boot.initrd));
     let answer = Answer {
@@ -133,6 +144,7 @@ pub(super) fn run(arguments: &Arguments, verb: &MeasureTdx, printer: &Printer) -
             kernel,
             initrd,
             cmdline,
+            disk_sha256,
             vcpus: verb.vcpus,
             memory_mib: verb.memory.and_then(spec::size::Size::whole_mib),
             tables,
@@ -159,8 +171,12 @@ fn predict<'a>(
     pins: &spec::pins::Pins,
 ) -> Result<Predicted<'a>, Failure> {
     let mut predicted = Predicted::default();
-    if verb.kernel.is_none() && verb.memory.is_none() {
+    if verb.kernel.is_none() && verb.disk.is_none() && verb.memory.is_none() {
         return Ok(predicted);
+    }
+    if verb.disk.is_some() && verb.memory.is_some() && verb.disk_at.is_none() {
+        let message = "RTMR0 of a disk boot depends on the disk's place, and on tables that QEMU is not asked for";
+        return Err(Failure::new(Outcome::Usage, message).with_hint("give --disk-at and --acpi, or leave out --memory"));
     }
     let known = KnownFirmware::find(file, pins)?;
     let memory_mib = verb.memory.map(whole_mib).transpose()?;
@@ -177,11 +193,18 @@ fn predict<'a>(
     if let (Some((told, tables)), Some(memory_mib)) = (tables?, memory_mib) {
         qemu_version = told.qemu_version;
         predicted.tables = Some(tables);
-        predicted.events = known.platform(&told.fw_cfg, memory_mib)?;
+        predicted.events = known.platform_starting(&told.fw_cfg, memory_mib, verb.disk_at)?;
     }
     if let Some(boot) = boot? {
         predicted.events.extend(known.image(&boot, qemu_version)?);
         predicted.boot = Some(boot);
+    }
+    if let Some(path) = &verb.disk {
+        let mut may_be = known.disk(&DiskFile::read(path)?).into_iter();
+        predicted.events.extend(may_be.next().unwrap_or_default());
+        predicted.other_rtmr1 = may_be.next().map(|events| registers(&events)[1]);
+        let (_, sha256) = store::hash_file(path).map_err(|error| Failure::file("reading", path, &error))?;
+        predicted.disk_sha256 = Some(sha256);
     }
     Ok(predicted)
 }
@@ -211,10 +234,13 @@ fn tables<'a>(
 
 fn rtmrs(predicted: &Predicted<'_>) -> Rtmrs {
     let [rtmr0, rtmr1, rtmr2, rtmr3] = registers(&predicted.events).map(|digest| digest.to_string());
-    let (platform, image) = (predicted.tables.is_some(), predicted.boot.is_some());
+    let platform = predicted.tables.is_some();
+    let image = predicted.boot.is_some() || predicted.disk_sha256.is_some();
+    let other = predicted.other_rtmr1.map(|digest| digest.to_string());
     Rtmrs {
         rtmr0: platform.then_some(rtmr0),
-        rtmr1: image.then_some(rtmr1),
+        rtmr1: (image && other.is_none()).then(|| rtmr1.clone()),
+        rtmr1_one_of: other.map(|other| [rtmr1, other]),
         rtmr2: image.then_some(rtmr2),
         rtmr3: (platform || image).then_some(rtmr3),
     }
@@ -275,6 +301,10 @@ fn show(answer: &Answer<'_>, steps: bool, printer: &Printer) {
     }
     printer.line(format_args!("tdx  MRTD  {}  ({})", answer.mrtd, inputs.page_order));
     let rtmrs = &answer.rtmrs;
+    if let Some([first, second]) = &rtmrs.rtmr1_one_of {
+        printer.line(format_args!("tdx  RTMR1 {first}, or, where the kernel's first ExitBootServices fails,"));
+        printer.line(format_args!("           {second}"));
+    }
     for (name, value) in
         [("RTMR0", &rtmrs.rtmr0), ("RTMR1", &rtmrs.rtmr1), ("RTMR2", &rtmrs.rtmr2), ("RTMR3", &rtmrs.rtmr3)]
     {

@@ -7,8 +7,8 @@ use launcher::qemu::oracle::Answer as Told;
 use measure::Digest384;
 use measure::firmware::volumes;
 use measure::tdx::image::{BootEvents, Image, StubInputs, load_options};
-use measure::tdx::platform::{Common, FirmwareFacts};
-use measure::tdx::unified::{Start, UnifiedError, UnifiedImage};
+use measure::tdx::platform::{Common, FirmwareFacts, PlatformError};
+use measure::tdx::unified::Start;
 use measure::tdx::{Pcr, PredictedEvent};
 use measure::tpm::{self, FirmwareCode};
 use measure::uefi::VariableStore;
@@ -22,6 +22,7 @@ use crate::failure::Failure;
 use crate::firmware::{FirmwareFile, FirmwareInput, facts};
 use crate::inputs;
 use crate::printer::Printer;
+use crate::weigh::disk::{DiskFile, unified};
 use crate::weigh::unusable;
 
 /// No kernel or initrd that firmware can load is larger.
@@ -47,7 +48,10 @@ struct Inputs<'a> {
     firmware: FirmwareInput<'a>,
     profile: &'static str,
     variables_sha256: Sha256Digest,
-    kernel_sha256: Sha256Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel_sha256: Option<Sha256Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_sha256: Option<Sha256Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     initrd_sha256: Option<Sha256Digest>,
     cmdline: &'a str,
@@ -67,16 +71,24 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
     let file = FirmwareFile::read(&verb.firmware)?;
     let variables = FirmwareFile::read(&verb.variables)?;
     let facts = known(&file, &pins)?;
-    let kernel = read(&verb.kernel)?;
+    let kernel = verb.kernel.as_deref().map(read).transpose()?;
     let initrd = verb.initrd.as_deref().map(read).transpose()?;
     let cmdline = verb.cmdline.as_deref().unwrap_or_default();
     let store = VariableStore::parse(&variables.bytes).map_err(|error| unusable(&variables.path, &error))?;
     let fw_cfg = Told::import(&verb.fw_cfg)?.fw_cfg;
-    let common = Common::new(&facts, &store, &fw_cfg)
-        .map_err(|error| Failure::new(Outcome::Refused, format!("{}: {error}", file.path.display())))?;
-    let boot = match linux::version(&kernel) {
-        Ok(version) => direct_boot(&facts, (verb, &kernel, version), initrd.as_deref(), cmdline)?,
-        Err(_) => unified_boot(verb, &kernel)?,
+    let refused = |error: PlatformError| Failure::new(Outcome::Refused, format!("{}: {error}", file.path.display()));
+    let mut common = Common::new(&facts, &store, &fw_cfg).map_err(refused)?;
+    if let Some(slot) = verb.disk_at {
+        common = common.starting_disk(slot).map_err(refused)?;
+    }
+    let boot = match (&verb.disk, &verb.kernel, &kernel) {
+        (Some(disk), ..) => disk_boot(&facts, disk)?,
+        (None, Some(path), Some(kernel)) => match linux::version(kernel) {
+            Ok(version) => direct_boot(&facts, (path, kernel, version), initrd.as_deref(), cmdline)?,
+            Err(_) => unified_boot(verb, (path, kernel))?,
+        },
+        // The arguments need one of both.
+        _ => return Err(Failure::new(Outcome::Usage, "there is neither --kernel nor --disk")),
     };
     let events = tpm::events(&code(&file, &facts)?, &common, &boot);
     let pcrs = tpm::pcrs(&events).into_iter().enumerate();
@@ -86,7 +98,8 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
             firmware: file.input(&pins),
             profile: facts.profile.name,
             variables_sha256: variables.sha256,
-            kernel_sha256: Sha256Digest::of(&kernel),
+            kernel_sha256: kernel.as_deref().map(Sha256Digest::of),
+            disk_sha256: verb.disk.as_deref().map(sha256).transpose()?,
             initrd_sha256: initrd.as_deref().map(Sha256Digest::of),
             cmdline,
         },
@@ -126,11 +139,10 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 /// A bzImage that QEMU gives to firmware.
 fn direct_boot(
     facts: &FirmwareFacts<'_>,
-    (verb, kernel, version): (&MeasureTpm, &[u8], &str),
+    (path, kernel, version): (&Path, &[u8], &str),
     initrd: Option<&[u8]>,
     cmdline: &str,
 ) -> Result<BootEvents, Failure> {
-    let path = &verb.kernel;
     if linux::stub_measures(version) != Some(true) {
         let message = format!("{}: what the stub of Linux {version} measures is not known", path.display());
         return Err(Failure::new(Outcome::Refused, message).with_hint("use Linux 6.9 or later"));
@@ -144,16 +156,27 @@ fn direct_boot(
 }
 
 /// A unified kernel image that QEMU gives to firmware.
-fn unified_boot(verb: &MeasureTpm, image: &[u8]) -> Result<BootEvents, Failure> {
+fn unified_boot(verb: &MeasureTpm, (path, image): (&Path, &[u8])) -> Result<BootEvents, Failure> {
     if verb.initrd.is_some() || verb.cmdline.is_some() {
-        let message = format!("{} is no bzImage: initrd and command line would be its own", verb.kernel.display());
+        let message = format!("{} is no bzImage: initrd and command line would be its own", path.display());
         return Err(Failure::new(Outcome::Usage, message).with_hint("leave out --initrd and --cmdline"));
     }
-    let unified = UnifiedImage::read(image).map_err(|error| match error {
-        UnifiedError::Pe(_) | UnifiedError::Missing(_) => unusable(&verb.kernel, &error),
-        _ => Failure::new(Outcome::Refused, format!("{}: {error}", verb.kernel.display())),
+    Ok(unified(path, image)?.boot_events(Start::Kernel))
+}
+
+/// A disk that firmware starts.
+fn disk_boot(facts: &FirmwareFacts<'_>, path: &Path) -> Result<BootEvents, Failure> {
+    let seen = facts.profile.disk_boot.and_then(|boot| boot.first_exit_fails);
+    let first_exit_fails = seen.ok_or_else(|| {
+        let message = format!("what {} firmware measures when it starts a disk was never seen", facts.profile.name);
+        Failure::new(Outcome::Refused, message)
     })?;
-    Ok(unified.boot_events(Start::Kernel))
+    let disk = DiskFile::read(path)?;
+    Ok(disk.image.boot_events(disk.start(first_exit_fails)))
+}
+
+fn sha256(path: &Path) -> Result<Sha256Digest, Failure> {
+    store::hash_file(path).map(|(_, sha256)| sha256).map_err(|error| Failure::file("reading", path, &error))
 }
 
 /// What PCR 0 covers: the firmware's volumes as it unpacks them.
