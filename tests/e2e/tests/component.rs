@@ -149,6 +149,33 @@ fn a_script_that_fails_is_told_and_leaves_no_result() {
 }
 
 #[test]
+fn nothing_goes_on_when_the_program_is_killed() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    // A duration that nobody else sleeps for.
+    let nap = format!("7{}", std::process::id());
+    let script = format!("outputs = [\"x\"]\nscript = \"sleep {nap}\"");
+    let Some(recipe) = component(scratch.path(), "slow", &script) else { return };
+    let sleeps = || {
+        let lines =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok());
+        lines.into_iter().any(|line| line == format!("sleep\0{nap}\0").as_bytes())
+    };
+    let wait_for = |wanted: bool| {
+        let begun = std::time::Instant::now();
+        while sleeps() != wanted {
+            assert!(begun.elapsed().as_secs() < 120, "it never was {wanted} that the script runs");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    let mut child = bench.command(["component", "build", "--verify"]).arg(&recipe).spawn().unwrap();
+    wait_for(true);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_for(false);
+}
+
+#[test]
 fn a_host_without_user_namespaces_is_told_which_setting_is_missing() {
     let Some(bench) = bench() else { return };
     let scratch = tempfile::tempdir().unwrap();
@@ -193,6 +220,13 @@ fn an_image_with_the_component_is_of_class_release() {
         fs::read(scratch.path().join("image").join(name)).unwrap() == fs::read(bench.image().join(name)).unwrap()
     };
     assert!(same("initrd") && same("rootfs"), "the same binary makes the same image");
+
+    let provenance: Value =
+        serde_json::from_slice(&fs::read(scratch.path().join("image/provenance.json")).unwrap()).unwrap();
+    let inputs = provenance["predicate"]["buildDefinition"]["resolvedDependencies"].as_array().unwrap();
+    let of_component =
+        |name: &str| inputs.iter().any(|one| one["name"] == name && one["annotations"]["component"] == "guest");
+    assert!(of_component("rustc") && of_component("binary"), "{inputs:?}");
 
     at(&["keygen", "-o", "key"]).expect(0, &[]);
     at(&["publish", "image", "--key", "key", "-o", "bundle"]).expect(0, &[]);
