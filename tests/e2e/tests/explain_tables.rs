@@ -1,0 +1,132 @@
+//! `bullion explain` of the log of a TD that got QEMU's tables: RTMR0 event by event. The log is put together from what the guest of
+//! a simulated launch read by fw_cfg, hashed by coreutils; only what no file is behind has the digest that is predicted.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::path::{Path, PathBuf};
+
+use e2e::vectors::{sha, unhex};
+use e2e::{Bench, bench, skipped};
+use serde_json::Value;
+
+/// Event types by number (TCG PC Client Platform Firmware Profile 1.06, table 27).
+const TYPES: [(&str, u32); 10] = [
+    ("EV_SEPARATOR", 4),
+    ("EV_EVENT_TAG", 6),
+    ("EV_PLATFORM_CONFIG_FLAGS", 0xa),
+    ("EV_EFI_VARIABLE_DRIVER_CONFIG", 0x8000_0001),
+    ("EV_EFI_VARIABLE_BOOT", 0x8000_0002),
+    ("EV_EFI_BOOT_SERVICES_APPLICATION", 0x8000_0003),
+    ("EV_EFI_ACTION", 0x8000_0007),
+    ("EV_EFI_HANDOFF_TABLES", 0x8000_0009),
+    ("EV_EFI_PLATFORM_FIRMWARE_BLOB2", 0x8000_000a),
+    ("EV_EFI_HANDOFF_TABLES2", 0x8000_000b),
+];
+
+/// A log of SHA-384 digests (the same, 10.2).
+struct Log(Vec<u8>);
+
+impl Log {
+    fn new() -> Self {
+        let mut spec_id = b"Spec ID Event03\0".to_vec();
+        // Platform class, version 2.0, errata, size of UINTN; one algorithm, SHA-384; no vendor information.
+        spec_id.extend([0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0c, 0, 48, 0, 0]);
+        let mut bytes = [0_u32, 3].map(u32::to_le_bytes).concat();
+        bytes.extend([0; 20]);
+        bytes.extend(u32::try_from(spec_id.len()).unwrap().to_le_bytes());
+        bytes.extend(spec_id);
+        Self(bytes)
+    }
+
+    fn add(&mut self, register: u32, event_type: u32, digest: &[u8]) {
+        self.0.extend([register, event_type, 1].map(u32::to_le_bytes).concat());
+        self.0.extend([0x0c, 0]);
+        self.0.extend(digest);
+        self.0.extend([0; 4]);
+    }
+}
+
+/// Where the guest of a simulated launch of `vm` put what it read.
+fn simulated(bench: &Bench, vm: &Path, state: &Path) -> Option<PathBuf> {
+    if std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() || bench.unpublished {
+        skipped("simulated launch: there is no /dev/kvm that this user may open, or the firmware may not be pinned");
+        return None;
+    }
+    let mut launch = bench.command(["launch", vm.to_str().unwrap(), "--simulate"]);
+    e2e::run(launch.env("BULLION_STATE_DIR", state)).expect(0, &[]);
+    Some(state.join("t-tables/fw_cfg"))
+}
+
+/// What the guest would have logged of the files that it read.
+fn log(bench: &Bench, image: &Path, read: &Path) -> Vec<u8> {
+    let of = |name: &str| image.join(name).to_str().unwrap().to_owned();
+    let line = std::fs::read_to_string(image.join("cmdline")).unwrap();
+    let (firmware, kernel, initrd) = (of("firmware-tdx.fd"), of("vmlinuz"), of("initrd"));
+    let files = ["--firmware", &firmware, "--kernel", &kernel, "--initrd", &initrd, "--cmdline", &line];
+    let words = ["measure", "tdx", "--json", "--memory", "512MiB", "--vcpus", "1"];
+    let predicted = bench.run(words.iter().chain(&files)).expect(0, &[]).json();
+    let file = |name: &str| sha(384, &std::fs::read(read.join(name)).unwrap());
+    let options: Vec<u8> = format!("initrd=initrd {line}\0").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut log = Log::new();
+    for step in predicted["steps"].as_array().unwrap() {
+        let text = |key: &str| step[key].as_str().unwrap();
+        let Some(register) = text("register").strip_prefix("rtmr") else { continue };
+        let digest = match text("name") {
+            "ACPI table loader" => file("etc/table-loader"),
+            "ACPI root pointer" => file("etc/acpi/rsdp"),
+            "ACPI tables" => file("etc/acpi/tables"),
+            "QEMU setting BootMenu (fw_cfg)" => file("BootMenu"),
+            "QEMU setting bootorder (fw_cfg)" => file("bootorder"),
+            "kernel command line" => sha(384, &options),
+            "initrd" => file("initrd_data"),
+            _ => unhex(text("digest")),
+        };
+        let (_, number) = TYPES.iter().find(|(name, _)| *name == text("kind")).unwrap();
+        log.add(register.parse::<u32>().unwrap() + 1, *number, &digest);
+    }
+    log.0
+}
+
+#[test]
+fn rtmr0_is_explained_by_the_tables_that_qemu_gives() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-tables", "tdx", 1, bench.image());
+    let Some(read) = simulated(&bench, &vm, &scratch.path().join("state")) else { return };
+    let file = scratch.path().join("log");
+    std::fs::write(&file, log(&bench, bench.image(), &read)).unwrap();
+    let explain = |against: &Path, words: &[&str]| {
+        let first = ["explain", "--json", file.to_str().unwrap(), "--against", against.to_str().unwrap()];
+        bench.run(first.iter().chain(words))
+    };
+    let verdicts = |answer: &Value| {
+        let registers = answer["registers"].as_array().unwrap();
+        registers.iter().map(|register| register["verdict"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let inputs = |answer: &Value| {
+        let rows = answer["differences"].as_array().unwrap();
+        rows.iter().map(|row| row["input"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let answer = explain(&vm, &[]).expect(0, &[]).json();
+    assert_eq!(verdicts(&answer), ["equal"; 4]);
+    let image = bench.image();
+    explain(image, &["--memory", "512MiB", "--vcpus", "1"]).expect(0, &[]);
+    // By captured files instead of a QEMU.
+    explain(image, &["--memory", "512MiB", "--acpi", read.to_str().unwrap()]).expect(0, &[]);
+    let answer = explain(image, &["--memory", "512MiB", "--vcpus", "2"]).expect(6, &[]).json();
+    assert!(inputs(&answer).contains(&"acpi".to_owned()), "{answer}");
+    assert!(inputs(&answer).iter().all(|input| ["acpi", "smbios"].contains(&input.as_str())), "{answer}");
+    let answer = explain(image, &["--memory", "1GiB", "--vcpus", "1"]).expect(6, &[]).json();
+    let memory = answer["differences"].as_array().unwrap().iter().find(|row| row["input"] == "memory").unwrap();
+    assert_eq!(memory["value"], 512);
+    // Another machine than anybody named is never called the same.
+    let answer = explain(image, &[]).expect(4, &["the number of vCPUs is not known", "the memory size"]).json();
+    assert_eq!(verdicts(&answer), ["cannot-tell", "equal", "equal", "equal"]);
+    // A VM with a network has other tables.
+    let text = std::fs::read_to_string(&vm).unwrap() + "[[host.nic]]\n";
+    let other = scratch.path().join("other.vm.toml");
+    std::fs::write(&other, text).unwrap();
+    let answer = explain(&other, &[]).expect(6, &[]).json();
+    assert!(!inputs(&answer).is_empty() && inputs(&answer).iter().all(|input| input == "acpi"), "{answer}");
+    let missing = explain(image, &["--memory", "512MiB", "--vcpus", "1", "--qemu", "/bin/true"]);
+    missing.expect(3, &["did not answer"]);
+}
