@@ -96,10 +96,7 @@ impl Trees {
             Firmware::Whole(_) => BTreeMap::new(),
         };
         let fw_cfg = directory.path().join("fw_cfg");
-        // Nothing of a machine with SeaBIOS is predicted.
-        if !matches!(firmware, Firmware::Bios) {
-            machine.save_fw_cfg(&fw_cfg);
-        }
+        machine.save_fw_cfg(&fw_cfg);
         machine.qmp("quit", json!({}));
         Stopped { memory, pcrs, fw_cfg, _directory: directory }
     }

@@ -17,9 +17,11 @@ use spec::pins::Pins;
 /// The last event of firmware.
 const BOOTED: &[u8] = b"Exit Boot Services Returned with Success";
 
+/// In the data of a log's first event.
+const SIGNATURE: &[u8] = b"Spec ID Event03\0";
+
 /// The complete log in memory: what Linux copies before it leaves firmware is shorter.
 fn log(memory: &[u8]) -> Option<EventLog<'_>> {
-    const SIGNATURE: &[u8] = b"Spec ID Event03\0";
     // The signature is in the event data, 32 bytes into the log.
     let starts = memchr(memory, SIGNATURE).filter_map(|position| position.checked_sub(32));
     let logs = starts.filter_map(|start| Some(EventLog::parse_lenient(memory.get(start..)?).ok()?.0));
@@ -213,6 +215,33 @@ fn variables_without_keys_are_measured_as_predicted() {
     predicted.push(("separator", measure::Digest384::of(&[0; 4])));
     let logged = log.events.iter().filter(|event| event.index == 7).map(|event| event.sha384().unwrap());
     assert_eq!(predicted.into_iter().map(|(_, digest)| digest).collect::<Vec<_>>(), logged.collect::<Vec<_>>());
+}
+
+/// The same with the keys that Debian enrols: SecureBoot, PK, KEK, db and dbx, before anything is started.
+#[test]
+fn enrolled_variables_are_measured_as_predicted() {
+    let Some(trees) = Trees::find() else { return };
+    let (code, variables) = (trees.ovmf("OVMF_CODE_4M.secboot.fd"), trees.ovmf("OVMF_VARS_4M.ms.fd"));
+    let store = std::fs::read(&variables).unwrap();
+    let store = VariableStore::parse(&store).unwrap();
+    assert!(store.has_keys());
+    let mut predicted: Vec<_> = SecureBootVariables::of_store(&store).events();
+    predicted.push(("separator", measure::Digest384::of(&[0; 4])));
+    let predicted: Vec<_> = predicted.into_iter().map(|(_, digest)| digest).collect();
+    // There is nothing to boot: firmware has measured all of PCR 7 when its menu starts.
+    let logged = |memory: &[u8]| {
+        let logs = memchr(memory, SIGNATURE)
+            .filter_map(|position| EventLog::parse_lenient(memory.get(position.checked_sub(32)?..)?).ok());
+        let of_pcr_7 = logs.map(|(log, _)| {
+            let events = log.events.iter().filter(|event| event.index == 7 && event.event_type.name().is_some());
+            events.filter_map(|event| event.sha384()).collect::<Vec<_>>()
+        });
+        of_pcr_7.max_by_key(Vec::len).filter(|events| events.len() >= predicted.len())
+    };
+    let stopped = trees.boot(Firmware::Split(&code, &variables), &[], |memory| logged(memory).is_some());
+    assert_eq!(logged(&stopped.memory).unwrap(), predicted);
+    let pcr = predicted.iter().fold(measure::Digest384::ZERO, |pcr, digest| pcr.extended(digest));
+    assert_eq!(stopped.pcrs[&7], pcr.to_string());
 }
 
 /// The default TDX firmware without a TEE measures nothing; what it would measure is what it leaves in memory.
