@@ -54,6 +54,8 @@ pub struct RootContent {
     pub users: Vec<User>,
     /// Whether podman is there, which the guest needs to run a workload.
     pub runs_workloads: bool,
+    /// Whether podman-compose is there, which it needs for compose files.
+    pub runs_compose: bool,
     /// Whether mke2fs is there, which the guest needs for scratch volumes.
     pub makes_scratch: bool,
 }
@@ -83,6 +85,7 @@ fn content(image: &[u8]) -> Result<RootContent, ErofsReadError> {
     let nodes = erofs::read(image)?;
     let mut found = RootContent {
         runs_workloads: nodes.contains_key("usr/bin/podman"),
+        runs_compose: nodes.contains_key("usr/bin/podman-compose"),
         makes_scratch: nodes.contains_key("usr/sbin/mke2fs"),
         ..RootContent::default()
     };

@@ -60,6 +60,7 @@ pub(crate) fn run(verb: &Describe, printer: &Printer) -> Result<u8, Failure> {
         "measured": measured_here(manifest).map(|(name, of, how)| json!({ "value": name, "of": of, "how": how })).collect::<Vec<_>>(),
         "references": manifest.references,
         "runs_workloads": ability.podman,
+        "runs_compose_files": ability.compose,
         "makes_scratch_volumes": ability.mke2fs && ability.dm_crypt,
     }));
     Ok(0)
@@ -147,6 +148,7 @@ fn references(manifest: &Manifest, printer: &Printer) {
 /// What the guest finds for its work.
 struct Ability {
     podman: bool,
+    compose: bool,
     mke2fs: bool,
     dm_crypt: bool,
 }
@@ -157,11 +159,15 @@ impl Ability {
             let mut modules = image.boot_modules.iter().chain(&image.device_modules).chain(&image.root_modules);
             modules.any(|name| name.replace('-', "_") == "dm_crypt")
         });
-        Self { podman: root.runs_workloads, mke2fs: root.makes_scratch, dm_crypt }
+        Self { podman: root.runs_workloads, compose: root.runs_compose, mke2fs: root.makes_scratch, dm_crypt }
     }
 
     fn workloads(&self) -> &'static str {
-        if self.podman { "yes: podman is in the root file system" } else { "no: there is no podman" }
+        match (self.podman, self.compose) {
+            (true, true) => "yes, pods and compose files too: podman and podman-compose are in the root file system",
+            (true, false) => "yes, and pods: podman is in the root file system; no compose files",
+            (false, _) => "no: there is no podman",
+        }
     }
 
     fn scratch(&self) -> &'static str {

@@ -213,7 +213,8 @@ fn an_image_with_the_component_is_of_class_release() {
     let at = |words: &[&str]| {
         run(bench.command(words).current_dir(scratch.path()).env("BULLION_STATE_DIR", scratch.path().join("state")))
     };
-    let built = at(&["build", "minimal.toml", "--release", "-o", "image", "--json"]).expect(0, &[]).json();
+    let words = ["build", "minimal.toml", "--release", "--verify", "-o", "image", "--json"];
+    let built = at(&words).expect(0, &["built twice, the same to the byte"]).json();
     assert_eq!((built["class"].as_str(), built["guest"]["origin"].as_str()), (Some("release"), Some("component")));
     assert_eq!(built["components"][0]["outputs"]["bullion-guest"]["sha256"], built["guest"]["sha256"]);
     let same = |name: &str| {
