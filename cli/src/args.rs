@@ -116,6 +116,8 @@ pub(crate) enum Verb {
     Logs(Logs),
     /// Stop a VM
     Stop(Stop),
+    /// Forget VMs that have ended, with their logs
+    Rm(Rm),
     /// Show or prune the cache of locked inputs
     Cache(Cache),
     /// Run a program of a locked tree of tools
@@ -301,6 +303,13 @@ pub(crate) struct Stop {
     /// Seconds the guest gets before it is killed [default: the VM description's]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86400))]
     pub(crate) timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// The VMs' names
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
 }
 
 #[derive(Debug, Args)]

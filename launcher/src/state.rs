@@ -5,6 +5,7 @@
 //! `STATE/NAME/` survives: the console log, what QEMU said, and the last record with the exit code.
 
 pub mod directories;
+mod forget;
 mod list;
 mod lock;
 mod logs;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use spec::{Diagnostic, Outcome};
 
 pub use directories::Directories;
+pub use forget::forget;
 pub(crate) use list::sweep;
 pub use list::{Listed, list};
 pub(crate) use lock::Lock;
@@ -77,6 +79,18 @@ pub enum StateError {
         /// The name.
         name: String,
     },
+    /// Nothing is kept of a VM of that name.
+    #[error("nothing is kept of a VM named \"{name}\"")]
+    NotKept {
+        /// The name.
+        name: String,
+    },
+    /// The VM is there, and what is kept of it is in use.
+    #[error("the VM \"{name}\" has not ended")]
+    NotEnded {
+        /// The name.
+        name: String,
+    },
     /// The supervisor did not end in time.
     #[error("the supervisor of \"{name}\" (process {pid}) did not end, not even when killed")]
     Stuck {
@@ -96,10 +110,14 @@ impl StateError {
 impl Diagnostic for StateError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::NotRunning { .. } | Self::NoLog { .. } | Self::Overlap { .. } => Outcome::Usage,
-            Self::Io { .. } | Self::NotPrivate { .. } | Self::Running { .. } | Self::Stuck { .. } => {
-                Outcome::HostCannot
+            Self::NotRunning { .. } | Self::NoLog { .. } | Self::NotKept { .. } | Self::Overlap { .. } => {
+                Outcome::Usage
             }
+            Self::Io { .. }
+            | Self::NotPrivate { .. }
+            | Self::Running { .. }
+            | Self::NotEnded { .. }
+            | Self::Stuck { .. } => Outcome::HostCannot,
         }
     }
     fn hint(&self) -> Option<String> {
@@ -107,7 +125,10 @@ impl Diagnostic for StateError {
             Self::Running { name, .. } => {
                 format!("stop it with `bullion stop {name}`, or give this one another `name`")
             }
-            Self::NotRunning { .. } | Self::NoLog { .. } => "`bullion ps` lists the VMs".to_owned(),
+            Self::NotRunning { .. } | Self::NoLog { .. } | Self::NotKept { .. } => {
+                "`bullion ps` lists the VMs".to_owned()
+            }
+            Self::NotEnded { name } => format!("stop it with `bullion stop {name}` before"),
             Self::NotPrivate { path, .. } => {
                 format!("remove {0}; or, if you trust all that is in it, `chmod 700 {0}`", path.display())
             }

@@ -22,6 +22,7 @@ mod measure;
 mod ps;
 mod publish;
 mod rebuild;
+mod rm;
 mod sandbox;
 mod stop;
 mod vendor;
@@ -59,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Ps => ps::run(printer),
         Verb::Logs(verb) => logs::run(verb, printer),
         Verb::Stop(verb) => stop::run(verb, printer),
+        Verb::Rm(verb) => rm::run(verb, printer),
         Verb::Cache(verb) => cache::run(arguments, verb, printer),
         Verb::Exec(verb) => exec::run(arguments, verb),
         Verb::Sandbox(verb) => sandbox::run(verb),

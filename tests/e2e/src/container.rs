@@ -32,7 +32,12 @@ impl Archive {
             crate::skipped("busybox is not beside BULLION_TOOLS");
             return None;
         };
-        Some(Self::of("localhost/busybox:1", &[], tar_of(&[("bin/busybox", &program, 0o755)])))
+        Some(Self::of_files("localhost/busybox:1", &[("bin/busybox", &program, 0o755)]))
+    }
+
+    /// An image of these files: path, content, mode.
+    pub fn of_files(name: &str, files: &[(&str, &[u8], u32)]) -> Self {
+        Self::of(name, &[], tar_of(files))
     }
 
     fn of(name: &str, entry_point: &[&str], layer: Vec<u8>) -> Self {

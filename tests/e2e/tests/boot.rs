@@ -53,6 +53,7 @@ fn a_vm_is_listed_logged_refused_a_twin_and_stopped() {
     let qemu = i32::try_from(listed["qemu_pid"].as_i64().unwrap()).unwrap();
 
     bench.launch(&vm, &[]).expect(3, &["t-life", "hint:"]);
+    bench.run(["rm", "t-life"]).expect(3, &["the VM \"t-life\" has not ended", "bullion stop t-life"]);
 
     bench.run(["stop", "t-life"]).expect(0, &[]);
     let status = supervisor.wait().unwrap();
@@ -65,6 +66,12 @@ fn a_vm_is_listed_logged_refused_a_twin_and_stopped() {
     let listed = bench.run(["ps", "--json"]).expect(0, &[]).json();
     let running = listed["vms"].as_array().unwrap().iter().any(|vm| vm["name"] == "t-life" && vm["phase"] != "exited");
     assert!(!running, "{listed}");
+
+    bench.run(["rm", "t-life"]).expect(0, &[]);
+    bench.run(["logs", "t-life"]).expect(2, &["t-life"]);
+    let listed = bench.run(["ps", "--json"]).expect(0, &[]).json();
+    assert!(listed["vms"].as_array().unwrap().iter().all(|vm| vm["name"] != "t-life"), "{listed}");
+    bench.run(["rm", "t-life"]).expect(2, &["nothing is kept", "hint:"]);
 }
 
 #[test]

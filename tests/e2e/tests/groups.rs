@@ -35,17 +35,31 @@ fn end(child: Child) -> Run {
     Run { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
+/// How long an answer may take. QEMU may hold a connection that the guest's rules dropped before the port was published.
+const ANSWER: Duration = Duration::from_secs(20);
+const GET: &str = "GET /index.html HTTP/1.0\r\n\r\n";
+
+/// Tells a server that listens for it to end, until the guest has.
+fn dismiss(port: u16, mut child: Child) -> Run {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE && child.try_wait().unwrap().is_none() {
+        let _ = ask(port, ANSWER, "done\n");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    end(child)
+}
+
 /// A port of the host that nobody listens on right now.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// What a server behind `port` of the host says within `time`; QEMU takes a connection before the guest does.
-fn ask(port: u16, time: Duration) -> String {
+/// What a server behind `port` of the host says to `request` within `time`; QEMU takes a connection before the guest does.
+fn ask(port: u16, time: Duration, request: &str) -> String {
     let mut said = String::new();
     if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
         stream.set_read_timeout(Some(time)).unwrap();
-        let _ = stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n");
+        let _ = stream.write_all(request.as_bytes());
         let _ = stream.read_to_string(&mut said);
     }
     said
@@ -57,8 +71,7 @@ fn hear(port: u16, text: &str) {
     let begun = Instant::now();
     let mut last = String::new();
     while begun.elapsed() < PATIENCE {
-        // One connection at a time: QEMU goes on with one that was given up here, and a server may answer only once.
-        last = ask(port, PATIENCE);
+        last = ask(port, ANSWER, GET);
         if last.contains(text) {
             return;
         }
@@ -161,7 +174,7 @@ fn a_container_is_started_again_and_reached_through_a_published_port() {
     let (Some(image), Some(busybox)) = (bench.container(), Archive::busybox()) else { return };
     std::fs::write(directory.path().join("busybox.tar"), &busybox.bytes).unwrap();
     let port = free_port();
-    let script = "busybox test -e /n || { busybox echo once > /n; exit 3; }; busybox echo hello from inside | busybox nc -l -p 80";
+    let script = "busybox test -e /n || { busybox echo once > /n; exit 3; }; until busybox echo hello from inside | busybox nc -l -p 80 | busybox grep -q done; do :; done";
     let more = format!(
         "[[host.nic]]\nforward = [{{ host = {port}, guest = 8080 }}]\n[guest.network]\naddress = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"\n[guest.workload]\nimage = \"{}\"\nrestart = \"on-failure\"\ncommand = [\"busybox\", \"sh\", \"-c\", \"{script}\"]\npublish = [{{ guest = 8080, container = 80 }}]\n{}",
         busybox.image,
@@ -170,7 +183,7 @@ fn a_container_is_started_again_and_reached_through_a_published_port() {
     let vm = bench.container_vm(directory.path(), "t-published", image, &more);
     let child = launch(&bench, &vm);
     hear(port, "hello from inside");
-    let answer = end(child).expect(0, &[]).json();
+    let answer = dismiss(port, child).expect(0, &[]).json();
     assert_eq!(answer["workload"]["exit_code"], 0, "{answer}");
     assert_eq!(answer["workload"]["restarts"], 1, "{answer}");
 }
@@ -230,7 +243,7 @@ fn only_published_ports_are_reached_and_pods_stop_when_the_guest_is_to_power_off
     let vm = bench.container_vm(directory.path(), "t-servers", image, &more);
     let child = launch(&bench, &vm);
     hear(published, "not for the host");
-    assert_eq!(ask(own, Duration::from_secs(10)), "", "a port that nobody publishes is reached");
+    assert_eq!(ask(own, Duration::from_secs(10), GET), "", "a port that nobody publishes is reached");
     let begun = Instant::now();
     bench.run(["stop", "t-servers"]).expect(0, &[]);
     // They end at once when they are told. Pods that are not told would take 300 s.
@@ -254,7 +267,7 @@ services:
     - |
       until busybox nc web 80 < /dev/null > /said && busybox test -s /said; do busybox sleep 1; done
       busybox cat /said
-      busybox nc -l -p 80 < /said
+      until busybox nc -l -p 80 < /said | busybox grep -q done; do :; done
       exit 4
 "#;
 
@@ -270,7 +283,7 @@ fn the_services_of_a_compose_file_run_to_completion() {
     let vm = bench.container_vm(directory.path(), "t-compose", image, &more);
     let child = launch(&bench, &vm);
     hear(port, "hello from web, good morning");
-    let answer = end(child).expect(7, &["the workload ended with exit code 4"]).json();
+    let answer = dismiss(port, child).expect(7, &["the workload ended with exit code 4"]).json();
     assert_eq!(answer["workload"]["exit_code"], 4, "{answer}");
     let printed = bench.run(["logs", "t-compose", "--workload"]).expect(0, &[]).stdout;
     assert!(printed.contains("hello from web, good morning\n"), "{printed}");
