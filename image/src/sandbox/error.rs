@@ -39,8 +39,11 @@ pub enum SandboxError {
     /// The script was content, but its result is not there.
     #[error("the script left no file /build/out/{0}")]
     NoOutput(String),
+    /// More than is taken.
+    #[error("the files in /build/out are larger than 1 GiB together, with {0}")]
+    TooLarge(String),
     /// What came out of the sandbox is not what it should send.
-    #[error("the sandbox ended in the middle of its result")]
+    #[error("the sandbox ended in the middle of its result, or sent what is none")]
     Cut,
     /// The program could not be started again.
     #[error("starting {}", program.display())]
@@ -63,7 +66,7 @@ impl Diagnostic for SandboxError {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Words => Outcome::Usage,
-            Self::Script { .. } | Self::NoOutput(_) => Outcome::InputMismatch,
+            Self::Script { .. } | Self::NoOutput(_) | Self::TooLarge(_) => Outcome::InputMismatch,
             Self::Cut => Outcome::Internal,
             Self::Namespaces(_) | Self::Inside { .. } | Self::NotSetUp(_) | Self::Start { .. } => Outcome::HostCannot,
         }

@@ -3,22 +3,26 @@
 //!
 //! What remains of the machine are its kernel's version, its processor, its clock and its random numbers. Three processes:
 //! the caller (`run`), one that makes the namespaces (`enter`), and the first process inside (`inside`). The last two are
-//! the same program started again, because namespaces are for processes of one thread; nothing is shared by forking.
+//! the same program started again, because namespaces are for processes of one thread; nothing is shared by forking. They
+//! get the plan on standard input, so that no command line shows it. The script has no capability (`rights`).
 
 mod deliver;
 mod error;
 mod inside;
+mod rights;
 mod root;
 mod run;
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
 pub use error::SandboxError;
 pub use run::run;
 
 /// The version of what the sandbox shows to a script, a part of every component's key.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where the script finds its inputs and leaves its outputs.
 pub const BUILD: &str = "/build";
@@ -49,6 +53,16 @@ impl Plan {
         words
     }
 
+    /// The plan as it is written to standard input: words that end with NUL, which is in no path.
+    fn to_bytes(&self) -> Vec<u8> {
+        self.to_words().iter().flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let words = bytes.strip_suffix(&[0])?.split(|byte| *byte == 0);
+        Self::from_words(&words.map(|word| OsString::from_vec(word.to_vec())).collect::<Vec<_>>())
+    }
+
     fn from_words(words: &[OsString]) -> Option<Self> {
         let [jobs, tree, inputs, root, outputs @ ..] = words else { return None };
         let outputs = outputs.iter().map(|name| name.to_str().map(str::to_owned)).collect::<Option<_>>()?;
@@ -67,10 +81,14 @@ const ENTER: &str = "enter";
 const INSIDE: &str = "inside";
 
 /// What the program does when `run` has started it again: `words` are what follows its own first words. Returns the code
-/// to exit with. Must be called before any thread is started.
+/// to exit with. Must be called before any thread is started, and while the program has no file open but the usual three.
 pub fn started_again(words: &[OsString]) -> Result<u8, SandboxError> {
-    let (stage, rest) = words.split_first().ok_or(SandboxError::Words)?;
-    let plan = Plan::from_words(rest).ok_or(SandboxError::Words)?;
+    let [stage] = words else { return Err(SandboxError::Words) };
+    rights::close_inherited()?;
+    let mut bytes = Vec::new();
+    let plan = Path::new("standard input");
+    io::stdin().lock().read_to_end(&mut bytes).map_err(SandboxError::inside("reading the plan from", plan))?;
+    let plan = Plan::from_bytes(&bytes).ok_or(SandboxError::Words)?;
     match stage.as_os_str() {
         stage if stage == OsStr::new(ENTER) => run::enter(&plan),
         stage if stage == OsStr::new(INSIDE) => inside::run(&plan).map(|()| 0),
@@ -83,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_is_read_back_from_its_words() {
+    fn a_plan_is_read_back() {
         let plan = Plan {
             tree: "/a b/root".into(),
             inputs: "inputs".into(),
@@ -91,7 +109,9 @@ mod tests {
             jobs: 3,
             outputs: vec!["x".to_owned(), "--y".to_owned()],
         };
-        assert_eq!(Plan::from_words(&plan.to_words()), Some(plan));
-        assert_eq!(Plan::from_words(&["1".into(), "/a".into()]), None);
+        assert_eq!(Plan::from_bytes(&plan.to_bytes()), Some(plan));
+        for bad in [&b""[..], b"1\0/a\0", b"1\0/a\0/b\0/c\0x"] {
+            assert_eq!(Plan::from_bytes(bad), None);
+        }
     }
 }

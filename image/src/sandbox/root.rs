@@ -1,9 +1,10 @@
 //! The root that the script sees: a file system in memory with the tree's directories bound into it, `/proc`, a small `/dev`,
-//! and `/build` with a copy of the inputs in sorted order. Nothing of the host's root stays reachable.
+//! and `/build` with a copy of the inputs in sorted order. Nothing of the host's root stays reachable. `/proc` shows the script
+//! its own processes, and nothing of the kernel.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,8 +20,8 @@ const OWN: [&str; 6] = ["build", "dev", "proc", "run", "sys", "tmp"];
 /// The devices that a compiler may need; the host's nodes, bound.
 const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
 
-/// Makes the root and moves into it.
-pub(super) fn change(plan: &Plan) -> Result<(), SandboxError> {
+/// Makes the root and moves into it. Everything in it is `owner`'s, if there is one, but what is bound.
+pub(super) fn change(plan: &Plan, owner: Option<u32>) -> Result<(), SandboxError> {
     let root = plan.root.as_path();
     // What is mounted here must not show outside.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
@@ -33,13 +34,17 @@ pub(super) fn change(plan: &Plan) -> Result<(), SandboxError> {
     }
     create(&root.join("proc"), 0o555)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), &root.join("proc"), Some("proc"), flags, None::<&str>)
+    mount(Some("proc"), &root.join("proc"), Some("proc"), flags, Some("subset=pid,hidepid=2"))
         .map_err(SandboxError::inside("mounting", Path::new("/proc")))?;
     let build = root.join(BUILD.trim_start_matches('/'));
     create(&build, 0o755)?;
     copy(&plan.inputs, &build)?;
     for name in ["out", "home"] {
         create(&build.join(name), 0o755)?;
+    }
+    if let Some(owner) = owner {
+        let device = fs::metadata(root).map_err(SandboxError::inside("reading", root))?.dev();
+        give(root, owner, device)?;
     }
     // pivot_root(2), "pivot_root(".", ".")": the old root lies over the new one for a moment.
     std::env::set_current_dir(root).map_err(SandboxError::inside("entering", root))?;
@@ -68,7 +73,7 @@ fn bind_tree(tree: &Path, root: &Path) -> Result<(), SandboxError> {
         } else if kind.is_dir() {
             create(&to, 0o755)?;
             bind(&path, &to)?;
-            read_only(&to)?;
+            read_only(&to, MsFlags::MS_NODEV)?;
         }
     }
     Ok(())
@@ -79,10 +84,9 @@ fn bind(from: &Path, to: &Path) -> Result<(), SandboxError> {
 }
 
 /// Restrictions of the mount below are locked in a user namespace (mount_namespaces(7)), so they are asked for again.
-fn read_only(at: &Path) -> Result<(), SandboxError> {
+fn read_only(at: &Path, more: MsFlags) -> Result<(), SandboxError> {
     let found = statvfs(at).map_err(SandboxError::inside("reading", at))?.flags();
-    let mut flags =
-        MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | more;
     if found.contains(FsFlags::ST_NOEXEC) {
         flags |= MsFlags::MS_NOEXEC;
     }
@@ -96,6 +100,8 @@ fn devices(root: &Path) -> Result<(), SandboxError> {
         let to = directory.join(name);
         File::create(&to).map_err(SandboxError::inside("creating", &to))?;
         bind(&Path::new("/dev").join(name), &to)?;
+        // The node is the host's: it can be written to all the same, but its mode and owner stay.
+        read_only(&to, MsFlags::MS_NOEXEC)?;
     }
     let links = [
         ("fd", "/proc/self/fd"),
@@ -108,6 +114,21 @@ fn devices(root: &Path) -> Result<(), SandboxError> {
         std::os::unix::fs::symlink(target, &to).map_err(SandboxError::inside("linking", &to))?;
     }
     create(&directory.join("shm"), 0o1777)
+}
+
+/// Gives what is on this device, from `path` on, to a user and its group.
+fn give(path: &Path, owner: u32, device: u64) -> Result<(), SandboxError> {
+    let found = fs::symlink_metadata(path).map_err(SandboxError::inside("reading", path))?;
+    if found.dev() != device {
+        return Ok(());
+    }
+    lchown(path, Some(owner), Some(owner)).map_err(SandboxError::inside("giving away", path))?;
+    if found.is_dir() {
+        for (_, path) in sorted(path)? {
+            give(&path, owner, device)?;
+        }
+    }
+    Ok(())
 }
 
 fn create(path: &Path, mode: u32) -> Result<(), SandboxError> {

@@ -41,8 +41,7 @@ unset JOBS
 {
   id; uname -n; pwd; umask; env | sort; echo "process $$"
   ls -A / /build /build/home /dev /home /root /run /tmp; echo
-  tail -n +3 /proc/net/dev | wc -l
-  cut -d' ' -f3- /proc/sys/kernel/domainname
+  tail -n +3 /proc/self/net/dev | wc -l
   stat -c '%n %a %u %g %Y' /build/script
   ls -l /proc/self/fd | cut -d'>' -f2 | tail -n +2 | head -n 1
   if touch /usr/x /etc/x; then echo "the tree can be written to"; fi
@@ -57,9 +56,7 @@ fn a_script_sees_nothing_of_the_host() {
     let at = |name: &str| scratch.path().join(name);
     build(&bench, &recipe, &["--jobs", "1", "--verify", "-o", at("first").to_str().unwrap()]).expect(0, &[]);
     let seen = fs::read_to_string(at("first/seen")).unwrap();
-    for expected in
-        ["uid=0", "\nbullion\n/build\n0022\n", "\nTZ=UTC\n", "process 2\n", "\n(none)\n", "/build/script 644 0 0 0\n"]
-    {
+    for expected in ["uid=0", "\nbullion\n/build\n0022\n", "\nTZ=UTC\n", "process 3\n", "/build/script 644 0 0 0\n"] {
         assert!(seen.contains(expected), "{expected:?} is not in\n{seen}");
     }
     for foreign in ["HOME=/root", "the tree can be written to", "a place"] {
@@ -95,6 +92,120 @@ fn a_script_sees_nothing_of_the_host() {
     }
     run.expect(0, &[]);
     assert_eq!(fs::read_to_string(at("other/second/seen")).unwrap(), seen);
+}
+
+/// What a script tries that wants out, or to put something in. Each line that it leaves is a success that it must not have.
+const HOSTILE: &str = r#"outputs = ["x"]
+script = '''
+won() { echo "won: $*" >> out/x; }
+touch out/x
+for fd in 0 1 2 3; do
+  for of in /proc/1/fd/$fd /proc/1/task/*/fd/$fd; do
+    if { printf 'output ../escaped 2\nxx' > "$of"; } 2>/dev/null; then won "wrote to $of"; fi
+  done
+done
+for file in /proc/1/cmdline /proc/1/environ /proc/1/maps; do if cat "$file" 2>/dev/null; then won "read $file"; fi; done
+for file in /proc/sys /proc/sys/kernel/core_pattern /proc/sysrq-trigger /proc/cpuinfo; do
+  if test -e "$file"; then won "there is $file"; fi
+done
+cat > mount.c <<END
+#include <sys/mount.h>
+#include <sched.h>
+#include <stdio.h>
+int main(void) {
+  if (!mount(0, "/usr", 0, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV, 0)) puts("won: remounted /usr");
+  if (!mount(0, "/usr", 0, MS_BIND | MS_REMOUNT, 0)) puts("won: remounted /usr");
+  if (!mount("none", "/tmp", "tmpfs", 0, 0)) puts("won: mounted");
+  if (!umount2("/proc", MNT_DETACH)) puts("won: unmounted");
+  return 0;
+}
+END
+gcc -o try mount.c || won "nothing was tried"
+./try >> out/x || won "nothing was tried"
+for node in null zero full random urandom; do if chmod 666 /dev/$node 2>/dev/null; then won "chmod $node"; fi; done
+echo a > /dev/null || won "cannot write to /dev/null"
+if mkdir /usr/x 2>/dev/null; then won "wrote to /usr"; fi
+if kill -KILL 1 && kill -SEGV 1; then :; fi
+while read -r name value; do
+  case $name in
+    Cap*:) case $value in *[!0]*) won "$name $value" ;; esac ;;
+    NoNewPrivs:) [ "$value" = 1 ] || won "new privileges" ;;
+  esac
+done < /proc/self/status
+for fd in 3 4 5 6 7 8 9; do
+  if test -e /proc/$$/fd/$fd; then won "file $fd is open"; fi
+done
+true
+'''"#;
+
+#[test]
+fn a_script_cannot_get_out_nor_give_itself_rights() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(recipe) = component(scratch.path(), "hostile", HOSTILE) else { return };
+    let out = scratch.path().join("out");
+    // A file that the caller has open for whatever it starts.
+    let script = "exec 9</etc/passwd; exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(&bench.bullion).args(["component", "build", "--verify", "-o"]);
+    run(command.arg(&out).arg(&recipe).env("BULLION_STATE_DIR", scratch.path())).expect(0, &[]);
+    assert_eq!(fs::read_to_string(out.join("x")).unwrap(), "");
+    assert_eq!(names(&out), ["x"]);
+}
+
+#[test]
+fn a_script_of_root_is_not_root_on_the_host() {
+    let Some(bench) = bench() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("a script of root needs root");
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let look = "outputs = [\"x\"]\nscript = \"cat /proc/self/uid_map /proc/self/gid_map > out/x\"";
+    let Some(recipe) = component(scratch.path(), "root", look) else { return };
+    build(&bench, &recipe, &["--verify", "-o", scratch.path().to_str().unwrap()]).expect(0, &[]);
+    let maps = fs::read_to_string(scratch.path().join("x")).unwrap();
+    let numbers: Vec<Vec<&str>> = maps.lines().map(|line| line.split_whitespace().collect()).collect();
+    // Seen from inside (user_namespaces(7)), the second number is the one that the parent namespace has.
+    assert_eq!(numbers, [["0", "65533", "1"], ["0", "65533", "1"]]);
+}
+
+#[test]
+fn a_sandbox_that_is_killed_is_the_scripts_failure() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let nap = format!("8{}", std::process::id());
+    let script = format!("outputs = [\"x\"]\nscript = \"echo begins >&2; sleep {nap}\"");
+    let Some(recipe) = component(scratch.path(), "killed", &script) else { return };
+    let mut command = bench.command(["component", "build"]);
+    let child = command.arg(&recipe).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let begun = std::time::Instant::now();
+    // The first process inside is the parent of the shell that is the parent of `sleep`.
+    let first = loop {
+        let found = fs::read_dir("/proc").unwrap().find_map(|entry| {
+            let path = entry.ok()?.path();
+            (fs::read(path.join("cmdline")).ok()? == format!("sleep\0{nap}\0").as_bytes()).then_some(path)
+        });
+        let parent = |path: PathBuf| {
+            let text = fs::read_to_string(path.join("status")).ok()?;
+            let parent = text.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().to_owned();
+            Some(Path::new("/proc").join(parent))
+        };
+        let at = |path: &Path| fs::read(path.join("cmdline")).unwrap_or_default();
+        let mut path = found;
+        while path.as_deref().is_some_and(|path| !at(path).ends_with(b"\0inside\0")) {
+            path = path.and_then(parent);
+        }
+        if let Some(path) = path {
+            break path.file_name().unwrap().to_str().unwrap().to_owned();
+        }
+        assert!(begun.elapsed().as_secs() < 120, "the script never began");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    run(Command::new("kill").args(["-KILL", &first])).expect(0, &[]);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("of its sandbox") && said.contains("begins"), "{said}");
 }
 
 const RANDOM: &str =
