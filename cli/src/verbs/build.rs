@@ -9,7 +9,7 @@ use serde_json::json;
 use spec::Outcome;
 use spec::component::Component;
 use spec::lock::{Lock, Standing};
-use spec::manifest::{FILE_NAME, Manifest};
+use spec::manifest::{Class, FILE_NAME, Manifest};
 use spec::recipe::GUEST_OUTPUT;
 use store::Store;
 
@@ -26,7 +26,8 @@ pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Res
     with_component(arguments, verb, None, printer)
 }
 
-/// Builds; the guest binary that was read is the one that `given` made, where there is such a component.
+/// Builds; the guest binary that was read is said to be the one that `given` made, where there is such a component. Nobody
+/// knows that here, so the image is of class dev then.
 pub(super) fn with_component(
     arguments: &Arguments,
     verb: &Build,
@@ -45,7 +46,7 @@ pub(super) fn with_component(
     let store = inputs::open_store(arguments)?;
     let guest = match verb.release {
         true => release_guest(verb, &loaded, &lock.lock, &store, printer)?,
-        false => GuestFile { bytes: read_guest(verb.guest.as_deref())?, component: given },
+        false => GuestFile { bytes: read_guest(verb.guest.as_deref())?, component: given.clone() },
     };
     let request = BuildRequest {
         recipe: &loaded.recipe,
@@ -58,6 +59,9 @@ pub(super) fn with_component(
         replace: verb.replace,
     };
     let mut staged = image::build(&request, &store)?;
+    if given.is_some() {
+        staged.manifest.class = Class::Dev;
+    }
     if !verb.no_references {
         let machine = Machine { qemu: &verb.qemu, store: &store, printer, devices: Devices::default() };
         let references = weigh::references(staged.directory(), &staged.manifest, &machine)?;

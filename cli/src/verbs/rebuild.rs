@@ -14,11 +14,13 @@ use std::time::{Duration, SystemTime};
 use image::{BuildRequest, Difference, Staged, compare_images};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
-use spec::Outcome;
-use spec::manifest::{FILE_NAME, ReferenceValues};
+use spec::component::Component;
+use spec::manifest::{Class, FILE_NAME, ReferenceValues};
+use spec::{Outcome, Sha256Digest};
 use store::{Image, Store};
 
 use crate::args::{Arguments, Build, Rebuild};
+use crate::component;
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::Printer;
@@ -78,13 +80,15 @@ pub(super) fn again(
     Ok(Again { differences, varied: format!("{VARIED}, {answer}") })
 }
 
-/// What the images differ in; the expected values are left out of both manifests, since they follow from the rest.
+/// What the images differ in; the expected values are left out of both manifests, since they follow from the rest, and so is
+/// the class, which a second build never calls release.
 fn compare(staged: &Staged, second: &Path) -> Result<Vec<Difference>, Failure> {
     let mut differences = compare_images(staged.directory(), second)?;
     // The first image has no manifest before it is committed.
     differences.retain(|difference| difference.artifact != FILE_NAME);
     let without_references = |manifest: &spec::manifest::Manifest| {
-        let manifest = spec::manifest::Manifest { references: ReferenceValues::default(), ..manifest.clone() };
+        let manifest =
+            spec::manifest::Manifest { references: ReferenceValues::default(), class: Class::Dev, ..manifest.clone() };
         manifest.to_bytes().map_err(|error| Failure::new(Outcome::Internal, error.to_string()))
     };
     let second = Image::open(second)?.manifest;
@@ -167,11 +171,34 @@ pub(crate) fn run(arguments: &Arguments, verb: &Rebuild, printer: &Printer) -> R
     };
     printer.line(varied);
     let component = match &verb.component {
-        Some(path) => serde_json::from_str(&inputs::read_text(path)?)
-            .map_err(|error| Failure::new(Outcome::Usage, format!("{}: {error}", path.display())))?,
+        Some(path) => {
+            let given = serde_json::from_str(&inputs::read_text(path)?)
+                .map_err(|error| Failure::new(Outcome::Usage, format!("{}: {error}", path.display())))?;
+            check_given(&given, &verb.build.recipe)?;
+            Some(given)
+        }
         None => None,
     };
     super::build::with_component(arguments, &verb.build, component, printer)
+}
+
+/// Refuses a component that is not the recipe's, as its sources and its lock are now. What it made is not looked at: an image
+/// from here is of class dev, whatever it says.
+fn check_given(given: &Component, recipe: &Path) -> Result<(), Failure> {
+    let refused = |what: &str| Failure::new(Outcome::Refused, format!("the component that was given {what}"));
+    let loaded = inputs::recipe(recipe)?;
+    let guest = loaded.recipe.image.as_ref().and_then(|image| image.guest.as_ref());
+    let guest = guest.ok_or_else(|| refused("is none of this recipe"))?;
+    let own = component::load(&loaded.directory.join(&guest.component))?;
+    let described = own.describe()?;
+    if given.key != described.key() || given.inputs != *described.inputs() {
+        return Err(refused("has another key than the recipe's"));
+    }
+    let lock = Sha256Digest::of(own.lock.text.as_bytes());
+    if given.standing != own.lock.lock.standing || given.lock_sha256 != lock {
+        return Err(refused("has another lock than the recipe's"));
+    }
+    Ok(())
 }
 
 /// New user and UTS namespaces (user_namespaces(7)): the same user with another number, and another host name.

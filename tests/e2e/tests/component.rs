@@ -344,6 +344,24 @@ fn an_image_with_the_component_is_of_class_release() {
     at(&["publish", "image", "--key", "key", "-o", "bundle"]).expect(0, &[]);
     at(&["image", "verify", "bundle", "--trust", "key.pub"]).expect(0, &[]);
 
+    // What `--verify` runs makes no release of whatever it is given.
+    let again = ["rebuild", "--uid", "54321", "--host-name", "x", "--no-references", "--component", "made.json"];
+    let rebuild = |given: &Value, output: &str| {
+        fs::write(scratch.path().join("made.json"), given.to_string()).unwrap();
+        at(&[&again[..], &["minimal.toml", "-o", output]].concat())
+    };
+    rebuild(&built["components"][0], "forged").expect(0, &[]);
+    let forged: Value =
+        serde_json::from_slice(&fs::read(scratch.path().join("forged/manifest.json")).unwrap()).unwrap();
+    assert_eq!(forged["class"], "dev");
+    for (field, value) in
+        [("key", "0".repeat(64)), ("lock_sha256", "0".repeat(64)), ("standing", "unpublished".to_owned())]
+    {
+        let mut other = built["components"][0].clone();
+        other[field] = value.into();
+        rebuild(&other, "refused").expect(6, &["the component that was given has another", "recipe's"]);
+    }
+
     let explain = ["component", "explain", "components/guest.toml", "--image", "image"];
     at(&explain).expect(0, &[]);
     let text = fs::read_to_string(&component).unwrap();
