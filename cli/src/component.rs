@@ -1,5 +1,6 @@
 //! Components as verbs meet them: found, read, and compiled by starting this program again in a sandbox.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +10,7 @@ use spec::component::{Component, NamedInput};
 use spec::recipe::Kind;
 use store::Store;
 
+use crate::args::Arguments;
 use crate::failure::Failure;
 use crate::inputs::{self, LoadedLock, LoadedRecipe};
 use crate::printer::Printer;
@@ -42,23 +44,26 @@ impl LoadedComponent {
         })?)
     }
 
-    /// The result, compiled where it is not in the cache.
+    /// The result, compiled where it is not in the cache, or where the cache is a store that was named: a note in it of what was
+    /// compiled could be anybody's.
     pub(crate) fn build(
         &self,
         described: &Described<'_>,
         jobs: usize,
         again_and_compare: bool,
+        arguments: &Arguments,
         store: &Store,
         printer: &Printer,
     ) -> Result<Component, Failure> {
-        if again_and_compare || described.cached(store).is_none() {
+        let believe_cache = arguments.cache_dir.is_none();
+        if again_and_compare || !believe_cache || described.cached(store).is_none() {
             let name = &self.loaded.recipe.name;
             printer.note(format_args!(
                 "compiling the component {name} (a few minutes; once for each change of its inputs)"
             ));
         }
         let say = |line: &str| printer.note(format_args!("  {line}"));
-        let run = Run { again: &again, jobs, again_and_compare, say: &say };
+        let run = Run { again: &again, jobs, again_and_compare, believe_cache, say: &say };
         described.build(store, &run).map_err(|error| {
             let failure = Failure::from(error);
             match failure.outcome {
@@ -69,6 +74,26 @@ impl LoadedComponent {
             }
         })
     }
+}
+
+/// Refuses a cache that somebody else than the builder and root can write to: what it says was compiled, and the trees it
+/// has unpacked, are believed.
+pub(crate) fn check_cache(store: &Store) -> Result<(), Failure> {
+    let own = nix::unistd::geteuid().as_raw();
+    let root = store.root();
+    for path in ["", "blobs", "blobs/sha256", "trees", "verdicts"].map(|part| root.join(part)) {
+        let found = std::fs::metadata(&path).map_err(|error| Failure::file("reading", &path, &error))?;
+        let message = if found.uid() != own && found.uid() != 0 {
+            format!("{} belongs to user {}", path.display(), found.uid())
+        } else if found.mode() & 0o022 != 0 {
+            format!("{} can be written to by others: mode {:04o}", path.display(), found.mode() & 0o7777)
+        } else {
+            continue;
+        };
+        return Err(Failure::new(Outcome::Refused, format!("a release takes nothing from this cache: {message}"))
+            .with_hint("set BULLION_CACHE to a new directory, and fetch again"));
+    }
+    Ok(())
 }
 
 /// This program, started so that it takes part in a sandbox.

@@ -45,7 +45,7 @@ pub(super) fn with_component(
     }
     let store = inputs::open_store(arguments)?;
     let guest = match verb.release {
-        true => release_guest(verb, &loaded, &lock.lock, &store, printer)?,
+        true => release_guest(arguments, verb, &loaded, &lock.lock, &store, printer)?,
         false => GuestFile { bytes: read_guest(verb.guest.as_deref())?, component: given.clone() },
     };
     let request = BuildRequest {
@@ -125,6 +125,7 @@ struct GuestFile {
 /// The guest binary of the recipe's component; refused, before anything is compiled, where the image could not be of class
 /// release all the same.
 fn release_guest(
+    arguments: &Arguments,
     verb: &Build,
     loaded: &LoadedRecipe,
     lock: &Lock,
@@ -141,8 +142,9 @@ fn release_guest(
         let message = format!("{} cannot be of class release: {}", verb.recipe.display(), open.join("; "));
         return Err(Failure::new(Outcome::Refused, message));
     }
+    component::check_cache(store)?;
     let described = component.describe()?;
-    let built = component.build(&described, inputs::jobs(verb.jobs), false, store, printer)?;
+    let built = component.build(&described, inputs::jobs(verb.jobs), false, arguments, store, printer)?;
     let output = built.outputs.get(GUEST_OUTPUT).ok_or_else(|| {
         let message = format!("the component \"{}\" has no output {GUEST_OUTPUT}", built.inputs.name);
         Failure::new(Outcome::Usage, message)

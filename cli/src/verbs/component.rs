@@ -35,7 +35,7 @@ fn build(arguments: &Arguments, verb: &BuildComponent, printer: &Printer) -> Res
     let store = inputs::open_store(arguments)?;
     let described = loaded.describe()?;
     let jobs = inputs::jobs(verb.jobs);
-    let built = loaded.build(&described, jobs, verb.verify, &store, printer)?;
+    let built = loaded.build(&described, jobs, verb.verify, arguments, &store, printer)?;
     printer.line(format_args!("{} {}", built.inputs.name, built.key));
     for (name, output) in &built.outputs {
         printer.line(format_args!("  {name:<16} {:>9}  sha256 {}", size(output.size), output.sha256));

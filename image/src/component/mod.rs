@@ -55,6 +55,8 @@ pub struct Run<'a> {
     pub jobs: usize,
     /// Compile although the result is there, and compare.
     pub again_and_compare: bool,
+    /// Take the word of the cache for what was compiled before: no, where others may have written to it.
+    pub believe_cache: bool,
     /// Gets each line that the script prints.
     pub say: &'a dyn Fn(&str),
 }
@@ -116,7 +118,7 @@ impl Described<'_> {
 
     /// The result: from the cache, else compiled in a sandbox and put there.
     pub fn build(&self, store: &Store, run: &Run<'_>) -> Result<Component, ComponentError> {
-        let before = self.cached(store);
+        let before = self.cached(store).filter(|_| run.believe_cache || run.again_and_compare);
         if let Some(before) = before.as_ref().filter(|_| !run.again_and_compare) {
             return Ok(before.clone());
         }

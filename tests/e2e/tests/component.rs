@@ -238,6 +238,9 @@ fn a_result_is_kept_under_the_key_of_its_inputs() {
         names(&Path::new(&store).join("trees")).into_iter().filter(|name| name.starts_with('.')).collect();
     let own: Vec<&String> = left.iter().filter(|name| name.contains(&key(&first)[..12])).collect();
     assert!(own.is_empty(), "left in the cache: {own:?}");
+    let last = built();
+    let named = build(&bench, &recipe, &["--json", "--cache-dir", &store]).expect(0, &[]).json();
+    assert_ne!(named["outputs"], last["outputs"], "a store that was named is not believed");
 }
 
 #[test]
@@ -344,6 +347,14 @@ fn an_image_with_the_component_is_of_class_release() {
     at(&["publish", "image", "--key", "key", "-o", "bundle"]).expect(0, &[]);
     at(&["image", "verify", "bundle", "--trust", "key.pub"]).expect(0, &[]);
 
+    let cache = scratch.path().join("cache");
+    fs::create_dir(&cache).unwrap();
+    for mode in [0o777, 0o775] {
+        fs::set_permissions(&cache, fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = bench.command(["build", "minimal.toml", "--release", "-o", "shared"]);
+        run(command.current_dir(scratch.path()).env("BULLION_CACHE", &cache))
+            .expect(6, &["can be written to by others"]);
+    }
     // What `--verify` runs makes no release of whatever it is given.
     let again = ["rebuild", "--uid", "54321", "--host-name", "x", "--no-references", "--component", "made.json"];
     let rebuild = |given: &Value, output: &str| {
