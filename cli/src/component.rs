@@ -1,7 +1,7 @@
 //! Components as verbs meet them: found, read, and compiled by starting this program again in a sandbox.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use image::component::{self, ComponentRequest, Described, Run};
@@ -19,7 +19,6 @@ use crate::printer::Printer;
 pub(crate) struct LoadedComponent {
     pub(crate) loaded: LoadedRecipe,
     pub(crate) lock: LoadedLock,
-    path: PathBuf,
 }
 
 /// Reads the component at `path`.
@@ -30,7 +29,7 @@ pub(crate) fn load(path: &Path) -> Result<LoadedComponent, Failure> {
         return Err(Failure::new(Outcome::Usage, message));
     }
     let lock = inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?;
-    Ok(LoadedComponent { loaded, lock, path: path.to_path_buf() })
+    Ok(LoadedComponent { loaded, lock })
 }
 
 impl LoadedComponent {
@@ -64,15 +63,7 @@ impl LoadedComponent {
         }
         let say = |line: &str| printer.note(format_args!("  {line}"));
         let run = Run { again: &again, jobs, again_and_compare, believe_cache, say: &say };
-        described.build(store, &run).map_err(|error| {
-            let failure = Failure::from(error);
-            match failure.outcome {
-                Outcome::InputMismatch if failure.hint.is_none() => {
-                    failure.with_hint(format!("run: bullion fetch {}", self.path.display()))
-                }
-                _ => failure,
-            }
-        })
+        Ok(described.build(store, &run)?)
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct BuildComponent {
     /// How many jobs run at once [default: as many as there are processors]. The result does not depend on it
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) jobs: Option<u16>,
-    /// Compile although the result is in the cache, and compare
+    /// Compile although the result is in the cache, or twice where it is not, and compare
     #[arg(long)]
     pub(crate) verify: bool,
     /// Copy the result into this directory

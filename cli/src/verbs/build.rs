@@ -18,7 +18,7 @@ use super::rebuild::{self, Again};
 use crate::args::{Arguments, Build};
 use crate::component;
 use crate::failure::Failure;
-use crate::inputs::{self, LoadedLock, LoadedRecipe};
+use crate::inputs::{self, LoadedRecipe};
 use crate::printer::{Printer, size};
 use crate::weigh::{self, machine::Machine};
 
@@ -62,6 +62,9 @@ pub(super) fn with_component(
     if given.is_some() {
         staged.manifest.class = Class::Dev;
     }
+    if verb.release {
+        refuse_open(verb, &staged.open_origins)?;
+    }
     if !verb.no_references {
         let machine = Machine { qemu: &verb.qemu, store: &store, printer, devices: Devices::default() };
         let references = weigh::references(staged.directory(), &staged.manifest, &machine)?;
@@ -74,8 +77,9 @@ pub(super) fn with_component(
         }
         printer.note(format_args!("built twice, the same to the byte; varied: {}", again.varied));
     }
+    let open_origins = std::mem::take(&mut staged.open_origins);
     let manifest = staged.commit()?;
-    report(&verb.output, &manifest, &lock, printer);
+    report(&verb.output, &manifest, &open_origins, printer);
     printer.note(format_args!("built in {:.2} s", begun.elapsed().as_secs_f64()));
     if manifest.standing == Standing::Unpublished {
         printer.warning("UNPUBLISHED: this image comes from a lock that was made on the spot; it is not golden");
@@ -99,9 +103,7 @@ fn not_reproducible(again: &Again, printer: &Printer) -> u8 {
     failure.outcome.code()
 }
 
-fn report(output: &Path, manifest: &Manifest, lock: &LoadedLock, printer: &Printer) {
-    let standing = manifest.components.first().map(|component| component.standing);
-    let open = image::open_origins(&lock.lock, standing);
+fn report(output: &Path, manifest: &Manifest, open: &[String], printer: &Printer) {
     let why = if open.is_empty() { String::new() } else { format!(": {}", open.join("; ")) };
     printer.line(format_args!("{} (class {}{why})", output.display(), manifest.class));
     for (name, artifact) in &manifest.artifacts {
@@ -137,11 +139,7 @@ fn release_guest(
             .with_hint("add [guest] component = \"components/guest.toml\" to the recipe")
     })?;
     let component = component::load(&loaded.directory.join(&guest.component))?;
-    let open = image::open_origins(lock, Some(component.lock.lock.standing));
-    if !open.is_empty() {
-        let message = format!("{} cannot be of class release: {}", verb.recipe.display(), open.join("; "));
-        return Err(Failure::new(Outcome::Refused, message));
-    }
+    refuse_open(verb, &image::open_origins(lock, Some(component.lock.lock.standing)))?;
     component::check_cache(store)?;
     let described = component.describe()?;
     let built = component.build(&described, inputs::jobs(verb.jobs), false, arguments, store, printer)?;
@@ -150,6 +148,15 @@ fn release_guest(
         Failure::new(Outcome::Usage, message)
     })?;
     Ok(GuestFile { bytes: image::component::output(output, store)?, component: Some(built) })
+}
+
+/// Refuses a release that would have something in it that nobody stands for.
+fn refuse_open(verb: &Build, open: &[String]) -> Result<(), Failure> {
+    if open.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} cannot be of class release: {}", verb.recipe.display(), open.join("; "));
+    Err(Failure::new(Outcome::Refused, message))
 }
 
 /// Finds and reads the guest binary: where the caller says, where `scripts/build-guest` puts it, else beside this program.

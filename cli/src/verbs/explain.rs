@@ -58,13 +58,14 @@ pub(crate) fn run(arguments: &Arguments, verb: &Explain, printer: &Printer) -> R
         ));
     }
     let subject = Subject { file: Some(evidence.path.clone()), kind: evidence.kind() };
-    let store = inputs::open_store(arguments)?;
     match (&evidence.content, against) {
         (Content::EventLog(bytes), Against::Image(expected)) => {
+            let store = inputs::open_store(arguments)?;
             let context = tdx::Context::new(verb, &expected, &store, printer)?;
             tdx::log(&context, &evidence.path, bytes, Answer::new(subject, verb), printer)
         }
         (Content::Tdx(measurement), Against::Image(expected)) => {
+            let store = inputs::open_store(arguments)?;
             let context = tdx::Context::new(verb, &expected, &store, printer)?;
             tdx::quote(&context, measurement, &expected, Answer::new(subject, verb), printer)
         }

@@ -35,8 +35,10 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
             Ok(rtmrs) => expected.rtmrs = Some(rtmrs),
             // MRTD is compared all the same, and what is wrong with the image is the launch's to say.
             Err(failure) => {
-                let reason = format_args!("RTMRs are not predicted: {}", failure.messages.join(": "));
-                printer.note(marked(verb, &reason));
+                let reason = failure.messages.join(": ");
+                printer.warning(marked(verb, &format_args!("RTMRs are not predicted: {reason}")));
+                failure.hint.iter().for_each(|hint| printer.note(hint));
+                expected.not_predicted = Some(reason);
             }
         }
     }
@@ -326,7 +328,8 @@ mod tests {
 
     #[test]
     fn the_prediction_is_the_launchers_to_compare() {
-        let expected = Expected { key: "mrtd", register: "MRTD", value: "aa".to_owned(), rtmrs: None };
+        let expected =
+            Expected { key: "mrtd", register: "MRTD", value: "aa".to_owned(), rtmrs: None, not_predicted: None };
         let options = options(&launch(&[]), Some(&expected)).unwrap();
         assert_eq!(options.expected_measurements, [("MRTD".to_owned(), "aa".to_owned())]);
         assert_eq!(expected_json(Some(&expected)), json!({ "mrtd": "aa" }));

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use image::{BuildRequest, Difference, Staged, compare_images};
@@ -72,12 +72,24 @@ pub(super) fn again(
         .output()
         .map_err(|error| Failure::file("starting a second build in", &place.directory, &error))?;
     if !output.status.success() {
-        let message = format!("the second build failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        return Err(Failure::new(Outcome::Internal, message));
+        return Err(failed(&output));
     }
     let answer = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
     let differences = compare(staged, &place.directory.join("again/image"))?;
     Ok(Again { differences, varied: format!("{VARIED}, {answer}") })
+}
+
+/// What the second build said of its failure, and what it means.
+fn failed(output: &Output) -> Failure {
+    let known =
+        [Outcome::Usage, Outcome::HostCannot, Outcome::InputMismatch, Outcome::SignatureInvalid, Outcome::Refused];
+    let outcome = known.into_iter().find(|known| output.status.code() == Some(known.code().into()));
+    let said = String::from_utf8_lossy(&output.stderr);
+    let mut lines = said.lines().map(str::trim);
+    let hint = said.lines().find_map(|line| line.trim().strip_prefix("hint: "));
+    let message = lines.find_map(|line| line.strip_prefix("error: ")).unwrap_or(said.trim());
+    let failure = Failure::new(outcome.unwrap_or(Outcome::Internal), format!("the second build failed: {message}"));
+    hint.into_iter().fold(failure, |failure, hint| failure.with_hint(hint))
 }
 
 /// What the images differ in; the expected values are left out of both manifests, since they follow from the rest, and so is
@@ -113,8 +125,16 @@ impl Place {
     fn prepare(verb: &Build, request: &BuildRequest<'_>, store: &Store) -> Result<Self, Failure> {
         let output =
             std::path::absolute(&verb.output).map_err(|error| Failure::file("finding", &verb.output, &error))?;
-        let name = format!(".verify {} of {}", std::process::id(), request.recipe.name);
+        // One build of an output at a time: what is there is of one that was killed.
+        let mut name = OsString::from(".verify of ");
+        name.push(output.file_name().unwrap_or_default());
         let directory = output.with_file_name(name);
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Failure::file("removing", &directory, &error));
+            }
+            _ => {}
+        }
         fs::create_dir(&directory).map_err(|error| Failure::file("creating", &directory, &error))?;
         let mut place = Self { directory, recipe: OsString::new() };
         place.recipe = place.fill(verb, request, store)?;

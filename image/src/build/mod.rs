@@ -77,11 +77,14 @@ pub struct Guest<'a> {
 pub struct Staged {
     /// The manifest, without reference values. What the caller changes here is what `commit` writes.
     pub manifest: Manifest,
+    /// Why the image is not of class release; empty for one that is.
+    pub open_origins: Vec<String>,
     staging: Staging,
 }
 
-/// Why an image cannot be of class release: what of it has no locked origin that somebody stands for. `guest` is the standing
-/// of the lock of the component that made the guest binary; `None` where none did.
+/// Why an image cannot be of class release, as far as its lock tells: what of it has no locked origin that somebody stands for.
+/// `guest` is the standing of the lock of the component that made the guest binary; `None` where none did. A build also looks
+/// into the packages, for scripts that the lock does not have.
 pub fn open_origins(lock: &Lock, guest: Option<Standing>) -> Vec<String> {
     let mut open = Vec::new();
     match guest {
@@ -105,7 +108,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         .build()
         .map_err(|error| BuildError::Threads(error.to_string()))?;
     let output = Output::new(staging.directory());
-    let (boot, (root, firmware), mut facts) = pool.install(|| {
+    let (boot, (root, firmware), mut facts, unrecorded) = pool.install(|| {
         let (kernel, packages) = rayon::join(|| boot::kernel(request, image, store), || root::packages(request, store));
         let ((kernel, mut facts), packages) = first_error(kernel, packages)?;
         facts.extend(packages.iter().map(Facts::of));
@@ -117,7 +120,8 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
             },
         );
         let (boot, root) = first_error(boot, root)?;
-        Ok::<_, BuildError>((boot, root, facts))
+        let unrecorded = scripts::unrecorded(request.lock, request.recipe, &packages);
+        Ok::<_, BuildError>((boot, root, facts, unrecorded))
     })?;
     let command_line = command_line(image, &root.verity)?;
     let mut artifacts = BTreeMap::from([
@@ -138,7 +142,8 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
             artifacts.insert(artifact::DISK.to_owned(), disk(sizes, &bytes, &root, &output)?);
         }
     }
-    let open = open_origins(request.lock, request.guest.component.map(|component| component.standing));
+    let mut open = open_origins(request.lock, request.guest.component.map(|component| component.standing));
+    open.extend(unrecorded.into_iter().map(|script| format!("the lock has no answer to the {script}")));
     let documents = BTreeMap::from([(LOCK_FILE.to_owned(), output.write(LOCK_FILE, request.lock_text.as_bytes())?)]);
     let mut manifest = Manifest {
         schema: 1,
@@ -163,7 +168,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         references: ReferenceValues::default(),
     };
     documents::add(&mut manifest, request.lock, facts, &output)?;
-    Ok(Staged { manifest, staging })
+    Ok(Staged { manifest, open_origins: open, staging })
 }
 
 impl Staged {

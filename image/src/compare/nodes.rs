@@ -33,9 +33,10 @@ impl Facts {
             fact("device", self.device.clone(), other.device.clone()),
             fact("time", self.time.to_string(), other.time.to_string()),
             fact("size", self.size.to_string(), other.size.to_string()),
-            fact("content", self.sha256.short(), other.sha256.short()),
         ];
-        pairs.into_iter().flatten().collect()
+        let content = (self.sha256 != other.sha256)
+            .then(|| format!("content {} and {}", self.sha256.short(), other.sha256.short()));
+        pairs.into_iter().flatten().chain(content).collect()
     }
 }
 

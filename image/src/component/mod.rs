@@ -53,7 +53,7 @@ pub struct Run<'a> {
     pub again: &'a dyn Fn() -> Command,
     /// How many jobs at once.
     pub jobs: usize,
-    /// Compile although the result is there, and compare.
+    /// Compile although the result is there, or twice where it is not, and compare.
     pub again_and_compare: bool,
     /// Take the word of the cache for what was compiled before: no, where others may have written to it.
     pub believe_cache: bool,
@@ -123,18 +123,31 @@ impl Described<'_> {
             return Ok(before.clone());
         }
         let files = self.compile(store, run)?;
-        if let Some(before) = before {
-            self.compare(&before, &files)?;
+        match before {
+            Some(before) => {
+                self.compare(|output| before.outputs.get(output).map(|artifact| artifact.sha256), &files)?;
+            }
+            // With nothing to compare with, the first result is not kept unless a second is the same.
+            None if run.again_and_compare => {
+                let first: BTreeMap<_, _> =
+                    files.iter().map(|(output, bytes)| (output, Sha256Digest::of(bytes))).collect();
+                self.compare(|output| first.get(&output).copied(), &self.compile(store, run)?)?;
+            }
+            None => {}
         }
         let outputs = results::keep(&self.key, &files, store)?;
         Ok(self.with(outputs))
     }
 
     /// Whether what was compiled now is what was compiled before.
-    fn compare(&self, before: &Component, files: &BTreeMap<String, Vec<u8>>) -> Result<(), ComponentError> {
+    fn compare(
+        &self,
+        before: impl Fn(&String) -> Option<Sha256Digest>,
+        files: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), ComponentError> {
         for (output, bytes) in files {
             let second = Sha256Digest::of(bytes);
-            if let Some(first) = before.outputs.get(output).map(|first| first.sha256).filter(|first| *first != second) {
+            if let Some(first) = before(output).filter(|first| *first != second) {
                 let (component, output) = (self.inputs.name.clone(), output.clone());
                 return Err(ComponentError::NotReproducible { component, output, first, second });
             }

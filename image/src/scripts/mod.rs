@@ -58,6 +58,19 @@ pub fn unanswered(lock: &Lock) -> Vec<Unanswered> {
     lock.package.iter().flat_map(of).collect()
 }
 
+/// The scripts of `packages`, as they were unpacked, whose answers the lock does not have: it was made without them, or says
+/// something else of them.
+pub fn unrecorded(lock: &Lock, recipe: &Recipe, packages: &[deb::Package]) -> Vec<Unanswered> {
+    let of = |package: &deb::Package| -> Vec<Unanswered> {
+        let locked = lock.package.iter().filter(|locked| locked.name == package.name);
+        let known: Vec<&Script> = locked.flat_map(|locked| &locked.scripts).collect();
+        let answers = answers(&package.name, &package.control, &recipe.scripts);
+        let open = answers.into_iter().filter(|answer| !known.contains(&answer));
+        open.map(|script| Unanswered { package: package.name.clone(), script: script.name }).collect()
+    };
+    packages.iter().flat_map(of).collect()
+}
+
 /// How the scripts of one package are answered.
 pub fn answers(package: &str, control: &Control, given: &BTreeMap<String, ScriptAnswer>) -> Vec<Script> {
     let answer = |(name, text): (&String, &String)| {

@@ -409,3 +409,18 @@ fn an_image_from_an_unpublished_lock_says_so() {
     let manifest = bench.run(words).expect(0, &["UNPUBLISHED"]).json();
     assert_eq!((manifest["standing"].as_str(), manifest["class"].as_str()), (Some("unpublished"), Some("dev")));
 }
+
+#[test]
+fn a_lock_without_the_scripts_of_its_packages_makes_no_release() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let recipe = bench.copy_recipe(scratch.path());
+    let text = std::fs::read_to_string(bench.recipe.with_extension("lock")).unwrap();
+    // As `lock --no-fetch` writes it, or whoever edits a lock.
+    let tables = text.split("\n[[").filter(|table| !table.starts_with("package.script]]"));
+    std::fs::write(scratch.path().join("minimal.lock"), tables.collect::<Vec<_>>().join("\n[[")).unwrap();
+    let output = scratch.path().join("out");
+    let run = bench.run(["build".as_ref(), recipe.as_os_str(), "-o".as_ref(), output.as_os_str()]).expect(0, &[]);
+    let said = "the lock has no answer to the postinst of base-files";
+    assert!(run.stdout.contains("class dev") && run.stdout.contains(said), "{run:#?}");
+}

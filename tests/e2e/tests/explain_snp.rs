@@ -89,6 +89,13 @@ fn a_report_is_read_and_never_called_authentic() {
     std::fs::write(&forged, &bytes).unwrap();
     let answer = explain(&forged).expect(0, &["NOT verified"]).json();
     assert_eq!((&answer["verdict"], &answer["authenticity_verified"]), (&json!("equal"), &json!(false)));
+    // An image does not say which configuration its guests are given (HOST_DATA): another is not "as expected".
+    bytes[0xc0] = 1;
+    std::fs::write(&forged, &bytes).unwrap();
+    let answer = explain(&forged).expect(4, &["told against a vm.toml"]).json();
+    assert_eq!((&answer["verdict"], &answer["registers"][1]["name"]), (&json!("cannot-tell"), &json!("HOST_DATA")));
+    bytes[0xc0] = 0;
+    std::fs::write(&forged, &bytes).unwrap();
     // With a VM description, HOST_DATA counts too.
     let vm = bench.vm(scratch.path(), "explained", "snp", 1, image);
     let words = ["explain", forged.to_str().unwrap(), "--against", vm.to_str().unwrap(), "--json"];

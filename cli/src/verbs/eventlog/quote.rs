@@ -13,6 +13,9 @@ use crate::evidence_file::{Content, EvidenceFile};
 use crate::failure::Failure;
 use crate::printer::Printer;
 
+/// What software extends after the firmware's log has ended.
+const AFTER_BOOT: [&str; 2] = ["RTMR2", "RTMR3"];
+
 /// RTMR0 to RTMR3 of a log and of a quote.
 #[derive(Serialize)]
 pub(super) struct Compared {
@@ -73,8 +76,12 @@ impl Compared {
             printer.line(format_args!("the log leads to the registers of the {kind} {file}"));
         } else {
             printer.line(format_args!("the log does not lead to the registers of the {kind} {file}"));
-            printer
-                .note("RTMR2 and RTMR3 may have been extended after the log ended, by IMA or by the guest's software");
+            let mut differing = self.registers.iter().filter(|register| !register.matches);
+            if differing.all(|register| AFTER_BOOT.contains(&register.name.as_str())) {
+                printer.note(
+                    "RTMR2 and RTMR3 may have been extended after the log ended, by IMA or by the guest's software",
+                );
+            }
         }
         printer.note(format_args!("no signature was looked at: the {kind} is a claim too until it is verified"));
     }

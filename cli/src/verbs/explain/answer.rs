@@ -49,6 +49,10 @@ impl Register {
     }
 }
 
+/// Why a guest that was given a configuration is not simply as expected.
+pub(super) const UNKNOWN_CONFIGURATION: &str =
+    "the guest was given a configuration: whether it is the right one is told against a vm.toml, not against an image";
+
 /// One difference, or one thing that is not known.
 #[derive(Clone, Default, Serialize)]
 pub(super) struct Row {

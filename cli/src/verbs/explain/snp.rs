@@ -12,7 +12,7 @@ use serde_json::json;
 use spec::manifest::{Manifest, SnpReference, artifact};
 use spec::{Outcome, Sha256Digest, Tee};
 
-use super::answer::{Answer, Register, Row, Subject};
+use super::answer::{Answer, Register, Row, Subject, UNKNOWN_CONFIGURATION};
 use super::{Expected, candidates, check_tee, text, vcpus};
 use crate::args::Explain;
 use crate::failure::Failure;
@@ -210,7 +210,7 @@ fn searched(
     Ok(search(found, &wanted))
 }
 
-/// What a report says beside the digest: POLICY, and HOST_DATA where a VM description says what it should be.
+/// What a report says beside the digest: POLICY, and HOST_DATA, of which only a VM description says what it should be.
 fn beside_the_digest(report: &AttestationReport, expected: &Expected, answer: &mut Answer) -> Result<(), Failure> {
     let refusals = Policy(report.policy().0).refusals();
     if !refusals.is_empty() {
@@ -226,9 +226,16 @@ fn beside_the_digest(report: &AttestationReport, expected: &Expected, answer: &m
             ..Row::default()
         });
     }
-    let Some(vm) = &expected.vm else { return Ok(()) };
-    let wanted = vm.guest.host_data().map_err(|error| Failure::new(Outcome::Internal, error.to_string()))?;
     let found = Sha256Digest(report.host_data);
+    let Some(vm) = &expected.vm else {
+        // Zero is no configuration; any other is one that this side does not know.
+        if report.host_data.iter().any(|byte| *byte != 0) {
+            answer.registers.push(Register::new("HOST_DATA", found.to_string(), None));
+            answer.reasons.push(UNKNOWN_CONFIGURATION.to_owned());
+        }
+        return Ok(());
+    };
+    let wanted = vm.guest.host_data().map_err(|error| Failure::new(Outcome::Internal, error.to_string()))?;
     answer.registers.push(Register::new("HOST_DATA", found.to_string(), Some(wanted.to_string())));
     if found != wanted {
         let text = "HOST_DATA is not that of [guest]: the guest was given another configuration".to_owned();

@@ -13,7 +13,7 @@ use measure::tdx::{Input, PredictedEvent, Rtmr};
 use spec::{Outcome, Tee};
 use store::Store;
 
-use super::answer::{Answer, Register, Row, Verdict};
+use super::answer::{Answer, Register, Row, UNKNOWN_CONFIGURATION, Verdict};
 use super::log::unread;
 use super::{Candidate, Expected, candidates, check_tee, vcpus};
 use crate::args::Explain;
@@ -227,7 +227,7 @@ fn unexpected(log: &EventLog<'_>, event: usize) -> Option<Row> {
     })
 }
 
-/// What a quote says beside the registers: ATTRIBUTES, and MRCONFIGID where a VM description says what it should be.
+/// What a quote says beside the registers: ATTRIBUTES, and MRCONFIGID, of which only a VM description says what it should be.
 fn beside_the_registers(found: &TdMeasurement, expected: &Expected, answer: &mut Answer) -> Result<(), Failure> {
     let refusals = Attributes(found.attributes).refusals();
     if !refusals.is_empty() {
@@ -235,9 +235,17 @@ fn beside_the_registers(found: &TdMeasurement, expected: &Expected, answer: &mut
         let found = Some(format!("{:#x}", found.attributes));
         answer.differences.push(Row { input: "attributes".into(), kind: "differs", found, text, ..Row::default() });
     }
-    let Some(vm) = &expected.vm else { return Ok(()) };
+    let given = Digest384(found.mrconfigid);
+    let Some(vm) = &expected.vm else {
+        // Zero is no configuration; any other is one that this side does not know.
+        if given != Digest384::ZERO {
+            answer.registers.push(Register::new("MRCONFIGID", given.to_string(), None));
+            answer.reasons.push(UNKNOWN_CONFIGURATION.to_owned());
+        }
+        return Ok(());
+    };
     let wanted = vm.guest.mrconfigid().map_err(|error| Failure::new(Outcome::Internal, error.to_string()))?;
-    let register = Register::new("MRCONFIGID", Digest384(found.mrconfigid).to_string(), Some(wanted.to_string()));
+    let register = Register::new("MRCONFIGID", given.to_string(), Some(wanted.to_string()));
     if register.verdict == Verdict::Differs {
         let text = "MRCONFIGID is not that of [guest]: the guest was given another configuration".to_owned();
         answer.differences.push(Row { input: "guest_configuration".into(), kind: "differs", text, ..Row::default() });

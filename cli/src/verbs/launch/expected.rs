@@ -32,6 +32,8 @@ pub(super) struct Expected {
     pub(super) value: String,
     /// What firmware and kernel should measure of a TD, where that is predicted.
     pub(super) rtmrs: Option<Rtmrs>,
+    /// Why it is not, where it was tried.
+    pub(super) not_predicted: Option<String>,
 }
 
 /// RTMR0 to RTMR2, and what they were predicted from.
@@ -57,11 +59,17 @@ impl Expected {
         match vm.tee {
             Tee::Snp if has_firmware(artifact::FIRMWARE_SNP) => {
                 let value = snp_digest(vm, &image.directory, &image.manifest)?;
-                Ok(value.map(|value| Self { key: "launch_digest", register: "MEASUREMENT", value, rtmrs: None }))
+                Ok(value.map(|value| Self {
+                    key: "launch_digest",
+                    register: "MEASUREMENT",
+                    value,
+                    rtmrs: None,
+                    not_predicted: None,
+                }))
             }
             Tee::Tdx if has_firmware(artifact::FIRMWARE_TDX) => {
                 let value = weigh::tdx(&image.directory, &image.manifest)?.mrtd.to_string();
-                Ok(Some(Self { key: "mrtd", register: "MRTD", value, rtmrs: None }))
+                Ok(Some(Self { key: "mrtd", register: "MRTD", value, rtmrs: None, not_predicted: None }))
             }
             // The plan refuses a TEE without firmware, with its own message.
             Tee::None | Tee::Snp | Tee::Tdx => Ok(None),
@@ -72,6 +80,9 @@ impl Expected {
     pub(super) fn json(&self) -> Value {
         let mut values = self.rtmrs.as_ref().map_or_else(Map::new, |rtmrs| rtmrs.values.json());
         values.insert(self.key.to_owned(), self.value.clone().into());
+        if let Some(reason) = &self.not_predicted {
+            values.insert("rtmrs_not_predicted".to_owned(), reason.clone().into());
+        }
         Value::Object(values)
     }
 
