@@ -124,7 +124,7 @@ gcc -o try mount.c || won "nothing was tried"
 ./try >> out/x || won "nothing was tried"
 for node in null zero full random urandom; do if chmod 666 /dev/$node 2>/dev/null; then won "chmod $node"; fi; done
 echo a > /dev/null || won "cannot write to /dev/null"
-if mkdir /usr/x 2>/dev/null; then won "wrote to /usr"; fi
+if mkdir /usr/x 2>/dev/null; then rmdir /usr/x; won "wrote to /usr"; fi
 if kill -KILL 1 && kill -SEGV 1; then :; fi
 while read -r name value; do
   case $name in
