@@ -88,7 +88,7 @@ fn fetch_from(
 ) -> Result<(usize, u64), CratesError> {
     let (mut fetched, mut bytes) = (0, 0);
     let mut absent = Vec::new();
-    for one in wanted.iter().filter(|one| !is_whole(one, store)) {
+    for one in wanted.iter().filter(|one| !has_crate(one, store)) {
         let content = match downloaded(one, downloads) {
             Some(content) => content,
             None => match registry {
@@ -106,7 +106,8 @@ fn fetch_from(
     if absent.is_empty() { Ok((fetched, bytes)) } else { Err(CratesError::Absent(absent)) }
 }
 
-fn is_whole(one: &NamedInput, store: &Store) -> bool {
+/// Whether a store has a crate, whole.
+pub fn has_crate(one: &NamedInput, store: &Store) -> bool {
     let size = fs::metadata(store.blob_path(&one.sha256)).map(|found| found.len());
     size.is_ok_and(|size| store.verify(&one.sha256, size).is_ok())
 }

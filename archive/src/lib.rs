@@ -22,7 +22,7 @@ mod transport;
 mod universe;
 mod version;
 
-pub use crates::{CRATES_VARIABLE, CratesError, fetch_crates};
+pub use crates::{CRATES_VARIABLE, CratesError, fetch_crates, has_crate};
 pub use diff::{LockDiff, RolledBack, diff};
 pub use index::IndexError;
 pub use kernel::KernelError;

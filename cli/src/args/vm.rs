@@ -20,7 +20,7 @@ pub(crate) enum VmAction {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Print what a launch would do: files, argument list, expected digests, and the facts they rest on. Starts nothing
+    /// Print what a launch would do: files, argument list, expected digests, and the facts they rest on. Starts no guest; with --simulate of a TDX VM, QEMU is asked for its tables
     Plan(VmPlan),
 }
 

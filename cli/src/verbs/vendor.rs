@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Vendor, printer: &Printer) -> Re
         }
     }
     archive::fetch_crates(&crates, &cache)?;
-    for one in crates.iter().filter(|one| !target.has(&one.sha256)) {
+    for one in crates.iter().filter(|one| !archive::has_crate(one, &target)) {
         let bytes = image::component::crate_file(one, &cache)?;
         target.insert_bytes(&bytes)?;
         written.crates += 1;

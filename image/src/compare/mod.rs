@@ -7,6 +7,7 @@ mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -90,30 +91,31 @@ pub fn compare_images(a: &Path, b: &Path) -> Result<Vec<Difference>, CompareErro
         } else if !files_a.contains(name) {
             found.push(whole(Change::Added));
         } else {
-            let (a, b) = (contents(&a.join(name))?, contents(&b.join(name))?);
-            if a != b {
-                found.extend(compare_files(name, &a, &b));
-            }
+            found.extend(compare_files(name, &a.join(name), &b.join(name))?);
         }
     }
     Ok(found)
 }
 
-fn compare_files(name: &str, a: &[u8], b: &[u8]) -> Vec<Difference> {
+/// Only what has files inside is held in memory, and only where it differs.
+fn compare_files(name: &str, a: &Path, b: &Path) -> Result<Vec<Difference>, CompareError> {
+    let Some(bytes) = bytes_differ(a, b)? else {
+        return Ok(Vec::new());
+    };
     let inner = match name {
-        artifact::ROOTFS => nodes::of_rootfs(a).zip(nodes::of_rootfs(b)),
-        artifact::INITRD => nodes::of_initrd(a).zip(nodes::of_initrd(b)),
+        artifact::ROOTFS => nodes::of_rootfs(&contents(a)?).zip(nodes::of_rootfs(&contents(b)?)),
+        artifact::INITRD => nodes::of_initrd(&contents(a)?).zip(nodes::of_initrd(&contents(b)?)),
         _ => None,
     };
     let whole = |what| vec![Difference { artifact: name.to_owned(), path: None, change: Change::Changed, what }];
     let Some((nodes_a, nodes_b)) = inner else {
-        return whole(bytes_differ(a, b));
+        return Ok(whole(bytes));
     };
     let found = compare_nodes(name, &nodes_a, &nodes_b);
     if found.is_empty() {
-        return whole(format!("the same files, laid out differently: {}", bytes_differ(a, b)));
+        return Ok(whole(format!("the same files, laid out differently: {bytes}")));
     }
-    found
+    Ok(found)
 }
 
 fn compare_nodes(name: &str, a: &BTreeMap<String, Facts>, b: &BTreeMap<String, Facts>) -> Vec<Difference> {
@@ -131,13 +133,34 @@ fn compare_nodes(name: &str, a: &BTreeMap<String, Facts>, b: &BTreeMap<String, F
     found
 }
 
-fn bytes_differ(a: &[u8], b: &[u8]) -> String {
-    if a.len() != b.len() {
-        return format!("{} bytes and {} bytes", a.len(), b.len());
+/// How the bytes of two files differ; `None` where they are the same. Disks may be larger than the memory.
+fn bytes_differ(a: &Path, b: &Path) -> Result<Option<String>, CompareError> {
+    const PIECE: usize = 1 << 20;
+    let mut files = [open(a)?, open(b)?];
+    let mut pieces = [Vec::with_capacity(PIECE), Vec::with_capacity(PIECE)];
+    let (mut sizes, mut first, mut count) = ([0_u64; 2], None, 0_u64);
+    loop {
+        for (((file, path), piece), size) in files.iter_mut().zip([a, b]).zip(&mut pieces).zip(&mut sizes) {
+            piece.clear();
+            let read = file.by_ref().take(PIECE as u64).read_to_end(piece);
+            *size += read.map_err(|source| CompareError { path: path.to_owned(), source })? as u64;
+        }
+        let [a, b] = &pieces;
+        if a.is_empty() && b.is_empty() {
+            break;
+        }
+        if a != b {
+            let start = sizes[0] - a.len() as u64;
+            let mut differing = a.iter().zip(b).zip(start..).filter(|((a, b), _)| a != b).map(|(_, offset)| offset);
+            first = first.or_else(|| differing.next().inspect(|_| count += 1));
+            count += differing.count() as u64;
+        }
     }
-    let offset = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or_default();
-    let count = a.iter().zip(b).filter(|(a, b)| a != b).count();
-    format!("{count} bytes differ, the first at {offset}")
+    Ok(match first {
+        _ if sizes[0] != sizes[1] => Some(format!("{} bytes and {} bytes", sizes[0], sizes[1])),
+        Some(first) => Some(format!("{count} bytes differ, the first at {first}")),
+        None => None,
+    })
 }
 
 fn names(directory: &Path) -> Result<BTreeSet<String>, CompareError> {
@@ -146,9 +169,13 @@ fn names(directory: &Path) -> Result<BTreeSet<String>, CompareError> {
     entries.map(|entry| Ok(entry.map_err(error)?.file_name().to_string_lossy().into_owned())).collect()
 }
 
+fn open(path: &Path) -> Result<File, CompareError> {
+    open_regular(path).map_err(|source| CompareError { path: path.to_owned(), source })
+}
+
 fn contents(path: &Path) -> Result<Vec<u8>, CompareError> {
     let mut bytes = Vec::new();
-    let read = open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    let read = open(path)?.read_to_end(&mut bytes);
     read.map_err(|source| CompareError { path: path.to_owned(), source })?;
     Ok(bytes)
 }
