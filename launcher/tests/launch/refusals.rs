@@ -1,11 +1,16 @@
 //! What is not launched, and what is said instead: message, exit code and hint.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use launcher::host::KvmAccess;
 use launcher::qemu::Features;
 use launcher::{Image, PlanError};
+use spec::component::{Component, ComponentInputs};
+use spec::manifest::{Artifact, Class, GUEST_FROM_COMPONENT, Manifest};
 use spec::pins::SecureBoot;
+use spec::recipe::GUEST_OUTPUT;
 use spec::{Diagnostic, Outcome};
 
 use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
@@ -114,11 +119,38 @@ fn images_that_are_less_than_they_could_be() {
     let (dev, unpublished) = ("the image is of class dev", "the image is UNPUBLISHED");
     let has = |notes: &[String], what| notes.iter().any(|note| note.contains(what));
     assert!(has(&notes("snp", &[]), dev) && has(&notes("tdx", &[]), dev) && !has(&notes("none", &[]), dev));
-    assert!(!has(&notes("snp", &[("\"dev\"", "\"release\"")]), dev));
+    let situation = Situation::new("snp", "");
+    make_release(&situation.fixture.path("image/manifest.json"));
+    assert!(!has(&situation.plan().unwrap().notes, dev));
     let change = [("\"published\"", "\"unpublished\"")];
     for tee in ["none", "snp", "tdx"] {
         assert!(has(&notes(tee, &change), unpublished) && !has(&notes(tee, &[]), unpublished));
     }
+}
+
+/// Rewrites a manifest as one of class release, with a component behind the guest binary.
+fn make_release(path: &Path) {
+    let mut manifest = Manifest::parse("manifest.json", &fs::read(path).unwrap()).unwrap();
+    let inputs = ComponentInputs {
+        name: "guest".to_owned(),
+        sandbox: 1,
+        script: "true".to_owned(),
+        outputs: vec![GUEST_OUTPUT.to_owned()],
+        packages: Vec::new(),
+        crates: Vec::new(),
+        files: BTreeMap::new(),
+    };
+    let output = Artifact { size: manifest.guest.size, sha256: manifest.guest.sha256 };
+    manifest.components.push(Component {
+        key: inputs.key().unwrap(),
+        lock_sha256: manifest.lock_sha256,
+        standing: manifest.standing,
+        inputs,
+        outputs: BTreeMap::from([(GUEST_OUTPUT.to_owned(), output)]),
+    });
+    manifest.guest.origin = GUEST_FROM_COMPONENT.to_owned();
+    manifest.class = Class::Release;
+    fs::write(path, manifest.to_bytes().unwrap()).unwrap();
 }
 
 fn verified(fixture: &Fixture) -> Result<usize, VerifyError> {
