@@ -20,6 +20,8 @@ pub(super) fn is_log(bytes: &[u8]) -> bool {
     let Ok(first) = event(&mut Reader::new(bytes), 0) else { return false };
     match first.event_type {
         EventType::EV_NO_ACTION => SIGNATURES.iter().any(|signature| first.data.starts_with(*signature)),
+        // Reserved: nothing extends it, and files that are something else have zeroes there.
+        EventType::EV_PREBOOT_CERT => false,
         event_type => {
             let extended = first.digests.iter().any(|(_, digest)| digest.iter().any(|byte| *byte != 0));
             event_type.name().is_some() && first.index < PCRS && extended
@@ -81,8 +83,9 @@ mod tests {
     fn what_could_not_start_a_boot_is_no_log() {
         let other_signature = row(0, 3, [0; 20], b"Spec ID Event01\0");
         let not_extended = row(0, 8, [0; 20], b"");
-        for bytes in [other_signature, not_extended, row(24, 8, [1; 20], b""), row(0, 0x99, [1; 20], b""), vec![0; 64]]
-        {
+        let reserved = row(0, 0, [1; 20], b"");
+        let (no_pcr, unknown) = (row(24, 8, [1; 20], b""), row(0, 0x99, [1; 20], b""));
+        for bytes in [other_signature, not_extended, reserved, no_pcr, unknown, vec![0; 64]] {
             assert!(EventLog::parse_lenient(&bytes).is_err(), "{bytes:?}");
         }
     }
