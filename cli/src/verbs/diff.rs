@@ -8,7 +8,7 @@ use image::measured::moved_by;
 use image::{Difference, compare_images};
 use serde_json::{Value, json};
 use spec::Outcome;
-use spec::manifest::FILE_NAME;
+use spec::manifest::{FILE_NAME, Manifest};
 use store::Image;
 
 use crate::args::Diff;
@@ -25,6 +25,10 @@ pub(crate) fn run(verb: &Diff, printer: &Printer) -> Result<u8, Failure> {
     let mut files = compare_images(&before.directory, &after.directory)?;
     let same = files.is_empty();
     files.retain(|file| file.artifact != FILE_NAME);
+    let standing = standing(&before.manifest, &after.manifest);
+    for (what, [before, after]) in &standing {
+        printer.line(format_args!("{what}: {before} -> {after}"));
+    }
     packages(&manifests, printer);
     show_files(&files, printer);
     artifacts(&manifests, printer);
@@ -32,10 +36,30 @@ pub(crate) fn run(verb: &Diff, printer: &Printer) -> Result<u8, Failure> {
     if same {
         printer.line("the images are the same to the byte");
     } else if files.is_empty() && manifests.artifacts.is_empty() {
-        printer.line(format_args!("only {FILE_NAME} differs: the recipe's echo or the expected values"));
+        printer.line(format_args!(
+            "only {FILE_NAME} differs: what it says of the image, the recipe's echo, expected values or ID blocks"
+        ));
     }
-    printer.value(&as_json(same, &manifests, &files));
+    printer.value(&as_json(same, &standing, &manifests, &files));
     Ok(if same { 0 } else { Outcome::Refused.code() })
+}
+
+/// What a manifest says of the image's worth, where it is not the same.
+fn standing(before: &Manifest, after: &Manifest) -> BTreeMap<&'static str, [String; 2]> {
+    let of = |manifest: &Manifest| {
+        let components = manifest.components.iter().map(|component| component.key.to_string());
+        [
+            ("class", manifest.class.to_string()),
+            ("standing of the lock", format!("{:?}", manifest.standing).to_lowercase()),
+            ("origin of the guest binary", manifest.guest.origin.clone()),
+            ("components", components.collect::<Vec<_>>().join(", ")),
+        ]
+    };
+    let pairs = of(before).into_iter().zip(of(after));
+    pairs
+        .filter(|(before, after)| before != after)
+        .map(|((what, before), (_, after))| (what, [before, after]))
+        .collect()
 }
 
 /// An image whose files are those of its manifest: what is said about values must be about these files.
@@ -148,7 +172,12 @@ pub(super) fn files_as_json(files: &[Difference]) -> Vec<Value> {
     files.iter().map(file).collect()
 }
 
-fn as_json(same: bool, found: &ManifestDifference, files: &[Difference]) -> Value {
+fn as_json(
+    same: bool,
+    standing: &BTreeMap<&'static str, [String; 2]>,
+    found: &ManifestDifference,
+    files: &[Difference],
+) -> Value {
     let packages = found.packages.iter().map(
         |(name, change)| json!({ "name": name, "before": change.before, "after": change.after, "uses": change.uses }),
     );
@@ -163,6 +192,7 @@ fn as_json(same: bool, found: &ManifestDifference, files: &[Difference]) -> Valu
     });
     json!({
         "same": same,
+        "standing": standing,
         "packages": packages.collect::<Vec<_>>(),
         "files": files_as_json(files),
         "artifacts": artifacts.collect::<Vec<_>>(),
