@@ -189,14 +189,14 @@ fn another_standing_is_a_difference_that_is_named() {
     let scratch = tempfile::tempdir().unwrap();
     let copy = bench.copy_image(scratch.path());
     let path = copy.join("manifest.json");
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
     let (published, unpublished) = ("\"standing\":\"published\"", "\"standing\":\"unpublished\"");
     let other = if text.contains(published) {
         text.replace(published, unpublished)
     } else {
         text.replace(unpublished, published)
     };
-    std::fs::write(&path, other).unwrap();
+    fs::write(&path, other).unwrap();
     let words = ["diff".as_ref(), bench.image().as_os_str(), copy.as_os_str()];
     let run = bench.run(words).expect(6, &[]);
     assert!(run.stdout.contains("standing of the lock: ") && run.stdout.contains("unpublished"), "{run:#?}");
