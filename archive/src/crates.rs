@@ -36,7 +36,7 @@ pub enum CratesError {
         found: Sha256Digest,
     },
     /// The registry's address.
-    #[error(transparent)]
+    #[error("{CRATES_VARIABLE} names no registry that can be asked")]
     Address(#[from] MirrorError),
     /// The registry cannot be read.
     #[error("fetching the crate {name}")]
@@ -63,12 +63,11 @@ impl Diagnostic for CratesError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Absent(_) => Some(format!(
+            Self::Absent(_) | Self::Address(_) | Self::Transport { .. } => Some(format!(
                 "run `cargo fetch --locked` in the workspace, or name the download address of a registry with {CRATES_VARIABLE}=URL (crates are below it as NAME/NAME-VERSION.crate)"
             )),
-            Self::Transport { source, .. } => source.hint(),
             Self::Store(error) => error.hint(),
-            _ => None,
+            Self::Mismatch { .. } => None,
         }
     }
 }

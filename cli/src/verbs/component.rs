@@ -27,6 +27,10 @@ pub(crate) fn run(arguments: &Arguments, verb: &Component, printer: &Printer) ->
 fn load(name: &ComponentName) -> Result<LoadedComponent, Failure> {
     let is_path = name.name.extension().is_some() || name.name.components().count() > 1;
     let path = if is_path { name.name.clone() } else { name.directory.join(&name.name).with_extension("toml") };
+    if !is_path && !path.exists() {
+        let message = format!("there is no component \"{}\" in {}", name.name.display(), name.directory.display());
+        return Err(Failure::new(Outcome::Usage, message).with_hint("`bullion component list` says which there are"));
+    }
     component::load(&path)
 }
 

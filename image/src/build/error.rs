@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use measure::uefi::VarstoreError;
 use spec::canonical::CanonicalError;
+use spec::recipe::Kind;
 use spec::{Diagnostic, Outcome, Sha256Digest, SyntaxError};
 use store::{ImageError, StoreError};
 
@@ -20,11 +21,13 @@ use crate::uki::UkiError;
 /// A build that failed. Nothing of it is left on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The recipe makes a tree.
-    #[error("the recipe \"{recipe}\" makes a tree of tools, not an image")]
+    /// The recipe makes something else.
+    #[error("the recipe \"{recipe}\" is of kind \"{kind}\", not \"image\"")]
     NotAnImage {
         /// The recipe.
         recipe: String,
+        /// What it makes.
+        kind: Kind,
     },
     /// The lock was made for another recipe, or for an earlier state of this one.
     #[error(
@@ -236,6 +239,8 @@ impl Diagnostic for BuildError {
             Self::OtherRecipe { .. } | Self::NotLocked { .. } => {
                 Some("the recipe has changed since it was locked: run `bullion lock`".to_owned())
             }
+            Self::NotAnImage { kind: Kind::Component, .. } => Some("compile it: bullion component build RECIPE".to_owned()),
+            Self::NotAnImage { .. } => Some("run what is in it: bullion exec RECIPE PROGRAM".to_owned()),
             Self::GuestSize { .. } | Self::Guest { .. } => {
                 Some("build it with scripts/build-guest, and name that one with --guest FILE".to_owned())
             }

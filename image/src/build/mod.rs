@@ -197,7 +197,7 @@ fn check<'a>(request: &BuildRequest<'a>) -> Result<&'a ImageRecipe, BuildError> 
     let recipe = request.recipe;
     let image = match (recipe.kind, &recipe.image) {
         (Kind::Image, Some(image)) => image,
-        _ => return Err(BuildError::NotAnImage { recipe: recipe.name.clone() }),
+        _ => return Err(BuildError::NotAnImage { recipe: recipe.name.clone(), kind: recipe.kind }),
     };
     let expected = recipe.lock_digest();
     if request.lock.recipe_sha256 != expected {

@@ -243,7 +243,11 @@ fn only_published_ports_are_reached_and_pods_stop_when_the_guest_is_to_power_off
     let vm = bench.container_vm(directory.path(), "t-servers", image, &more);
     let child = launch(&bench, &vm);
     hear(published, "not for the host");
+    // Before and after, a published port answers in the time in which the other does not.
+    let answers = || !ask(published, Duration::from_secs(10), GET).is_empty();
+    assert!(answers());
     assert_eq!(ask(own, Duration::from_secs(10), GET), "", "a port that nobody publishes is reached");
+    assert!(answers());
     let begun = Instant::now();
     bench.run(["stop", "t-servers"]).expect(0, &[]);
     // They end at once when they are told. Pods that are not told would take 300 s.
