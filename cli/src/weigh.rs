@@ -155,6 +155,12 @@ pub(crate) fn check_vcpus(counts: &[u32]) -> Result<(), Failure> {
     }
 }
 
+/// A memory size in MiB; refuses one that is no whole number of them.
+pub(crate) fn whole_mib(memory: spec::size::Size) -> Result<u64, Failure> {
+    let refused = || Failure::new(Outcome::Usage, format!("{memory} of memory is not a whole number of MiB"));
+    memory.whole_mib().ok_or_else(refused)
+}
+
 /// MRTD of the image's TDX firmware.
 pub(crate) fn tdx(directory: &Path, manifest: &Manifest) -> Result<TdxReference, Failure> {
     let file = image_firmware(directory, manifest, artifact::FIRMWARE_TDX)?;

@@ -17,11 +17,7 @@ use crate::{inputs, tree};
 /// Every combination of vCPU counts and memory sizes, these in MiB.
 pub(crate) fn shapes(vcpus: &[u32], memory: &[Size]) -> Result<Vec<(u32, u64)>, Failure> {
     super::check_vcpus(vcpus)?;
-    let whole = |size: &Size| {
-        let message = || format!("{size} is not a whole number of MiB");
-        size.whole_mib().ok_or_else(|| Failure::new(Outcome::Usage, message()))
-    };
-    let memory = memory.iter().map(whole).collect::<Result<Vec<_>, _>>()?;
+    let memory = memory.iter().copied().map(super::whole_mib).collect::<Result<Vec<_>, _>>()?;
     Ok(vcpus.iter().flat_map(|vcpus| memory.iter().map(|memory_mib| (*vcpus, *memory_mib))).collect())
 }
 

@@ -23,7 +23,7 @@ use crate::printer::Printer;
 use crate::verbs::eventlog::{Kind, harmless, kind};
 use crate::weigh::machine::Machine;
 use crate::weigh::prediction::{TdxPrediction, WantedMachine};
-use crate::weigh::unusable;
+use crate::weigh::{unusable, whole_mib};
 use input::{differing, key, other_input, other_mrtd};
 
 const RTMRS: [Rtmr; 4] = [Rtmr::Rtmr0, Rtmr::Rtmr1, Rtmr::Rtmr2, Rtmr::Rtmr3];
@@ -47,7 +47,7 @@ impl<'a> Context<'a> {
     ) -> Result<Self, Failure> {
         check_tee(expected, Tee::Tdx, "its measurements are those of no TD")?;
         let memory = verb.memory.or(expected.vm.as_ref().map(|vm| vm.memory));
-        let memory_mib = memory.and_then(spec::size::Size::whole_mib);
+        let memory_mib = memory.map(whole_mib).transpose()?;
         let devices = expected.vm.as_ref().map(Devices::of).unwrap_or_default();
         let wanted = WantedMachine {
             vcpus: vcpus(verb, expected)?,

@@ -8,9 +8,9 @@ use launcher::qemu::oracle::{Answer as Told, ConfigWrite, Devices};
 use launcher::simulation::{self, SimulationReport};
 use measure::tdx::registers;
 use serde_json::{Map, Value};
+use spec::Tee;
 use spec::manifest::{Manifest, artifact};
 use spec::vm::Vm;
-use spec::{Outcome, Tee};
 use store::Store;
 
 use crate::args::QemuChoice;
@@ -100,8 +100,7 @@ impl Rtmrs {
     /// Of a TD, with what this QEMU gives its firmware.
     pub(super) fn predict(vm: &Vm, image: &Image, qemu: &QemuChoice, store: &Store) -> Result<Self, Failure> {
         let firmware = weigh::image_firmware(&image.directory, &image.manifest, artifact::FIRMWARE_TDX)?;
-        let whole = || Failure::new(Outcome::Usage, format!("{} is not a whole number of MiB", vm.memory));
-        let memory_mib = vm.memory.whole_mib().ok_or_else(whole)?;
+        let memory_mib = weigh::whole_mib(vm.memory)?;
         // What is refused is refused before QEMU is asked.
         KnownFirmware::find(&firmware, &inputs::pins()?)?;
         let told = Oracle::new(qemu, store, Devices::of(vm))?.ask(&firmware.bytes, vm.vcpus, memory_mib)?;

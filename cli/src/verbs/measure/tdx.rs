@@ -17,7 +17,7 @@ use crate::printer::Printer;
 use crate::weigh::disk::DiskFile;
 use crate::weigh::machine::Oracle;
 use crate::weigh::registers::{BootFiles, Initrd, Kernel, KnownFirmware};
-use crate::weigh::{check_vcpus, unusable};
+use crate::weigh::{check_vcpus, unusable, whole_mib};
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -207,11 +207,6 @@ fn predict<'a>(
         predicted.disk_sha256 = Some(sha256);
     }
     Ok(predicted)
-}
-
-fn whole_mib(memory: spec::size::Size) -> Result<u64, Failure> {
-    let refused = || Failure::new(Outcome::Usage, format!("--memory {memory} is not a whole number of MiB"));
-    memory.whole_mib().ok_or_else(refused)
 }
 
 /// The tables that firmware gets: captured ones, or those of the QEMU that is asked.
