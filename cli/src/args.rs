@@ -20,7 +20,7 @@ pub(crate) use component::{
     BuildComponent, Component, ComponentAction, ComponentName, ExplainComponent, ListComponents, Sandbox,
 };
 pub(crate) use gpu::{Gpu, GpuAction};
-pub(crate) use host::{Host, HostAction, HostCheck};
+pub(crate) use host::{Host, HostAction, HostCheck, HostPrepare, HostRestore};
 pub(crate) use idblock::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile, ReplayLog};
 pub(crate) use look::{Describe, Diff, Rebuild};

@@ -12,7 +12,9 @@ pub mod kernel;
 mod kvm;
 pub mod memory;
 pub mod pci;
+pub mod prepare;
 mod sev;
+mod usage;
 
 use std::io;
 use std::path::Path;

@@ -123,10 +123,10 @@ impl Diagnostic for LaunchError {
 /// What is told while a launch goes on.
 pub type Listener<'a> = &'a mut dyn FnMut(Progress<'_>);
 
-/// Plans a launch as `launch` would, for this host and this moment, without doing anything.
-pub fn plan_only(request: &Request<'_>) -> Result<Plan, LaunchError> {
+/// Plans a launch as `launch` would, on a host of which these are the facts, without doing anything.
+pub fn plan_only(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, LaunchError> {
     let features = Features::of(request.program, request.cache)?;
-    Ok(plan_with(request, &HostFacts::probe(), &features)?)
+    Ok(plan_with(request, facts, &features)?)
 }
 
 /// Launches a VM and supervises it until it ends. Call it from the thread that lives as long as the VM shall, before

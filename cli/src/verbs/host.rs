@@ -1,7 +1,9 @@
 //! `bullion host`: what this host can do.
 
+pub(crate) mod prepare;
+
 use launcher::HostFacts;
-use launcher::host::check::{Line, Needs, Qemu, Status, check, worst};
+use launcher::host::check::{Line, Needs, Qemu, Status, check, mark_mended, worst};
 use launcher::qemu::Features;
 use serde_json::json;
 use spec::Outcome;
@@ -14,6 +16,8 @@ use crate::printer::Printer;
 pub(crate) fn run(arguments: &Arguments, verb: &Host, printer: &Printer) -> Result<u8, Failure> {
     match &verb.action {
         HostAction::Check(verb) => run_check(arguments, verb, printer),
+        HostAction::Prepare(verb) => prepare::run(verb, printer),
+        HostAction::Restore(verb) => prepare::restore(verb, printer),
     }
 }
 
@@ -27,7 +31,12 @@ fn run_check(arguments: &Arguments, verb: &HostCheck, printer: &Printer) -> Resu
         Ok(None) => Qemu::NotFetched,
         Err(reason) => Qemu::Unusable(reason),
     };
-    let lines = check(&facts, qemu, needs.as_ref());
+    let mut lines = check(&facts, qemu, needs.as_ref());
+    let (_, preparation) = prepare::plan(&facts, needs.as_ref(), None, false);
+    if preparation.refusals.is_empty() {
+        let prepared = launcher::host::prepare::after(&facts, &preparation.steps);
+        mark_mended(&mut lines, &check(&prepared, qemu, needs.as_ref()));
+    }
     for line in &lines {
         printer.line(line);
     }

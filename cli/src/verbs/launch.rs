@@ -5,10 +5,12 @@ mod expected;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use launcher::host::check::Needs;
+use launcher::host::prepare::after;
 use launcher::plan::Simulation;
 use launcher::screen::Screen;
 use launcher::simulation::SimulationReport;
-use launcher::{Directories, Image, Options, Progress, Report, Request};
+use launcher::{Directories, HostFacts, Image, Options, Progress, Report, Request};
 use serde::Serialize;
 use serde_json::{Value, json};
 use spec::agent::{Identity, Measurements, Workload};
@@ -121,7 +123,12 @@ fn simulator() -> Result<PathBuf, Failure> {
 }
 
 fn show_plan(request: &Request<'_>, expected: Option<&Expected>, printer: &Printer) -> Result<u8, Failure> {
-    let plan = launcher::launch::plan_only(request)?;
+    // A host that is not ready yet is planned for as it will be once it is.
+    let facts = HostFacts::probe();
+    let (_, preparation) = super::host::prepare::plan(&facts, Some(&Needs::of(request.vm)), None, false);
+    let changes = if preparation.refusals.is_empty() { preparation.steps } else { Vec::new() };
+    let plan = launcher::launch::plan_only(request, &after(&facts, &changes))?;
+    changes.iter().for_each(|step| printer.line(format_args!("{:<12} {step}", "prepare")));
     printer.line(&plan);
     printer.value(&json!({
         "name": plan.name,
@@ -132,6 +139,7 @@ fn show_plan(request: &Request<'_>, expected: Option<&Expected>, printer: &Print
         "expected": expected_json(expected),
         "facts": plan.facts,
         "notes": plan.notes,
+        "host_changes": changes,
     }));
     Ok(0)
 }

@@ -101,17 +101,17 @@ fn holder(directory: &Path, procfs: &Path, driver: Option<&str>, group: Option<u
     for entry in fs::read_dir(directory.join("vfio-dev")).into_iter().flatten().flatten() {
         files.push(Path::new("/dev/vfio/devices").join(entry.file_name()));
     }
-    let process = process_with_open(procfs, &files)?;
+    let process = process_with_open(procfs, &|path| files.iter().any(|file| file == path))?;
     let name = attribute(&procfs.join(process.to_string()), "comm").unwrap_or_default();
     Some(format!("process {process} ({name})"))
 }
 
-/// A process that has one of the files open. Only root sees those of others.
-fn process_with_open(procfs: &Path, files: &[PathBuf]) -> Option<u32> {
+/// A process that has a file open whose path `wanted` accepts. Only root sees those of others.
+pub(crate) fn process_with_open(procfs: &Path, wanted: &dyn Fn(&Path) -> bool) -> Option<u32> {
     let processes = fs::read_dir(procfs).ok()?.flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|process: &u32| {
         let descriptors = fs::read_dir(procfs.join(process.to_string()).join("fd")).into_iter().flatten().flatten();
-        descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| files.contains(&target))
+        descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| wanted(&target))
     })
 }
 

@@ -10,6 +10,9 @@ mod placement;
 mod snp;
 mod tdx;
 
+pub(in crate::host) use devices::obstacle;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -49,25 +52,36 @@ pub struct Line {
     /// Where it is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<&'static str>,
+    /// Whether `bullion host prepare` mends it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub prepare_mends: bool,
 }
 
 impl Line {
-    fn ok(topic: &'static str, found: impl Into<String>) -> Self {
-        Self { topic, status: Status::Ok, found: found.into(), cause: None, remedy: None, reference: None }
+    pub(in crate::host) fn ok(topic: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            topic,
+            status: Status::Ok,
+            found: found.into(),
+            cause: None,
+            remedy: None,
+            reference: None,
+            prepare_mends: false,
+        }
     }
 
     /// Something in the way: a refusal where it is needed, else a warning.
-    fn missing(topic: &'static str, needed: bool, found: impl Into<String>) -> Self {
+    pub(in crate::host) fn missing(topic: &'static str, needed: bool, found: impl Into<String>) -> Self {
         let status = if needed { Status::Refusal } else { Status::Warning };
         Self { status, ..Self::ok(topic, found) }
     }
 
-    fn because(mut self, cause: impl Into<String>) -> Self {
+    pub(in crate::host) fn because(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(in crate::host) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
@@ -91,6 +105,9 @@ impl fmt::Display for Line {
             if let Some(text) = text {
                 write!(f, "\n{:<24}{name}: {text}", "")?;
             }
+        }
+        if self.prepare_mends {
+            write!(f, "\n{:<24}`bullion host prepare` mends this", "")?;
         }
         Ok(())
     }
@@ -154,6 +171,17 @@ pub fn check(facts: &HostFacts, qemu: Qemu<'_>, needs: Option<&Needs>) -> Vec<Li
     lines.extend(devices::lines(&scope));
     lines.extend(placement::lines(&scope));
     lines
+}
+
+/// Marks the lines that are in order on the host `prepared`, which is this one after `prepare`.
+pub fn mark_mended(lines: &mut [Line], prepared: &[Line]) {
+    let mut seen: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for line in lines {
+        let count = seen.entry(line.topic).or_default();
+        let after = prepared.iter().filter(|after| after.topic == line.topic).nth(*count);
+        *count += 1;
+        line.prepare_mends = line.status != Status::Ok && after.is_some_and(|after| after.status == Status::Ok);
+    }
 }
 
 /// The first thing that stands in the way of what a VM asks for beyond its TEE: placement and devices. What decides about the TEE

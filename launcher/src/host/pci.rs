@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::usage::Usage;
 use super::{names, read_trimmed};
 
 /// One function.
@@ -30,6 +31,10 @@ pub struct PciFunction {
     pub large_bars_gib: Vec<u64>,
     /// How the kernel can reset it; empty where it cannot.
     pub reset_methods: String,
+    /// The block devices behind it, without their partitions.
+    pub disks: Vec<String>,
+    /// What the host uses it for, a phrase each: mounted disks, swap, addresses.
+    pub uses: Vec<String>,
 }
 
 impl PciFunction {
@@ -42,7 +47,8 @@ impl PciFunction {
 /// All functions below `root`, by address.
 pub(super) fn read(root: &Path) -> Vec<PciFunction> {
     let directory = root.join("sys/bus/pci/devices");
-    let mut functions: Vec<_> = names(&directory).into_iter().map(|name| function(&directory, name)).collect();
+    let usage = Usage::read(root);
+    let mut functions: Vec<_> = names(&directory).into_iter().map(|name| function(&directory, &usage, name)).collect();
     let mut groups: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for function in functions.iter().filter(|function| !function.is_bridge()) {
         if let Some(group) = function.group {
@@ -56,7 +62,7 @@ pub(super) fn read(root: &Path) -> Vec<PciFunction> {
     functions
 }
 
-fn function(directory: &Path, address: String) -> PciFunction {
+fn function(directory: &Path, usage: &Usage, address: String) -> PciFunction {
     let path = directory.join(&address);
     let text = |name: &str| read_trimmed(&path.join(name)).unwrap_or_default();
     let number = |name: &str| u32::from_str_radix(text(name).trim_start_matches("0x"), 16).unwrap_or(0);
@@ -74,6 +80,8 @@ fn function(directory: &Path, address: String) -> PciFunction {
         numa_node: text("numa_node").parse().ok(),
         large_bars_gib: large_bars(&text("resource")),
         reset_methods: text("reset_method"),
+        disks: usage.disks_of(&address),
+        uses: usage.of(&address),
         address,
     }
 }

@@ -8,6 +8,7 @@ mod fixture;
 mod golden;
 mod hosts;
 mod oracle;
+mod prepare;
 mod process;
 mod qemu;
 mod refusals;

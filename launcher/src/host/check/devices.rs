@@ -5,7 +5,7 @@ use spec::Tee;
 use super::{Line, Needs, Scope, large_bars};
 use crate::gpu::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS};
 use crate::gpu::sysfs::DRIVERS_IN_USE;
-use crate::host::PciFunction;
+use crate::host::{HostFacts, PciFunction};
 use crate::qemu::devices::AMD_SEV_LARGE_BARS;
 
 const IOMMUFD: &str = "Linux Documentation/userspace-api/iommufd.rst";
@@ -109,48 +109,60 @@ fn passed(scope: &Scope<'_>, needs: &Needs) -> Vec<Line> {
     lines
 }
 
-/// One function: there, isolated, and in the hands of vfio-pci.
-fn function(scope: &Scope<'_>, needs: &Needs, address: &str) -> Line {
+/// What keeps a function from being passed, whoever drives it: it is not there, a bridge, or not isolated from what is not
+/// passed with it.
+pub(in crate::host) fn obstacle(facts: &HostFacts, passed: &[String], address: &str) -> Option<Line> {
     let refused = |found: String| Line::missing("pci", true, found);
-    let Some(device) = scope.facts.device(address) else {
-        return refused(format!("there is no PCI function {address}")).remedy("`lspci -D` lists them");
+    let Some(device) = facts.device(address) else {
+        return Some(refused(format!("there is no PCI function {address}")).remedy("`lspci -D` lists them"));
     };
-    let driver = device.driver.as_deref().unwrap_or("nobody");
-    let found = format!("{address} [{}] driven by {driver}", device.id);
+    let found = found(device);
     if device.is_bridge() {
-        return refused(found).because("a bridge cannot be passed to a guest").remedy("name what is behind it");
+        return Some(refused(found).because("a bridge cannot be passed to a guest").remedy("name what is behind it"));
     }
     let Some(group) = device.group else {
-        return refused(found)
-            .because("it is in no IOMMU group: it could write into all of the host's memory")
-            .remedy("enable the IOMMU in the BIOS and on the kernel's command line");
+        let line = refused(found).because("it is in no IOMMU group: it could write into all of the host's memory");
+        return Some(line.remedy("enable the IOMMU in the BIOS and on the kernel's command line"));
     };
     let held = |peer: &&String| {
-        let driver = scope.facts.device(peer).and_then(|peer| peer.driver.as_deref());
-        !needs.pci.contains(*peer) && !matches!(driver, None | Some("vfio-pci" | "pci-stub"))
+        let driver = facts.device(peer).and_then(|peer| peer.driver.as_deref());
+        !passed.contains(*peer) && !matches!(driver, None | Some("vfio-pci" | "pci-stub"))
     };
-    if let Some(peer) = device.peers.iter().find(held) {
-        let other = scope.facts.device(peer).and_then(|peer| peer.driver.clone()).unwrap_or_default();
-        return refused(found)
-            .because(format!(
-                "it shares IOMMU group {group} with {peer}, which {other} drives: the group is not viable"
-            ))
-            .remedy("enable ACS in the BIOS or move the card; else give up the other device, too")
-            .see("Linux Documentation/driver-api/vfio.rst");
+    let peer = device.peers.iter().find(held)?;
+    let other = facts.device(peer).and_then(|peer| peer.driver.clone()).unwrap_or_default();
+    let line = refused(found)
+        .because(format!("it shares IOMMU group {group} with {peer}, which {other} drives: the group is not viable"));
+    let line = line.remedy("enable ACS in the BIOS or move the card; else give up the other device, too");
+    Some(line.see("Linux Documentation/driver-api/vfio.rst"))
+}
+
+fn found(device: &PciFunction) -> String {
+    format!("{} [{}] driven by {}", device.address, device.id, device.driver.as_deref().unwrap_or("nobody"))
+}
+
+/// One function: there, isolated, and in the hands of vfio-pci.
+fn function(scope: &Scope<'_>, needs: &Needs, address: &str) -> Line {
+    if let Some(line) = obstacle(scope.facts, &needs.pci, address) {
+        return line;
     }
-    if driver != "vfio-pci" {
-        let path = format!("/sys/bus/pci/devices/{address}");
-        return refused(found).because("only what vfio-pci holds can be passed to a guest").remedy(format!(
-            "modprobe vfio-pci; echo vfio-pci > {path}/driver_override; \
-             echo {address} > {path}/driver/unbind; echo {address} > /sys/bus/pci/drivers_probe"
-        ));
+    let Some(device) = scope.facts.device(address) else { return Line::ok("pci", address) };
+    let refused = Line::missing("pci", true, found(device));
+    if device.driver.as_deref() != Some("vfio-pci") {
+        return match device.uses.as_slice() {
+            [] => refused
+                .because("only what vfio-pci holds can be passed to a guest")
+                .remedy("bullion host prepare --for VM --yes, as root"),
+            uses => refused
+                .because(format!("the host uses it: {}", uses.join("; ")))
+                .remedy("name another device, or give this one up first"),
+        };
     }
     if needs.tee != Tee::None && device.cdev.is_none() {
-        return refused(found)
+        return refused
             .because("vfio-pci gives it no character device, by which iommufd takes it")
             .remedy("boot a kernel with CONFIG_VFIO_DEVICE_CDEV");
     }
-    Line::ok("pci", format!("{found}, IOMMU group {group}"))
+    Line::ok("pci", format!("{}, IOMMU group {}", found(device), device.group.unwrap_or_default()))
 }
 
 /// NVIDIA's GPUs and switches: who drives them now.
