@@ -1,11 +1,10 @@
-//! The guest's serial console: kept in a log of bounded size, and watched for the few lines that say how a boot went.
+//! The guest's serial console: kept in a log, and watched for the few lines that say how a boot went.
 //!
 //! The console is the guest's, unfiltered: the log holds every byte. What is read out of it only ever makes a failure
 //! easier to understand; that a guest is ready is never concluded from here.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -13,10 +12,8 @@ use spec::agent::CONSOLE_FAILED;
 
 use crate::agent::one_line;
 use crate::lines::{Line, Lines};
+use crate::log::Log;
 
-/// How much of a console is kept on disk.
-pub(crate) const MAX_LOG_BYTES: u64 = 16 << 20;
-const LOG_FULL: &[u8] = b"\n[bullion: the log is full, what follows is not kept]\n";
 /// The longest line that is looked at.
 const MAX_LINE: usize = 4096;
 /// How many lines are remembered for a report.
@@ -84,36 +81,11 @@ fn read_line(text: &str) -> Option<Finding> {
     text.split_once(PANIC).map(|(_, panic)| Finding::Panic(panic.to_owned()))
 }
 
-/// A log file that does not grow beyond `MAX_LOG_BYTES`.
-#[derive(Debug)]
-pub(crate) struct Log {
-    file: File,
-    room: u64,
-}
-
-impl Log {
-    pub(crate) fn new(file: File) -> Self {
-        Self { file, room: MAX_LOG_BYTES }
-    }
-
-    /// Writes as much as there is room for.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.room == 0 {
-            return Ok(());
-        }
-        let fits = usize::try_from(self.room).unwrap_or(usize::MAX).min(bytes.len());
-        let kept = bytes.get(..fits).unwrap_or(bytes);
-        self.room -= kept.len() as u64;
-        self.file.write_all(kept)?;
-        if self.room == 0 { self.file.write_all(LOG_FULL) } else { Ok(()) }
-    }
-}
-
 /// The host's end of the console.
 #[derive(Debug)]
-pub(crate) struct Console {
+pub(crate) struct Console<'a> {
     stream: UnixStream,
-    log: Log,
+    log: &'a mut Log,
     watch: Watch,
 }
 
@@ -128,12 +100,11 @@ pub(crate) struct Received {
     pub(crate) log_error: Option<io::Error>,
 }
 
-impl Console {
+impl<'a> Console<'a> {
     /// A console that is logged to `log`, and the descriptor that QEMU inherits.
-    pub(crate) fn pair(log: File) -> io::Result<(Self, OwnedFd)> {
+    pub(crate) fn pair(log: &'a mut Log) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let log = Log::new(log);
         Ok((Self { stream: ours, log, watch: Watch::new() }, theirs.into()))
     }
 
@@ -151,9 +122,6 @@ impl Console {
         };
         let findings = self.watch.feed(&bytes);
         let log_error = self.log.write(&bytes).err();
-        if log_error.is_some() {
-            self.log.room = 0;
-        }
         Ok(Some(Received { bytes, findings, log_error }))
     }
 
@@ -163,7 +131,7 @@ impl Console {
     }
 }
 
-impl AsFd for Console {
+impl AsFd for Console<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
@@ -190,17 +158,6 @@ mod tests {
         assert_eq!(findings, [panic, failed("verity", "block 3: bad"), failed("boot", "whatever")]);
         assert_eq!(watch.last_words().len(), 5);
         assert_eq!(watch.last_words()[4], "no end");
-    }
-
-    #[test]
-    fn a_log_stops_growing_and_says_so() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        let mut log = Log { file: File::create(&path).unwrap(), room: 10 };
-        for _ in 0..5 {
-            log.write(b"abcd").unwrap();
-        }
-        assert_eq!(std::fs::read(&path).unwrap(), [b"abcdabcdab".as_slice(), LOG_FULL].concat());
     }
 
     proptest! {

@@ -56,6 +56,11 @@ pub enum Ending {
         /// How long it was given.
         seconds: u64,
     },
+    /// The guest was ready, and then left the host's questions unanswered.
+    GuestSilent {
+        /// For how long.
+        seconds: u64,
+    },
     /// KVM on this host stopped the guest: it cannot run it.
     KvmCannotRun,
     /// QEMU ended by itself.
@@ -81,6 +86,8 @@ pub enum StopHow {
     Quit,
     /// QEMU was killed.
     Killed,
+    /// No QEMU ran: it was waiting to be started again.
+    Waiting,
 }
 
 impl Ending {
@@ -92,9 +99,8 @@ impl Ending {
             Self::MeasuredOtherwise { .. } => Some(Outcome::Refused),
             Self::Stopped { .. } | Self::GuestPoweredOff | Self::WorkloadEnded { exit_code: 0 } => None,
             Self::WorkloadEnded { .. } => Some(Outcome::GuestFailed),
-            Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset | Self::NotReadyInTime { .. } => {
-                Some(Outcome::GuestFailed)
-            }
+            Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset => Some(Outcome::GuestFailed),
+            Self::NotReadyInTime { .. } | Self::GuestSilent { .. } => Some(Outcome::GuestFailed),
             Self::KvmCannotRun | Self::QemuDied { .. } => Some(Outcome::HostCannot),
         }
     }
@@ -124,7 +130,7 @@ impl Ending {
             Self::GuestPanicked { panic } if panic.contains("verity") => {
                 "the root file system is not the one the image was built with: build or fetch the image again"
             }
-            Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset => {
+            Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset | Self::GuestSilent { .. } => {
                 "the console log has what led to it"
             }
             Self::NotReadyInTime { .. } => {
@@ -148,6 +154,7 @@ impl fmt::Display for Ending {
                     StopHow::PoweredOff => "the guest powered off",
                     StopHow::Quit => "QEMU was told to quit",
                     StopHow::Killed => "QEMU was killed",
+                    StopHow::Waiting => "it was waiting to be started again",
                 };
                 write!(f, "stopped by {by}: {how}")
             }
@@ -157,6 +164,7 @@ impl fmt::Display for Ending {
             Self::GuestPanicked { panic } => write!(f, "the guest's kernel panicked: {panic}"),
             Self::GuestReset => write!(f, "the guest reset itself"),
             Self::NotReadyInTime { seconds } => write!(f, "the guest was not ready within {seconds} s"),
+            Self::GuestSilent { seconds } => write!(f, "the guest has not answered for {seconds} s"),
             Self::KvmCannotRun => write!(f, "KVM on this host cannot run this guest: QEMU reports an internal error"),
             Self::QemuDied { status, stderr } => {
                 write!(f, "QEMU ended by itself ({status})")?;

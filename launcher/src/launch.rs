@@ -17,15 +17,16 @@ use spec::pins::Pins;
 use spec::vm::Vm;
 use spec::{Diagnostic, Outcome};
 
-use crate::console::Log;
-use crate::ending::{Ending, Report};
+use crate::ending::{Ending, Report, StopHow};
 use crate::host::HostFacts;
+use crate::log::Log;
 use crate::plan::{Inputs, Options, Plan, PlanError, plan};
 use crate::qemu::{Accelerator, FeatureError, Features, QemuProgram};
+use crate::restart::{Next, Restarts};
 use crate::screen::Screen;
 use crate::state::directories::create_private_directory;
 use crate::state::{Directories, Exit, Lock, Phase, ProcessId, Record, StateError, now, sweep};
-use crate::supervise::{Progress, Signals, Witness};
+use crate::supervise::{Outcome as RunOutcome, Progress, Signals, Witness};
 use crate::verdict::{Verdict, Verdicts};
 use crate::volume::{self, Volume, VolumeError};
 use sign::VerifiedRelease;
@@ -144,6 +145,8 @@ pub fn launch(
     let volumes = open_volumes(request)?;
     let mut trial = Trial { request, facts, features, artifacts, volumes, begun };
     let mut told = BTreeSet::new();
+    let mut logs = Logs::begin(request)?;
+    let mut restarts = None;
     let (outcome, plan) = loop {
         let plan = plan_with(request, &trial.facts, &trial.features)?;
         for note in &plan.notes {
@@ -151,16 +154,38 @@ pub fn launch(
                 listener(Progress::Note(note));
             }
         }
-        let outcome = trial.run(&plan, &signals, screen.as_mut(), &mut presence, listener)?;
-        if !(outcome.kvm_cannot_run && plan.may_fall_back) {
-            break (outcome, plan);
+        let started = Instant::now();
+        let mut outcome = trial.run(&plan, &signals, screen.as_mut(), &mut presence, &mut logs, listener)?;
+        if outcome.kvm_cannot_run && plan.may_fall_back {
+            trial.remember(Verdict::Stops, listener);
+            trial.give_up_on_kvm();
+            continue;
         }
-        trial.remember(Verdict::Stops, listener);
-        trial.give_up_on_kvm();
+        let ready_ms = presence.record.ready_ms;
+        if ready_ms.is_some() && plan.may_fall_back {
+            trial.remember(Verdict::Runs, listener);
+        }
+        let ready_for =
+            ready_ms.map_or(Duration::ZERO, |ms| started.elapsed().saturating_sub(Duration::from_millis(ms)));
+        match restarts.get_or_insert_with(|| Restarts::new(plan.restart)).after(&outcome.ending, ready_for) {
+            Next::End => break (outcome, plan),
+            Next::Enough(times) => {
+                listener(Progress::Note(&format!("it was started again {times} times in a row: that is enough")));
+                break (outcome, plan);
+            }
+            Next::Again(pause) => {
+                presence.wait(&outcome);
+                logs.mark(presence.record.restarts);
+                let restarts = presence.record.restarts;
+                listener(Progress::Restarting { ending: &outcome.ending, restarts, after: pause });
+                if let Some(by) = signals.wait(pause).map_err(LaunchError::system("wait for signals"))? {
+                    outcome.ending = Ending::Stopped { by, how: StopHow::Waiting };
+                    break (outcome, plan);
+                }
+                trial.begun = Instant::now();
+            }
+        }
     };
-    if presence.record.ready_ms.is_some() && plan.may_fall_back {
-        trial.remember(Verdict::Runs, listener);
-    }
     Ok(presence.end(outcome.ending, outcome.last_words, plan.accelerator))
 }
 
@@ -206,6 +231,26 @@ fn check_inputs(request: &Request<'_>) -> Result<(Features, OpenArtifacts), Laun
 fn open_volumes(request: &Request<'_>) -> Result<BTreeMap<String, Flock<File>>, VolumeError> {
     let open = |volume: Volume| Ok((volume.name.clone(), volume::open(&volume)?));
     volume::volumes(request.vm).into_iter().map(open).collect()
+}
+
+/// What the guest says, on the console and by its workload, over all attempts of one launch.
+struct Logs {
+    console: Log,
+    workload: Log,
+}
+
+impl Logs {
+    fn begin(request: &Request<'_>) -> Result<Self, StateError> {
+        let terms = request.vm.host.log.unwrap_or_default();
+        let begin = |path: &Path| Log::begin(path, terms).map_err(StateError::io("begin", path));
+        let (directories, name) = (request.directories, &request.vm.name);
+        Ok(Self { console: begin(&directories.console_log(name))?, workload: begin(&directories.workload_log(name))? })
+    }
+
+    /// Says where one life of the guest ends and the next begins. A disk that is full is noticed with the guest's own words.
+    fn mark(&mut self, restarts: u32) {
+        let _ = self.console.write(format!("\n[bullion: started again, restart {restarts}]\n").as_bytes());
+    }
 }
 
 /// What stays the same between the attempts of one launch.
@@ -269,6 +314,8 @@ impl<'a> Presence<'a> {
             workload: None,
             stop_timeout_s: request.vm.host.stop_timeout_s.unwrap_or(10),
             console_log: directories.console_log(name),
+            restarts: 0,
+            before: None,
             exit: None,
         };
         let presence = Self { directories, record, _lock: lock };
@@ -280,14 +327,20 @@ impl<'a> Presence<'a> {
         self.record.save_running(&self.directories.running(&self.record.name))
     }
 
+    /// It has ended, and will be started again. A record that cannot be written is noticed with the next start.
+    fn wait(&mut self, outcome: &RunOutcome) {
+        let record = &mut self.record;
+        record.phase = Phase::Waiting;
+        record.restarts = record.restarts.saturating_add(1);
+        record.before = Some(exit(&outcome.ending, &outcome.last_words));
+        (record.qemu_pid, record.ready_ms, record.workload) = (None, None, None);
+        (record.identity, record.measurements) = (None, None);
+        let _ = self.save();
+    }
+
     fn end(mut self, ending: Ending, last_words: Vec<String>, accelerator: Accelerator) -> Report {
         self.record.phase = Phase::Exited;
-        self.record.exit = Some(Exit {
-            code: ending.outcome().map_or(0, Outcome::code),
-            summary: ending.to_string(),
-            last_words: last_words.clone(),
-            ended_at: now(),
-        });
+        self.record.exit = Some(exit(&ending, &last_words));
         // The caller reports the ending in any case; a full disk costs the copy of it.
         let _ = self.record.save_last(&self.directories.kept(&self.record.name));
         Report {
@@ -303,6 +356,15 @@ impl<'a> Presence<'a> {
     }
 }
 
+fn exit(ending: &Ending, last_words: &[String]) -> Exit {
+    Exit {
+        code: ending.outcome().map_or(0, Outcome::code),
+        summary: ending.to_string(),
+        last_words: last_words.to_vec(),
+        ended_at: now(),
+    }
+}
+
 impl Drop for Presence<'_> {
     fn drop(&mut self) {
         // Before the lock is let go: the next holder must find nothing.
@@ -314,7 +376,7 @@ impl Drop for Presence<'_> {
 struct Informer<'a, 'b> {
     presence: &'a mut Presence<'b>,
     listener: Listener<'a>,
-    output: Log,
+    output: &'a mut Log,
 }
 
 impl Informer<'_, '_> {

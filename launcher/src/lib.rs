@@ -18,9 +18,11 @@ pub mod launch;
 
 mod life;
 mod lines;
+mod log;
 pub mod plan;
 pub mod qemu;
 mod qmp;
+mod restart;
 pub mod screen;
 mod sealed_memory;
 pub mod simulation;

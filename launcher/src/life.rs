@@ -24,6 +24,12 @@ const QUIT_GRACE: Duration = Duration::from_secs(2);
 /// How long the guest may take to answer a question.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The stage at which a guest fails that is not the one that was meant.
+pub(crate) const ANOTHER_GUEST: &str = "identity";
+
+/// How often a guest is asked for a sign of life in the time that it may be silent.
+const QUESTIONS_IN_A_SILENCE: u32 = 3;
+
 /// How many lines that mean nothing are passed on. More of them tell nothing more, and a guest can send them for ever.
 const FOREIGN_LINES: u32 = 8;
 
@@ -78,6 +84,8 @@ pub(crate) struct Terms {
     pub(crate) until_ready: bool,
     pub(crate) ready_timeout: Duration,
     pub(crate) stop_timeout: Duration,
+    /// How long a guest that was ready may be silent; none: for ever.
+    pub(crate) watchdog: Option<Duration>,
 }
 
 /// Who stops a guest that was launched only to become ready.
@@ -89,6 +97,7 @@ enum Cause {
     Failed { stage: String, reason: String },
     Panicked(String),
     Late,
+    Silent,
     InternalError,
     MeasuredOtherwise { register: String, expected: String, found: String },
 }
@@ -123,6 +132,9 @@ pub(crate) struct Life {
     /// When the next step of a stop is due.
     next_step: Option<Instant>,
     ready_deadline: Option<Instant>,
+    /// When the guest is asked for a sign of life again, and when it must have given one.
+    next_question: Option<Instant>,
+    silence_deadline: Option<Instant>,
     foreign_lines: u32,
 }
 
@@ -141,13 +153,16 @@ impl Life {
             stage: Stage::None,
             next_step: None,
             ready_deadline,
+            next_question: None,
+            silence_deadline: None,
             foreign_lines: 0,
         }
     }
 
     /// When `Input::Tick` is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.next_step.into_iter().chain(self.ready_deadline).min()
+        let deadlines = [self.next_step, self.ready_deadline, self.next_question, self.silence_deadline];
+        deadlines.into_iter().flatten().min()
     }
 
     /// What follows from `input`.
@@ -215,6 +230,10 @@ impl Life {
     }
 
     fn on_agent(&mut self, now: Instant, incoming: Incoming) -> Vec<Action> {
+        // A question that was not answered in time comes back as an error.
+        if self.silence_deadline.is_some() && !matches!(incoming, Incoming::Answer { result: Err(_), .. }) {
+            self.silence_deadline = self.terms.watchdog.and_then(|silence| now.checked_add(silence));
+        }
         match incoming {
             Incoming::Event(Event::Ready { .. }) if self.ready || self.cause.is_some() || self.stage != Stage::None => {
                 vec![]
@@ -303,11 +322,15 @@ impl Life {
 
     fn on_ready(&mut self, now: Instant, identity: Identity) -> Vec<Action> {
         if let Some(reason) = difference(&self.terms.expected, &identity) {
-            return self.fail(now, Cause::Failed { stage: "identity".to_owned(), reason });
+            return self.fail(now, Cause::Failed { stage: ANOTHER_GUEST.to_owned(), reason });
         }
         self.ready = true;
         self.awaits_measurements = true;
         self.ready_deadline = None;
+        if let Some(silence) = self.terms.watchdog {
+            self.next_question = now.checked_add(silence / QUESTIONS_IN_A_SILENCE);
+            self.silence_deadline = now.checked_add(silence);
+        }
         // The guest chose these words, and people will see them.
         let identity = Identity {
             guest_version: one_line(&identity.guest_version),
@@ -355,6 +378,18 @@ impl Life {
             self.cause.get_or_insert(Cause::Late);
             return self.quit(now);
         }
+        if self.stage != Stage::None {
+            (self.next_question, self.silence_deadline) = (None, None);
+        }
+        if self.silence_deadline.is_some_and(|deadline| deadline <= now) {
+            self.cause.get_or_insert(Cause::Silent);
+            return self.quit(now);
+        }
+        let silence = self.terms.watchdog.unwrap_or_default();
+        if self.next_question.is_some_and(|due| due <= now) {
+            self.next_question = now.checked_add(silence / QUESTIONS_IN_A_SILENCE);
+            return vec![Action::Ask(Method::Uptime)];
+        }
         if self.next_step.is_none_or(|step| step > now) {
             return vec![];
         }
@@ -366,6 +401,7 @@ impl Life {
     }
 
     fn quit(&mut self, now: Instant) -> Vec<Action> {
+        (self.next_question, self.silence_deadline) = (None, None);
         self.stage = Stage::Quit;
         self.next_step = now.checked_add(QUIT_GRACE);
         vec![Action::Qmp("quit")]
@@ -399,6 +435,9 @@ impl Life {
                 return Ending::MeasuredOtherwise { register, expected, found, simulation: None };
             }
             Some(Cause::Panicked(panic)) => return Ending::GuestPanicked { panic: panic.clone() },
+            Some(Cause::Silent) => {
+                return Ending::GuestSilent { seconds: self.terms.watchdog.unwrap_or_default().as_secs() };
+            }
             Some(Cause::Late) => return Ending::NotReadyInTime { seconds: self.terms.ready_timeout.as_secs() },
             None => {}
         }

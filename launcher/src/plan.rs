@@ -16,7 +16,7 @@ use spec::agent::Binding;
 use spec::lock::Standing;
 use spec::manifest::{Class, artifact};
 use spec::pins::Pins;
-use spec::vm::{Accelerator as Wanted, Vm};
+use spec::vm::{Accelerator as Wanted, Restart, RestartPolicy, Vm};
 use spec::{Sha256Digest, Tee};
 use store::Image;
 
@@ -162,6 +162,10 @@ pub struct Plan {
     pub ready_timeout: Duration,
     /// How long the guest may take to stop.
     pub stop_timeout: Duration,
+    /// How long the guest may leave questions unanswered once it was ready; none: for ever.
+    pub watchdog: Option<Duration>,
+    /// Whether it is started again when it has ended.
+    pub restart: Option<Restart>,
 }
 
 /// What a guest must say about itself. A guest that says otherwise is not the one that was meant.
@@ -286,6 +290,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         notes,
         ready_timeout: vm.host.ready_timeout_s.map_or(READY_TIMEOUT, Duration::from_secs),
         stop_timeout: vm.host.stop_timeout_s.map_or(STOP_TIMEOUT, Duration::from_secs),
+        watchdog: vm.host.watchdog_s.map(Duration::from_secs),
+        // What is tried, or simulated, is done once.
+        restart: vm.host.restart.filter(|restart| {
+            restart.policy != RestartPolicy::Never && !options.until_ready && options.simulate.is_none()
+        }),
         shape,
     })
 }

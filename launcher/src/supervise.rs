@@ -56,6 +56,15 @@ pub enum Progress<'a> {
     Output(&'a str),
     /// It was asked to stop.
     Stopping,
+    /// It has ended, and will be started again.
+    Restarting {
+        /// How it ended.
+        ending: &'a Ending,
+        /// How often it was started again, this time included.
+        restarts: u32,
+        /// When.
+        after: Duration,
+    },
     /// Something worth a line.
     Note(&'a str),
 }
@@ -81,7 +90,7 @@ pub(crate) struct Supervision<'a> {
     pub(crate) child: Child,
     pub(crate) qmp: Option<Qmp>,
     pub(crate) agent: Option<Agent>,
-    pub(crate) console: Console,
+    pub(crate) console: Console<'a>,
     pub(crate) stderr: Option<Stderr>,
     pub(crate) signals: &'a Signals,
     pub(crate) screen: Option<&'a mut Screen>,

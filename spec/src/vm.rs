@@ -3,6 +3,7 @@
 //! The top-level keys are the shape (what is measured), `[guest]` is what the guest must be able to prove it was given,
 //! `[host]` is where it happens to run. The parts never mix: nothing in `[host]` may change a measurement.
 
+mod lifecycle;
 mod network;
 mod placement;
 mod policy;
@@ -15,6 +16,7 @@ use crate::tee::Tee;
 use crate::text::{SyntaxError, from_toml};
 use crate::volume::{self, HostVolume};
 
+pub use lifecycle::{LogTerms, Restart, RestartPolicy};
 pub use network::{Forward, MAX_NICS, Nic, Protocol};
 pub use placement::{MAX_PCI, PciDevice};
 pub use policy::{SnpPolicy, TdxAttributes};
@@ -65,6 +67,15 @@ pub struct Host {
     pub ready_timeout_s: Option<u64>,
     /// How many seconds a stopping guest gets before it is killed (default 10).
     pub stop_timeout_s: Option<u64>,
+    /// How many seconds a guest that was ready may leave the host's questions unanswered before it is ended. Default: for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog_s: Option<u64>,
+    /// Whether it is started again when it has ended. Default: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// How much of its logs is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogTerms>,
     /// Where the guest's volumes are.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<HostVolume>,
@@ -156,11 +167,16 @@ impl Vm {
         }
         let host = &vm.host;
         let fault = network::fault(&host.nics)
+            .or_else(|| lifecycle::fault(host.restart, host.log, host.watchdog_s))
             .or_else(|| placement::fault(&host.pci, host.huge_pages, vm.memory, host.numa_node));
         if let Some((key, message)) = fault {
             return refuse(key, message);
         }
-        let timeouts = [("ready_timeout_s", vm.host.ready_timeout_s), ("stop_timeout_s", vm.host.stop_timeout_s)];
+        let timeouts = [
+            ("ready_timeout_s", vm.host.ready_timeout_s),
+            ("stop_timeout_s", vm.host.stop_timeout_s),
+            ("watchdog_s", vm.host.watchdog_s),
+        ];
         for (key, seconds) in timeouts {
             if let Some(seconds) = seconds.filter(|seconds| *seconds > MAX_TIMEOUT_S) {
                 return refuse(key, format!("{key} is {seconds}: use at most {MAX_TIMEOUT_S}, which is a day"));

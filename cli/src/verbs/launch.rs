@@ -174,6 +174,10 @@ fn tell(progress: Progress<'_>, expected: Option<&Expected>, verb: &Launch, prin
         }
         Progress::Workload(workload) => note(&workload_text(workload)),
         Progress::Output(line) => note(&format_args!("workload: {line}")),
+        Progress::Restarting { ending, restarts, after } => {
+            printer.warning(marked(verb, ending));
+            note(&format_args!("starting it again in {} s (restart {restarts})", after.as_secs()));
+        }
         Progress::Stopping => note(&"stopping the guest"),
         Progress::Note(text) => note(&text),
     }

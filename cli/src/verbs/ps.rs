@@ -54,6 +54,9 @@ fn line(vm: &Listed) -> String {
         }
         Some(Workload::Ended { .. }) | None => {}
     }
+    if let Some(before) = record.before.as_ref().filter(|_| record.restarts > 0) {
+        text.push_str(&format!("\n{:<24} restarts: {}, the last after: {}", "", record.restarts, before.summary));
+    }
     if let Some(exit) = &record.exit {
         text.push_str(&format!("\n{:<24} exit {}: {}", "", exit.code, exit.summary));
     }

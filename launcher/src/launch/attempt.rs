@@ -1,14 +1,14 @@
 //! One attempt: the descriptors of a plan made real, QEMU started with them, and supervised to its end.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Informer, Inherited, LaunchError, Listener, Presence, Trial};
+use super::{Informer, Inherited, LaunchError, Listener, Logs, Presence, Trial};
 use crate::agent::Agent;
 use crate::child;
-use crate::console::{Console, Log};
+use crate::console::Console;
 use crate::ending::Ending;
 use crate::life::{Life, Terms};
 use crate::plan::{Plan, Role};
@@ -28,22 +28,20 @@ impl Trial<'_> {
         signals: &Signals,
         screen: Option<&mut Screen>,
         presence: &mut Presence<'_>,
+        logs: &mut Logs,
         listener: Listener<'_>,
     ) -> Result<Outcome, LaunchError> {
         let kept = presence.directories.kept(&plan.name);
         let report = kept.join("simulation.json");
-        let log = start_log(&presence.record.console_log)?;
         let qemu_log = kept.join("qemu.log");
         let qemu_log = create_private(&qemu_log).map_err(StateError::io("create", &qemu_log))?;
         let _ = fs::remove_file(&report);
         let _ = fs::remove_dir_all(simulation::fw_cfg(&report));
-        let output = presence.directories.workload_log(&plan.name);
-        let output = Log::new(create_private(&output).map_err(StateError::io("create", &output))?);
 
         let making = LaunchError::system("make the channels to QEMU");
         let (mut qmp, qmp_end) = Qmp::pair().map_err(&making)?;
         let (agent, agent_end) = Agent::pair().map_err(&making)?;
-        let (console, console_end) = Console::pair(log).map_err(&making)?;
+        let (console, console_end) = Console::pair(&mut logs.console).map_err(&making)?;
         let mut inherited = self.open(plan).map_err(LaunchError::system("open what QEMU is given"))?;
         for (role, end) in [(Role::Qmp, qmp_end), (Role::Console, console_end), (Role::Agent, agent_end)] {
             inherited.extend(
@@ -68,6 +66,7 @@ impl Trial<'_> {
             under_kvm: plan.accelerator == Accelerator::Kvm,
             ready_timeout: plan.ready_timeout,
             stop_timeout: plan.stop_timeout,
+            watchdog: plan.watchdog,
         };
         let supervision = Supervision {
             child,
@@ -78,7 +77,7 @@ impl Trial<'_> {
             signals,
             screen,
             life: Life::new(terms, started),
-            witness: &mut Informer { presence, listener, output },
+            witness: &mut Informer { presence, listener, output: &mut logs.workload },
             started,
         };
         let outcome = supervision.run().map_err(LaunchError::system("supervise QEMU"))?;
@@ -127,15 +126,6 @@ fn simulated(outcome: &Outcome, report: &Path, keep_running: bool, expected: &[(
         }
         (ending, _) => ending.clone(),
     }
-}
-
-/// A new console log; the last launch's is kept beside it.
-fn start_log(path: &Path) -> Result<File, StateError> {
-    match fs::rename(path, path.with_file_name("console.previous.log")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StateError::io("rename", path)(error)),
-        _ => {}
-    }
-    create_private(path).map_err(StateError::io("create", path))
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ impl Case {
             until_ready: false,
             ready_timeout: Duration::from_secs(120),
             stop_timeout: Duration::from_secs(10),
+            watchdog: Some(Duration::from_secs(30)),
         };
         Self { life: Life::new(terms, now), now }
     }
@@ -376,4 +377,38 @@ fn a_workload_that_ends_ends_the_guest_and_its_exit_code_counts() {
     assert_eq!(early.give(said(Workload::Ended { exit_code: 0, restarts: 0 })), [], "before it is known who speaks");
     early.shutdown("guest-shutdown");
     assert!(matches!(early.ending(), Ending::GuestFailed { .. }));
+}
+
+#[test]
+fn a_guest_that_falls_silent_is_ended_and_one_that_answers_is_not() {
+    let mut case = Case::ready();
+    let answered = |result| Input::Agent(Incoming::Answer { method: Method::Uptime, result });
+    for _ in 0..10 {
+        case.now += Duration::from_secs(10);
+        assert_eq!(case.life.deadline(), Some(case.now));
+        assert_eq!(case.give(Input::Tick), [Action::Ask(Method::Uptime)]);
+        case.now += Duration::from_secs(1);
+        assert_eq!(case.give(answered(Ok(json!({"uptime_ms": 7})))), []);
+        case.now -= Duration::from_secs(1);
+    }
+    // Questions that time out are no answers.
+    for _ in 0..3 {
+        case.now += Duration::from_secs(10);
+        assert_eq!(case.give(Input::Tick), [Action::Ask(Method::Uptime)]);
+        case.give(answered(Err("the guest did not answer in time".to_owned())));
+    }
+    case.now += Duration::from_secs(2);
+    assert_eq!(case.give(Input::Tick), [Action::Qmp("quit")]);
+    let ending = case.life.ending(ExitStatus::from_raw(0), vec![]);
+    assert_eq!(ending, Ending::GuestSilent { seconds: 30 });
+    assert_eq!(ending.outcome(), Some(spec::Outcome::GuestFailed));
+}
+
+#[test]
+fn a_guest_that_is_stopping_is_not_asked_any_more() {
+    let mut case = Case::ready();
+    case.give(Input::Stop("SIGTERM"));
+    case.now += Duration::from_secs(9);
+    assert_eq!(case.give(Input::Tick), []);
+    assert_eq!(case.life.deadline(), Some(case.now + Duration::from_secs(1)));
 }

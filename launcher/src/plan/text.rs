@@ -4,6 +4,7 @@ use std::fmt;
 
 use measure::shape::TeeShape;
 use spec::digest::encode_hex;
+use spec::vm::RestartPolicy;
 
 use super::{Plan, Role};
 
@@ -61,7 +62,15 @@ impl Plan {
         line(f, "accelerator", format_args!("{}{fallback}", self.accelerator))?;
         line(f, "artifacts", if self.verify_artifacts { "verified before the start" } else { "NOT VERIFIED" })?;
         let (ready, stop) = (self.ready_timeout.as_secs(), self.stop_timeout.as_secs());
-        line(f, "deadlines", format_args!("ready {ready} s, stop {stop} s"))
+        let watchdog = self.watchdog.map(|silence| format!(", silent {} s", silence.as_secs())).unwrap_or_default();
+        line(f, "deadlines", format_args!("ready {ready} s, stop {stop} s{watchdog}"))?;
+        let Some(restart) = self.restart else { return Ok(()) };
+        let when = if restart.policy == RestartPolicy::Always { "always" } else { "on failure" };
+        line(
+            f,
+            "restart",
+            format_args!("{when}, {} times in a row at most, after {} s", restart.limit, restart.delay_s),
+        )
     }
 
     /// One option a line, its value after it.

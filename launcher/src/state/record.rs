@@ -28,6 +28,8 @@ pub enum Phase {
     Ready,
     /// It was asked to stop.
     Stopping,
+    /// QEMU has ended, and will be started again.
+    Waiting,
     /// QEMU has ended.
     Exited,
 }
@@ -102,6 +104,12 @@ pub struct Record {
     pub stop_timeout_s: u64,
     /// Where the console is logged.
     pub console_log: PathBuf,
+    /// How often it was started again by its supervisor.
+    #[serde(default)]
+    pub restarts: u32,
+    /// How it ended before it was started again the last time.
+    #[serde(default)]
+    pub before: Option<Exit>,
     /// How it ended, once it has.
     pub exit: Option<Exit>,
 }

@@ -2,7 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -24,6 +27,26 @@ impl Signals {
         let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { fd, before })
+    }
+
+    /// Waits for `time`, or until a signal comes: its name.
+    pub(crate) fn wait(&self, time: Duration) -> io::Result<Option<&'static str>> {
+        let deadline = Instant::now() + time;
+        loop {
+            if let Some(first) = self.take()?.first() {
+                return Ok(Some(first));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            // Rounded up, as asking again in a loop would be.
+            let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// The names of the signals that came.

@@ -16,6 +16,8 @@ use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
 use crate::toy::program;
 
 const ROOT: &str = "BULLION_TEST_SUPERVISOR";
+/// More of `[host]`.
+const MORE: &str = "BULLION_TEST_SETTINGS";
 const SETTINGS: &str = "accelerator = \"tcg\"\nready_timeout_s = 20\nstop_timeout_s = 5";
 
 /// A guest that powers off when it is asked to.
@@ -28,7 +30,8 @@ const DEAF: &str = "ready; exec sleep 100";
 #[ignore = "started by the tests of this file"]
 fn supervisor() {
     let Some(root) = std::env::var_os(ROOT) else { return };
-    let fixture = Fixture::at(Path::new(&root), "none", SETTINGS);
+    let more = std::env::var(MORE).unwrap_or_default();
+    let fixture = Fixture::at(Path::new(&root), "none", &format!("{SETTINGS}\n{more}"));
     let (report, told) = fixture.launch(&QemuProgram::at(&fixture.path("toy-qemu")).unwrap());
     match report {
         Ok(report) => eprintln!("ENDED {}", report.ending),
@@ -45,11 +48,15 @@ fn supervisor() {
 }
 
 fn start(fixture: &Fixture) -> Child {
+    start_with(fixture, "")
+}
+
+fn start_with(fixture: &Fixture, more: &str) -> Child {
     // The test harness has threads of its own, in which the signals must be blocked too: the mask is inherited.
     let mut command = Command::new("env");
     command.arg("--block-signal=TERM").arg(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "process::supervisor", "--nocapture"]);
-    command.env(ROOT, &fixture.root).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    command.env(ROOT, &fixture.root).env(MORE, more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn words(mut child: Child) -> String {
@@ -60,15 +67,19 @@ fn words(mut child: Child) -> String {
 }
 
 fn wait_until_ready(fixture: &Fixture) -> Record {
+    wait_until(fixture, Phase::Ready)
+}
+
+fn wait_until(fixture: &Fixture, phase: Phase) -> Record {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
         let record = list(&fixture.directories(), false).unwrap().pop().and_then(|listed| listed.record);
-        if let Some(record) = record.filter(|record| record.phase == Phase::Ready) {
+        if let Some(record) = record.filter(|record| record.phase == phase) {
             return record;
         }
         thread::sleep(Duration::from_millis(10));
     }
-    panic!("the toy did not become ready");
+    panic!("the toy did not come so far: {phase:?}");
 }
 
 fn lives(pid: u32) -> bool {
@@ -216,4 +227,16 @@ fn a_launch_that_cannot_keep_state_says_so() {
     std::fs::write(fixture.path("run"), "in the way").unwrap();
     let error = fixture.launch(&QemuProgram::at(&fixture.path("toy-qemu")).unwrap()).0.unwrap_err();
     assert!(matches!(error, LaunchError::State(StateError::NotPrivate { .. })), "{error}");
+}
+
+#[test]
+fn a_vm_that_waits_to_be_started_again_is_seen_and_stopped() {
+    let fixture = prepared("ready; shutdown guest-reset");
+    let supervisor = start_with(&fixture, "restart = { policy = \"always\", delay_s = 100 }");
+    let record = wait_until(&fixture, Phase::Waiting);
+    assert_eq!((record.restarts, record.qemu_pid), (1, None));
+    assert_eq!(record.before.unwrap().code, 7);
+    assert_eq!(stop(&fixture.directories(), "vm", None).unwrap(), Stopped::InTime);
+    let words = words(supervisor);
+    assert!(words.contains("ENDED stopped by SIGTERM: it was waiting to be started again"), "{words}");
 }

@@ -247,3 +247,81 @@ fn qemu_is_given_the_files_that_were_hashed() {
     let _ = ending(&fixture, script);
     assert_eq!(fs::read(fixture.path("state/vm/console.log")).unwrap(), b"kernelBULLIONC");
 }
+
+/// Counts its lives in a file beside itself: `$LIFE` is 0 in the first.
+const COUNT: &str =
+    "LIFE=$(cat $0.lives 2>/dev/null || echo 0); echo $((LIFE + 1)) > $0.lives; echo life $LIFE >&4; ready;";
+
+#[test]
+fn a_guest_that_fails_is_started_again_as_often_as_the_description_says() {
+    let settings = |limit: u32| {
+        format!("accelerator = \"tcg\"\nrestart = {{ policy = \"on-failure\", delay_s = 0, limit = {limit} }}")
+    };
+    let fixture = Fixture::new("none", &settings(5));
+    let script = format!("{COUNT} if [ $LIFE -lt 2 ]; then shutdown guest-reset; fi; shutdown guest-shutdown");
+    let (report, told) = fixture.launch(&program(&fixture, &script));
+    assert_eq!(report.unwrap().ending, Ending::GuestPoweredOff);
+    assert_eq!(told.iter().filter(|line| line.starts_with("Restarting")).count(), 2, "{told:?}");
+    let record = list(&fixture.directories(), true).unwrap().remove(0).record.unwrap();
+    assert_eq!((record.restarts, record.before.unwrap().summary.as_str()), (2, "the guest reset itself"));
+    let mut console = Vec::new();
+    logs(&fixture.directories(), "vm", Which::Console, false, &mut console).unwrap();
+    let expected =
+        "life 0\n\n[bullion: started again, restart 1]\nlife 1\n\n[bullion: started again, restart 2]\nlife 2\n";
+    assert_eq!(String::from_utf8(console).unwrap(), expected);
+
+    let fixture = Fixture::new("none", &settings(3));
+    let (report, told) = fixture.launch(&program(&fixture, &format!("{COUNT} shutdown guest-reset")));
+    assert_eq!(report.unwrap().ending, Ending::GuestReset);
+    assert!(told.last().unwrap().contains("3 times in a row"), "{told:?}");
+    assert_eq!(fs::read_to_string(fixture.path("toy-qemu.lives")).unwrap(), "4\n");
+    assert_eq!(fs::read_dir(fixture.directories().run).unwrap().count(), 0);
+}
+
+#[test]
+fn a_guest_that_is_another_one_is_not_started_again() {
+    let mut fixture = Fixture::new("none", "accelerator = \"tcg\"\nrestart = { policy = \"always\", delay_s = 0 }");
+    let toy = program(&fixture, &format!("{COUNT} exec sleep 100"));
+    fixture.vm.guest.hostname = Some("other".to_owned());
+    let ending = fixture.launch(&toy).0.unwrap().ending;
+    assert!(matches!(ending, Ending::GuestFailed { ref stage, .. } if stage == "identity"), "{ending:?}");
+    assert_eq!(fs::read_to_string(fixture.path("toy-qemu.lives")).unwrap(), "1\n");
+}
+
+#[test]
+fn one_disk_is_never_of_two_guests() {
+    let volume = "[[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/tmp\"\n";
+    let disk = |path: &std::path::Path| format!("[[host.volume]]\nname = \"tmp\"\npath = \"{}\"\n", path.display());
+    let first = tcg();
+    let path = first.path("tmp.img");
+    fs::write(&path, vec![0; 1 << 20]).unwrap();
+    let with_disk = |fixture: &mut Fixture, name: &str| {
+        let text = format!(
+            "schema = 1\nname = \"{name}\"\nimage = \"image\"\ntee = \"none\"\nmemory = \"512MiB\"\n[host]\naccelerator = \"tcg\"\n{volume}{}",
+            disk(&path)
+        );
+        fixture.vm = spec::vm::Vm::parse("vm.toml", &text).unwrap();
+    };
+    let (mut first, mut second) = (first, tcg());
+    with_disk(&mut first, "one");
+    with_disk(&mut second, "two");
+    let toy = program(
+        &first,
+        "ready; echo up >&4; read a <&5; while [ ! -e $0.done ]; do sleep 0.05; done; shutdown guest-shutdown",
+    );
+    let other = program(&second, "touch $0.started; shutdown guest-shutdown");
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| first.launch(&toy).0.unwrap().ending);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while fs::read(first.path("state/one/console.log")).unwrap_or_default() != b"up\n" {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let error = second.launch(&other).0.unwrap_err();
+        fs::write(first.path("toy-qemu.done"), "").unwrap();
+        assert!(matches!(error, LaunchError::Volume(_)) && error.to_string().contains("in use"), "{error}");
+        assert_eq!(running.join().unwrap(), Ending::GuestPoweredOff);
+    });
+    assert!(!second.path("toy-qemu.started").exists());
+    assert_eq!(second.launch(&other).0.unwrap().ending.outcome(), Some(Outcome::GuestFailed), "the disk is free again");
+}
