@@ -26,7 +26,7 @@ pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, Fi
 pub(crate) use look::{Describe, Diff, Rebuild};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
 pub(crate) use publish::{Expiry, ImageAction, ImageVerify, ImageWords, Keygen, Publish, ReleaseWords, TrustWords};
-pub(crate) use vm::{VmAction, VmPlan, VmVerb};
+pub(crate) use vm::{VmAction, VmInstall, VmPlan, VmUninstall, VmVerb};
 
 /// Casts golden images for confidential VMs, weighs them before anyone launches them, and launches them.
 #[derive(Debug, Parser)]
@@ -118,6 +118,12 @@ pub(crate) enum Verb {
     Stop(Stop),
     /// Forget VMs that have ended, with their logs
     Rm(Rm),
+    /// Print what is known about the VMs as Prometheus metrics
+    Metrics(Metrics),
+    /// Print a script that completes this program's words in a shell
+    Completions(Completions),
+    /// Write manual pages
+    Man(Man),
     /// Show or prune the cache of locked inputs
     Cache(Cache),
     /// Run a program of a locked tree of tools
@@ -198,7 +204,7 @@ pub(crate) struct Build {
     /// The lock [default: beside the recipe, with the ending .lock]
     #[arg(long, value_name = "FILE")]
     pub(crate) lock: Option<PathBuf>,
-    /// The guest binary [default: $BULLION_GUEST, else what scripts/build-guest made, else beside this program]
+    /// The guest binary [default: $BULLION_GUEST, else what scripts/build-guest made, else the package's, else beside this program]
     #[arg(long, value_name = "FILE")]
     pub(crate) guest: Option<PathBuf>,
     /// Make an image of class release or none: the guest binary is that of the recipe's component, compiled in a sandbox where it is
@@ -310,6 +316,26 @@ pub(crate) struct Rm {
     /// The VMs' names
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Metrics {
+    /// Write them to this file, whole or not at all, instead of printing them: for the textfile collector of node_exporter, which
+    /// reads *.prom
+    #[arg(long, value_name = "FILE")]
+    pub(crate) textfile: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The directory to write them to, one page a verb
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -20,6 +20,8 @@ use spec::{Diagnostic, Outcome};
 use crate::ending::{Ending, Report, StopHow};
 use crate::host::HostFacts;
 use crate::log::Log;
+use crate::network::NetworkError;
+use crate::notify::Notifier;
 use crate::plan::{Inputs, Options, Plan, PlanError, plan};
 use crate::qemu::{Accelerator, FeatureError, Features, QemuProgram};
 use crate::restart::{Next, Restarts};
@@ -71,6 +73,9 @@ pub enum LaunchError {
     /// A volume is not used.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// A network cannot be had.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// QEMU cannot be started.
     #[error("cannot start {program}")]
     Start {
@@ -105,6 +110,7 @@ impl Diagnostic for LaunchError {
             Self::Features(error) => error.outcome(),
             Self::Plan(error) => error.outcome(),
             Self::Volume(error) => error.outcome(),
+            Self::Network(error) => error.outcome(),
             Self::Start { .. } => Outcome::HostCannot,
             Self::System { .. } => Outcome::Internal,
         }
@@ -116,6 +122,7 @@ impl Diagnostic for LaunchError {
             Self::Features(error) => error.hint(),
             Self::Plan(error) => error.hint(),
             Self::Volume(error) => error.hint(),
+            Self::Network(error) => error.hint(),
             Self::Start { .. } | Self::System { .. } => None,
         }
     }
@@ -178,7 +185,7 @@ pub fn launch(
                 logs.mark(presence.record.restarts);
                 let restarts = presence.record.restarts;
                 listener(Progress::Restarting { ending: &outcome.ending, restarts, after: pause });
-                if let Some(by) = signals.wait(pause).map_err(LaunchError::system("wait for signals"))? {
+                if let Some(by) = presence.pause(&signals, pause).map_err(LaunchError::system("wait for signals"))? {
                     outcome.ending = Ending::Stopped { by, how: StopHow::Waiting };
                     break (outcome, plan);
                 }
@@ -284,6 +291,7 @@ impl Trial<'_> {
 struct Presence<'a> {
     directories: &'a Directories,
     record: Record,
+    notifier: Notifier,
     _lock: Lock,
 }
 
@@ -308,17 +316,21 @@ impl<'a> Presence<'a> {
             image: request.image.directory.clone(),
             manifest_sha256: request.image.manifest_sha256,
             accelerator: None,
+            prepared_ms: None,
             ready_ms: None,
             identity: None,
             measurements: None,
             workload: None,
+            volumes: count(request.vm.guest.volumes.len()),
+            passed_devices: count(request.vm.host.pci.len()),
             stop_timeout_s: request.vm.host.stop_timeout_s.unwrap_or(10),
             console_log: directories.console_log(name),
             restarts: 0,
             before: None,
             exit: None,
         };
-        let presence = Self { directories, record, _lock: lock };
+        let notifier = Notifier::from_environment();
+        let presence = Self { directories, record, notifier, _lock: lock };
         presence.save()?;
         Ok(presence)
     }
@@ -332,13 +344,30 @@ impl<'a> Presence<'a> {
         let record = &mut self.record;
         record.phase = Phase::Waiting;
         record.restarts = record.restarts.saturating_add(1);
-        record.before = Some(exit(&outcome.ending, &outcome.last_words));
+        let before = exit(&outcome.ending, &outcome.last_words);
+        self.notifier.status(&format!("waiting to be started again: {}", before.summary));
+        record.before = Some(before);
         (record.qemu_pid, record.ready_ms, record.workload) = (None, None, None);
         (record.identity, record.measurements) = (None, None);
         let _ = self.save();
     }
 
+    /// Waits for `pause` or a signal, and gives the service manager signs of life meanwhile.
+    fn pause(&self, signals: &Signals, pause: Duration) -> io::Result<Option<&'static str>> {
+        let end = Instant::now() + pause;
+        loop {
+            let now = Instant::now();
+            self.notifier.beat(now);
+            let wake = self.notifier.deadline().map_or(end, |beat| beat.min(end));
+            let signal = signals.wait(wake.saturating_duration_since(now))?;
+            if signal.is_some() || Instant::now() >= end {
+                return Ok(signal);
+            }
+        }
+    }
+
     fn end(mut self, ending: Ending, last_words: Vec<String>, accelerator: Accelerator) -> Report {
+        self.notifier.stopping(&ending.to_string());
         self.record.phase = Phase::Exited;
         self.record.exit = Some(exit(&ending, &last_words));
         // The caller reports the ending in any case; a full disk costs the copy of it.
@@ -354,6 +383,10 @@ impl<'a> Presence<'a> {
             workload: self.record.workload.take(),
         }
     }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn exit(ending: &Ending, last_words: &[String]) -> Exit {
@@ -391,7 +424,11 @@ impl Witness for Informer<'_, '_> {
     fn phase(&mut self, phase: Phase) {
         self.presence.record.phase = phase;
         self.save();
+        if phase == Phase::Running {
+            self.presence.notifier.status("QEMU runs, the guest is not ready yet");
+        }
         if phase == Phase::Stopping {
+            self.presence.notifier.stopping("stopping the guest");
             (self.listener)(Progress::Stopping);
         }
     }
@@ -400,6 +437,7 @@ impl Witness for Informer<'_, '_> {
         (self.listener)(Progress::Ready { identity: &identity, after });
         self.presence.record.ready_ms = u64::try_from(after.as_millis()).ok();
         self.presence.record.identity = Some(identity);
+        self.presence.notifier.ready();
         self.save();
     }
 
@@ -424,6 +462,11 @@ impl Witness for Informer<'_, '_> {
 
     fn note(&mut self, note: &str) {
         (self.listener)(Progress::Note(note));
+    }
+
+    fn beat(&mut self, now: Instant) -> Option<Instant> {
+        self.presence.notifier.beat(now);
+        self.presence.notifier.deadline()
     }
 }
 

@@ -19,6 +19,9 @@ pub mod launch;
 mod life;
 mod lines;
 mod log;
+pub mod metrics;
+pub mod network;
+mod notify;
 pub mod plan;
 pub mod qemu;
 mod qmp;
@@ -28,6 +31,7 @@ mod sealed_memory;
 pub mod simulation;
 pub mod state;
 mod supervise;
+pub mod unit;
 pub mod verdict;
 pub mod volume;
 

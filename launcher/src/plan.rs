@@ -5,6 +5,7 @@
 
 mod error;
 mod text;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,9 +22,11 @@ use spec::{Sha256Digest, Tee};
 use store::Image;
 
 use crate::firmware;
+use crate::host::answers::{QGS_PORT, QGS_SOCKET, QuoteService};
 use crate::host::check;
 use crate::host::{HostFacts, KvmAccess};
 use crate::id_block;
+use crate::network::{self, Tap};
 use crate::qemu::features::FLOOR;
 use crate::qemu::oracle::ConfigWrite;
 use crate::qemu::{self, Accelerator, CommandLine, Features, QemuProgram, descriptor};
@@ -113,6 +116,10 @@ pub enum Role {
     Artifact(&'static str),
     /// A volume, by name.
     Volume(String),
+    /// `/dev/vhost-vsock`, holding this context identifier.
+    Vsock(u32),
+    /// The tap device of a NIC on a bridge.
+    Tap(Tap),
     /// A device of the host that is passed to the guest, or passes others, by path.
     Device(PathBuf),
 }
@@ -240,6 +247,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     }
     if really_in_tee {
         notes.extend(check_release(inputs)?);
+        upgrade::check(inputs)?;
     }
     for name in [artifact::KERNEL, artifact::INITRD, artifact::ROOTFS] {
         if !image.manifest.artifacts.contains_key(name) {
@@ -269,7 +277,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         firmware,
         argv,
         env,
-        descriptors: descriptors(vm.tee, &volumes).into_iter().chain(passed_descriptors(inputs)).collect(),
+        descriptors: descriptors(vm.tee, &volumes)
+            .into_iter()
+            .chain(network_descriptors(inputs))
+            .chain(passed_descriptors(inputs))
+            .collect(),
         volumes,
         facts: grounds(inputs, accelerator),
         configuration_disk: vm.guest.to_disk().map_err(configuration)?,
@@ -315,7 +327,11 @@ fn reservations(inputs: &Inputs<'_>) -> impl Iterator<Item = String> + use<> {
     let doubled = inputs.vm.tee != Tee::None && inputs.vm.host.huge_pages.is_some();
     let doubled =
         doubled.then_some("huge pages hold what is shared with the host only, and are kept: memory is needed twice");
-    let notes = [dev, unpublished, unpredicted, debug, doubled];
+    let really_tdx = inputs.vm.tee == Tee::Tdx && inputs.options.simulate.is_none();
+    let unquoted = really_tdx && QuoteService::of(inputs.facts).is_none();
+    let unquoted =
+        unquoted.then_some("no quote generation service answers here: nobody can verify the guest from afar");
+    let notes = [dev, unpublished, unpredicted, debug, doubled, unquoted];
     notes.into_iter().flatten().map(str::to_owned)
 }
 
@@ -449,6 +465,24 @@ fn by_iommufd(inputs: &Inputs<'_>) -> bool {
     facts.answers.opens("/dev/iommu").is_ok() && inputs.vm.host.pci.iter().all(|device| cdev(&device.address))
 }
 
+/// Of the vsock, and of NICs on bridges.
+fn network_descriptors(inputs: &Inputs<'_>) -> Vec<Descriptor> {
+    let vm = inputs.vm;
+    let cid = vm.host.vsock.map(|vsock| network::cid(&vm.name, vsock));
+    let mut all: Vec<_> =
+        cid.map(|cid| Descriptor { number: descriptor::VSOCK, role: Role::Vsock(cid) }).into_iter().collect();
+    for (index, nic) in vm.host.nics.iter().enumerate() {
+        let Some(bridge) = &nic.bridge else { continue };
+        let tap = Tap { name: network::tap_name(&vm.name, index), bridge: bridge.clone() };
+        all.push(Descriptor { number: descriptor::tap(index), role: Role::Tap(tap) });
+        if network::by_vhost(inputs.facts) {
+            let role = Role::Device(network::VHOST_NET.into());
+            all.push(Descriptor { number: descriptor::vhost_net(index), role });
+        }
+    }
+    all
+}
+
 fn passed_descriptors(inputs: &Inputs<'_>) -> Vec<Descriptor> {
     let host = &inputs.vm.host;
     if host.pci.is_empty() || !by_iommufd(inputs) {
@@ -478,6 +512,13 @@ fn grounds(inputs: &Inputs<'_>, accelerator: Accelerator) -> Vec<String> {
     if vm.tee == Tee::Snp {
         grounds.push(format!("C-bit {}", facts.c_bit_position));
         grounds.push(format!("{} physical address bits", facts.physical_address_bits));
+    }
+    if vm.tee == Tee::Tdx {
+        grounds.push(match QuoteService::of(facts) {
+            Some(QuoteService::Unix) => format!("quotes by {QGS_SOCKET}"),
+            Some(QuoteService::Vsock) => format!("quotes by vsock port {QGS_PORT}"),
+            None => "no quotes".to_owned(),
+        });
     }
     let functions = vm.host.pci.iter().filter_map(|device| facts.device(&device.address));
     grounds.extend(functions.map(|function| {

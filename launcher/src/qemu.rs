@@ -49,6 +49,16 @@ pub mod descriptor {
     pub const ROOTFS: i32 = 9;
     /// The firmware, with a TEE.
     pub const FIRMWARE: i32 = 10;
+    /// The guest's vsock.
+    pub const VSOCK: i32 = 11;
+    /// The tap device of a NIC on a bridge.
+    pub fn tap(index: usize) -> i32 {
+        i32::try_from(index).map_or(i32::MAX, |index| 12 + index)
+    }
+    /// `/dev/vhost-net` for the tap device of a NIC.
+    pub fn vhost_net(index: usize) -> i32 {
+        i32::try_from(index).map_or(i32::MAX, |index| 16 + index)
+    }
     /// The first volume; the others follow.
     pub const VOLUMES: i32 = 20;
     /// `/dev/iommu`, with passed PCI functions.
@@ -119,6 +129,9 @@ pub(crate) fn required_types(shape: &Shape, host: &Host, accelerator: Accelerato
     let mut types: Vec<_> = common.into_iter().chain(own).collect();
     if !host.nics.is_empty() {
         types.extend(["virtio-net-pci", "pcie-root-port"]);
+    }
+    if host.vsock.is_some() {
+        types.push("vhost-vsock-pci");
     }
     if !host.pci.is_empty() {
         types.extend(["vfio-pci", "pcie-root-port", "iommufd"]);

@@ -83,6 +83,8 @@ pub(crate) trait Witness {
     fn output(&mut self, line: &str);
     /// Something worth a line.
     fn note(&mut self, note: &str);
+    /// Supervision goes on. When that wants to be heard again.
+    fn beat(&mut self, now: Instant) -> Option<Instant>;
 }
 
 /// A QEMU that runs, and all that is listened to.
@@ -150,7 +152,8 @@ impl Supervision<'_> {
     /// it had ended before this looked, and no stream had anything.
     fn wait(&mut self, console_open: bool) -> io::Result<(Vec<Source>, bool)> {
         let ended = self.child.ended()?.is_some();
-        let timeout = if ended { PollTimeout::ZERO } else { self.timeout() };
+        let beat = self.witness.beat(Instant::now());
+        let timeout = if ended { PollTimeout::ZERO } else { self.timeout(beat) };
         let sources = self.sources(console_open, ended);
         let mut fds: Vec<_> = sources.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
         match poll(&mut fds, timeout) {
@@ -165,9 +168,9 @@ impl Supervision<'_> {
         Ok((ready, ended && idle))
     }
 
-    fn timeout(&self) -> PollTimeout {
+    fn timeout(&self, beat: Option<Instant>) -> PollTimeout {
         let agent = self.agent.as_ref().and_then(Agent::deadline);
-        match self.life.deadline().into_iter().chain(agent).min() {
+        match self.life.deadline().into_iter().chain(agent).chain(beat).min() {
             None => PollTimeout::NONE,
             Some(deadline) => {
                 // Rounded up: waking up just before a deadline would mean asking again in a loop.

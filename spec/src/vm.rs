@@ -17,7 +17,7 @@ use crate::text::{SyntaxError, from_toml};
 use crate::volume::{self, HostVolume};
 
 pub use lifecycle::{LogTerms, Restart, RestartPolicy};
-pub use network::{Forward, MAX_NICS, Nic, Protocol};
+pub use network::{Forward, MAX_NICS, Nic, Protocol, Vsock};
 pub use placement::{MAX_PCI, PciDevice};
 pub use policy::{SnpPolicy, TdxAttributes};
 
@@ -82,6 +82,9 @@ pub struct Host {
     /// Networks.
     #[serde(default, rename = "nic", skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<Nic>,
+    /// A socket between host and guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<Vsock>,
     /// PCI devices that are passed to the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pci: Vec<PciDevice>,
@@ -167,6 +170,7 @@ impl Vm {
         }
         let host = &vm.host;
         let fault = network::fault(&host.nics)
+            .or_else(|| network::vsock_fault(host.vsock))
             .or_else(|| lifecycle::fault(host.restart, host.log, host.watchdog_s))
             .or_else(|| placement::fault(&host.pci, host.huge_pages, vm.memory, host.numa_node));
         if let Some((key, message)) = fault {

@@ -159,16 +159,17 @@ fn refuse_open(verb: &Build, open: &[String]) -> Result<(), Failure> {
     Err(Failure::new(Outcome::Refused, message))
 }
 
-/// Finds and reads the guest binary: where the caller says, where `scripts/build-guest` puts it, else beside this program.
+/// Finds and reads the guest binary: where the caller says, where `scripts/build-guest` or a package puts it, else beside this
+/// program.
 fn read_guest(given: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let variable = std::env::var_os("BULLION_GUEST").filter(|value| !value.is_empty()).map(PathBuf::from);
     let directory =
         std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
-    let built = directory.join("../guest/bullion-guest");
+    let places = ["../guest/bullion-guest", "../lib/bullion/bullion-guest"].map(|place| directory.join(place));
     let path = given
         .map(Path::to_path_buf)
         .or(variable)
-        .or_else(|| built.is_file().then_some(built))
+        .or_else(|| places.into_iter().find(|place| place.is_file()))
         .unwrap_or_else(|| directory.join("bullion-guest"));
     std::fs::read(&path).map_err(|error| {
         Failure::new(Outcome::HostCannot, format!("reading the guest binary {}: {error}", path.display()))

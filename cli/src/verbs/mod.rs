@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod completions;
 mod component;
 mod describe;
 mod diff;
@@ -18,7 +19,9 @@ mod keygen;
 mod launch;
 mod lock;
 mod logs;
+mod man;
 mod measure;
+mod metrics;
 mod ps;
 mod publish;
 mod rebuild;
@@ -61,6 +64,9 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Logs(verb) => logs::run(verb, printer),
         Verb::Stop(verb) => stop::run(verb, printer),
         Verb::Rm(verb) => rm::run(verb, printer),
+        Verb::Metrics(verb) => metrics::run(verb, printer),
+        Verb::Completions(verb) => completions::run(verb, printer),
+        Verb::Man(verb) => man::run(verb, printer),
         Verb::Cache(verb) => cache::run(arguments, verb, printer),
         Verb::Exec(verb) => exec::run(arguments, verb),
         Verb::Sandbox(verb) => sandbox::run(verb),

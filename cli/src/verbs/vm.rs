@@ -1,4 +1,6 @@
-//! `bullion vm`: VM descriptions, checked and planned.
+//! `bullion vm`: VM descriptions, checked, planned, and written as systemd units.
+
+mod install;
 
 use serde_json::json;
 use spec::vm::Vm;
@@ -11,6 +13,8 @@ use crate::printer::Printer;
 pub(crate) fn run(arguments: &Arguments, verb: &VmVerb, printer: &Printer) -> Result<u8, Failure> {
     match &verb.action {
         VmAction::Check { files } => check(files, printer),
+        VmAction::Install(verb) => install::run(arguments, verb, printer),
+        VmAction::Uninstall(verb) => install::undo(verb, printer),
         VmAction::Plan(plan) => super::launch::run(arguments, &planned(plan), printer),
     }
 }

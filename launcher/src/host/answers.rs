@@ -24,6 +24,26 @@ pub const DEVICES: [&str; 7] =
 pub const QGS_SOCKET: &str = "/var/run/tdx-qgs/qgs.socket";
 /// The vsock port it listens on where it is not set up for the socket above.
 pub const QGS_PORT: u32 = 4050;
+/// Where TDX guests get their quotes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuoteService {
+    /// From `QGS_SOCKET`.
+    Unix,
+    /// From `QGS_PORT`.
+    Vsock,
+}
+
+impl QuoteService {
+    /// The service of a host: the socket first, which newer releases of the service listen on alone.
+    pub fn of(facts: &super::HostFacts) -> Option<Self> {
+        match (facts.answers.qgs_socket, facts.answers.qgs_vsock) {
+            (true, _) => Some(Self::Unix),
+            (false, true) => Some(Self::Vsock),
+            (false, false) => None,
+        }
+    }
+}
+
 /// CPUID leaves that are asked, with their subleaf (AMD APM volume 3 appendix E, Intel SDM volume 2A CPUID).
 const LEAVES: [u32; 7] = [0, 1, 0x8000_0000, 0x8000_0001, 0x8000_0008, 0x8000_001f, 0x4000_0000];
 /// SYSCFG, RMP_BASE and RMP_END (AMD APM volume 2, sections 15.34 and 15.36).

@@ -130,6 +130,10 @@ pub struct Needs {
     pub huge_page_mib: Option<u64>,
     /// The NUMA node it is bound to.
     pub numa_node: Option<u32>,
+    /// Whether it has a vsock.
+    pub vsock: bool,
+    /// Whether it has a NIC on a bridge.
+    pub bridged: bool,
 }
 
 impl Needs {
@@ -143,6 +147,8 @@ impl Needs {
             pci: vm.host.pci.iter().map(|device| device.address.clone()).collect(),
             huge_page_mib: vm.host.huge_pages.and_then(spec::size::Size::whole_mib),
             numa_node: vm.host.numa_node,
+            vsock: vm.host.vsock.is_some(),
+            bridged: vm.host.nics.iter().any(|nic| nic.bridge.is_some()),
         }
     }
 }

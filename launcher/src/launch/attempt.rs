@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use crate::child;
 use crate::console::Console;
 use crate::ending::Ending;
 use crate::life::{Life, Terms};
+use crate::network;
 use crate::plan::{Plan, Role};
 use crate::qemu::Accelerator;
 use crate::qmp::Qmp;
@@ -42,7 +44,7 @@ impl Trial<'_> {
         let (mut qmp, qmp_end) = Qmp::pair().map_err(&making)?;
         let (agent, agent_end) = Agent::pair().map_err(&making)?;
         let (console, console_end) = Console::pair(&mut logs.console).map_err(&making)?;
-        let mut inherited = self.open(plan).map_err(LaunchError::system("open what QEMU is given"))?;
+        let mut inherited = self.open(plan)?;
         for (role, end) in [(Role::Qmp, qmp_end), (Role::Console, console_end), (Role::Agent, agent_end)] {
             inherited.extend(
                 plan.descriptors.iter().find(|planned| planned.role == role).map(|planned| (planned.number, end)),
@@ -57,6 +59,7 @@ impl Trial<'_> {
         let pid = child.id();
         presence.record.qemu_pid = Some(pid);
         presence.record.accelerator = Some(plan.accelerator);
+        presence.record.prepared_ms = u64::try_from((started - self.begun).as_millis()).ok();
         presence.save()?;
         listener(Progress::Started { pid, accelerator: plan.accelerator, after: started - self.begun });
         let terms = Terms {
@@ -90,26 +93,35 @@ impl Trial<'_> {
         })
     }
 
-    /// The descriptors of the plan that are files.
-    fn open(&self, plan: &Plan) -> io::Result<Inherited> {
+    /// The descriptors of the plan that are not channels.
+    fn open(&self, plan: &Plan) -> Result<Inherited, LaunchError> {
         let mut inherited = Inherited::new();
         for planned in &plan.descriptors {
             let file = match &planned.role {
                 Role::Qmp | Role::Console | Role::Agent => continue,
-                Role::Configuration => sealed_memory(&plan.configuration_disk)?,
-                Role::Volume(name) => match self.volumes.get(name) {
-                    Some(disk) => disk.try_clone()?.into(),
-                    None => return Err(io::Error::other(format!("there is no volume \"{name}\""))),
-                },
-                Role::Device(path) => fs::OpenOptions::new().read(true).write(true).open(path)?.into(),
-                Role::Artifact(name) => match self.artifacts.get(*name) {
-                    Some(file) => file.try_clone()?.into(),
-                    None => return Err(io::Error::other(format!("the image has no artifact \"{name}\""))),
-                },
+                Role::Vsock(cid) => network::claim(*cid)?,
+                Role::Tap(tap) => tap.create()?,
+                role => self.open_file(role, plan).map_err(LaunchError::system("open what QEMU is given"))?,
             };
             inherited.insert(planned.number, file);
         }
         Ok(inherited)
+    }
+
+    fn open_file(&self, role: &Role, plan: &Plan) -> io::Result<OwnedFd> {
+        Ok(match role {
+            Role::Configuration => sealed_memory(&plan.configuration_disk)?,
+            Role::Volume(name) => match self.volumes.get(name) {
+                Some(disk) => disk.try_clone()?.into(),
+                None => return Err(io::Error::other(format!("there is no volume \"{name}\""))),
+            },
+            Role::Device(path) => fs::OpenOptions::new().read(true).write(true).open(path)?.into(),
+            Role::Artifact(name) => match self.artifacts.get(*name) {
+                Some(file) => file.try_clone()?.into(),
+                None => return Err(io::Error::other(format!("the image has no artifact \"{name}\""))),
+            },
+            other => return Err(io::Error::other(format!("{other} is no file"))),
+        })
     }
 }
 

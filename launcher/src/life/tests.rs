@@ -43,13 +43,23 @@ impl Case {
             until_ready: false,
             ready_timeout: Duration::from_secs(120),
             stop_timeout: Duration::from_secs(10),
-            watchdog: Some(Duration::from_secs(30)),
+            watchdog: None,
         };
         Self { life: Life::new(terms, now), now }
     }
 
-    fn ready() -> Self {
+    fn watched() -> Self {
         let mut case = Self::new();
+        case.life.terms.watchdog = Some(Duration::from_secs(30));
+        case.become_ready()
+    }
+
+    fn ready() -> Self {
+        Self::new().become_ready()
+    }
+
+    fn become_ready(self) -> Self {
+        let mut case = self;
         let actions = case.give(Input::Agent(Incoming::Event(Event::Ready { identity: identity() })));
         assert!(actions.contains(&Action::Ask(Method::Measurements)), "{actions:?}");
         case
@@ -381,7 +391,7 @@ fn a_workload_that_ends_ends_the_guest_and_its_exit_code_counts() {
 
 #[test]
 fn a_guest_that_falls_silent_is_ended_and_one_that_answers_is_not() {
-    let mut case = Case::ready();
+    let mut case = Case::watched();
     let answered = |result| Input::Agent(Incoming::Answer { method: Method::Uptime, result });
     for _ in 0..10 {
         case.now += Duration::from_secs(10);
@@ -406,7 +416,7 @@ fn a_guest_that_falls_silent_is_ended_and_one_that_answers_is_not() {
 
 #[test]
 fn a_guest_that_is_stopping_is_not_asked_any_more() {
-    let mut case = Case::ready();
+    let mut case = Case::watched();
     case.give(Input::Stop("SIGTERM"));
     case.now += Duration::from_secs(9);
     assert_eq!(case.give(Input::Tick), []);

@@ -102,6 +102,14 @@ pub enum PlanError {
         /// The TEE.
         tee: Tee,
     },
+    /// The manifest's reference values are of another QEMU or firmware.
+    #[error("the reference values of image {image} are outdated: {moved}")]
+    Outdated {
+        /// The image's name.
+        image: String,
+        /// Which values, and why.
+        moved: String,
+    },
     /// A path is not UTF-8.
     #[error("{0} is not UTF-8: it cannot be given to QEMU")]
     NotText(PathBuf),
@@ -118,7 +126,7 @@ impl Diagnostic for PlanError {
             Self::QemuTooOld { .. } | Self::QemuLacks { .. } | Self::HostLacks { .. } | Self::Unmet { .. } => {
                 Outcome::HostCannot
             }
-            Self::UnverifiedTee { .. } => Outcome::Refused,
+            Self::UnverifiedTee { .. } | Self::Outdated { .. } => Outcome::Refused,
             Self::Unsigned { .. } => Outcome::SignatureInvalid,
         }
     }
@@ -138,6 +146,10 @@ impl Diagnostic for PlanError {
             }
             Self::HostLacks { .. } => "leave `accelerator` out to fall back to TCG",
             Self::NothingToSimulate { .. } => "leave `--simulate` out, or set tee to \"snp\" or \"tdx\"",
+            Self::Outdated { .. } => {
+                "predict them again with `bullion measure IMAGE --write`, and publish the image again; or launch with the QEMU \
+                 that they are of (--vmm)"
+            }
             Self::UnverifiedTee { .. } => "unverified files can be tried with tee = \"none\" only",
             Self::Unsigned { .. } => {
                 "sign it with `bullion publish`, or go through the launch without a TEE with `--simulate`"

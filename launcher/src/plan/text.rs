@@ -96,6 +96,8 @@ impl fmt::Display for Role {
             Self::Configuration => "configuration disk",
             Self::Artifact(name) => name,
             Self::Volume(name) => return write!(f, "volume {name}"),
+            Self::Vsock(cid) => return write!(f, "{} with CID {cid}", crate::network::VHOST_VSOCK),
+            Self::Tap(tap) => return write!(f, "tap device {} on bridge {}", tap.name, tap.bridge),
             Self::Device(path) => return path.display().fmt(f),
         })
     }

@@ -5,15 +5,18 @@
 
 use measure::shape::TeeShape;
 use spec::Sha256Digest;
-use spec::vm::{MAX_NICS, Nic};
+use spec::vm::{MAX_NICS, Nic, Vsock};
 
 use super::CommandLine;
 use super::arguments::{Arguments, Properties};
 use super::descriptor;
+use crate::network;
 
 /// Places on the root bus: a slot for each NIC from here on, then slots of eight ports each for PCI functions. Volumes begin at 0x10.
 const FIRST_SLOT: usize = 0x5;
 const PORTS_IN_A_SLOT: usize = 8;
+/// The slot before the volumes.
+const VSOCK_SLOT: &str = "0xf";
 /// The window, in MiB, that AmdSevX64 firmware is told to make for large BARs. It sizes page tables for 40 bits of addresses,
 /// in which three BARs of 128 GiB fit (measured with OVMF 2026.08; without being told it makes room for one).
 const AMD_SEV_WINDOW_MIB: &str = "524288";
@@ -48,6 +51,9 @@ impl CommandLine<'_> {
         for (index, nic) in self.host.nics.iter().enumerate() {
             self.nic(arguments, index, nic);
         }
+        if let Some(vsock) = self.host.vsock {
+            self.vsock(arguments, vsock);
+        }
         if self.host.pci.is_empty() {
             return;
         }
@@ -79,7 +85,32 @@ impl CommandLine<'_> {
         }
     }
 
-    fn nic(&self, arguments: &mut Arguments, index: usize, nic: &Nic) {
+    /// The guest's end of a socket to the host. The kernel gives a context identifier to one guest only, by the descriptor that
+    /// asked first.
+    fn vsock(&self, arguments: &mut Arguments, vsock: Vsock) {
+        let device = if self.stand_in {
+            // Needs no part of the host's kernel; to firmware's tables it is a device in the same place.
+            Properties::of("virtio-rng-pci").with("id", "vsock")
+        } else {
+            let cid = network::cid(self.name, vsock).to_string();
+            let device = Properties::of("vhost-vsock-pci").with("id", "vsock").with("guest-cid", &cid);
+            device.with("vhostfd", &descriptor::VSOCK.to_string())
+        };
+        let device = device.with("bus", "pcie.0").with("addr", VSOCK_SLOT);
+        arguments.option("-device", self.tee().virtio(device));
+    }
+
+    /// The tap device of a NIC on a bridge; the host's kernel moves the packets where it can.
+    fn tap(&self, index: usize) -> Properties {
+        let tap =
+            Properties::of("tap").with("id", &format!("net{index}")).with("fd", &descriptor::tap(index).to_string());
+        if !network::by_vhost(self.facts) {
+            return tap;
+        }
+        tap.with("vhost", "on").with("vhostfd", &descriptor::vhost_net(index).to_string())
+    }
+
+    fn user_network(index: usize, nic: &Nic) -> Properties {
         let mut network = Properties::of("user").with("id", &format!("net{index}"));
         if nic.no_outbound {
             network = network.with("restrict", "on");
@@ -88,6 +119,11 @@ impl CommandLine<'_> {
             let (protocol, address) = (forward.protocol.as_str(), &forward.address);
             network = network.with("hostfwd", &format!("{protocol}:{address}:{}-:{}", forward.host, forward.guest));
         }
+        network
+    }
+
+    fn nic(&self, arguments: &mut Arguments, index: usize, nic: &Nic) {
+        let network = if nic.bridge.is_some() { self.tap(index) } else { Self::user_network(index, nic) };
         arguments.option("-netdev", network);
         let bus = root_port(arguments, &format!("nic{index}"), &format!("{:#x}", FIRST_SLOT + index), index);
         let mac = nic.mac.clone().unwrap_or_else(|| mac(self.name, index));

@@ -62,19 +62,27 @@ pub struct Devices {
     pub pci: usize,
     /// Volumes.
     pub volumes: usize,
+    /// Whether it has a vsock.
+    pub vsock: bool,
 }
 
 impl Devices {
     /// Those of a VM description.
     pub fn of(vm: &Vm) -> Self {
-        Self { nics: vm.host.nics.len(), pci: vm.host.pci.len(), volumes: vm.guest.volumes.len() }
+        Self {
+            nics: vm.host.nics.len(),
+            pci: vm.host.pci.len(),
+            volumes: vm.guest.volumes.len(),
+            vsock: vm.host.vsock.is_some(),
+        }
     }
 
     /// A host that has them. Networks lead nowhere, and no port of this host is taken.
     fn host(&self) -> Host {
         let nic = Nic { no_outbound: true, ..Nic::default() };
         let function = PciDevice { address: String::new() };
-        Host { nics: vec![nic; self.nics], pci: vec![function; self.pci], ..Host::default() }
+        let vsock = self.vsock.then(Default::default);
+        Host { nics: vec![nic; self.nics], pci: vec![function; self.pci], vsock, ..Host::default() }
     }
 
     fn stand_in_volumes(&self) -> Vec<Volume> {
@@ -181,7 +189,9 @@ fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
             }
             Role::Artifact(name) if Some(name) == firmware => sealed_memory(question.firmware)?,
             Role::Artifact(spec::manifest::artifact::KERNEL) => sealed_memory(&kernel())?,
-            Role::Configuration | Role::Artifact(_) | Role::Volume(_) | Role::Device(_) => sealed_memory(&[0; 4096])?,
+            Role::Configuration | Role::Artifact(_) | Role::Volume(_) => sealed_memory(&[0; 4096])?,
+            // `descriptors` names none of these: the machine that is asked has no part of the host.
+            Role::Device(_) | Role::Vsock(_) | Role::Tap(_) => continue,
         };
         inherited.push((descriptor.number, file));
     }

@@ -5,10 +5,14 @@ use measure::shape::TdxShape;
 use super::arguments::{Arguments, Properties, base64};
 use super::{Accelerator, TeeArguments};
 use crate::host::HostFacts;
+use crate::host::answers::{QGS_PORT, QGS_SOCKET, QuoteService};
 
 /// What SMBIOS type 4 says instead of the host's CPUID leaf 1. Firmware since edk2 202505 measures SMBIOS into RTMR0, so
 /// the host's own value would give every CPU stepping its own measurements. EDX and EAX of an Emerald Rapids server.
 const PROCESSOR_ID: &str = "0xfabfbff000c06f2";
+
+/// The host as it is seen by vsock (vsock(7), VMADDR_CID_HOST).
+const HOST_CID: u32 = 2;
 
 pub(super) struct Tdx<'a>(pub(super) &'a TdxShape);
 
@@ -22,12 +26,21 @@ impl TeeArguments for Tdx<'_> {
         machine.with("pic", "off").with("pit", "off").with("kernel-irqchip", "split")
     }
 
-    fn confidential_guest(&self, _: &HostFacts) -> Option<Properties> {
+    fn confidential_guest(&self, facts: &HostFacts) -> Option<Properties> {
         let guest = Properties::of("tdx-guest")
             .with("id", "tee")
             .with("attributes", &format!("{:#x}", self.0.attributes))
             .with("mrconfigid", &base64(&self.0.mrconfigid));
-        Some(guest)
+        // QEMU connects anew for every quote (qapi SocketAddress; GHCI, TDG.VP.VMCALL<GetQuote>).
+        let socket = |key: &str| format!("quote-generation-socket.{key}");
+        Some(match QuoteService::of(facts) {
+            Some(QuoteService::Unix) => guest.with(&socket("type"), "unix").with(&socket("path"), QGS_SOCKET),
+            Some(QuoteService::Vsock) => {
+                let guest = guest.with(&socket("type"), "vsock").with(&socket("cid"), &HOST_CID.to_string());
+                guest.with(&socket("port"), &QGS_PORT.to_string())
+            }
+            None => guest,
+        })
     }
 
     fn options(&self, arguments: &mut Arguments) {

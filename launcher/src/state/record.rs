@@ -91,6 +91,9 @@ pub struct Record {
     pub manifest_sha256: Sha256Digest,
     /// What runs the guest, once that is decided.
     pub accelerator: Option<Accelerator>,
+    /// How long the launch, or the restart, took until QEMU's start.
+    #[serde(default)]
+    pub prepared_ms: Option<u64>,
     /// How long the guest took from QEMU's start to being ready.
     pub ready_ms: Option<u64>,
     /// What the guest said about itself. Its own word, over a channel of the host: a convenience, never a proof.
@@ -100,6 +103,12 @@ pub struct Record {
     /// How far its workload is, where it has one.
     #[serde(default)]
     pub workload: Option<Workload>,
+    /// How many volumes it has.
+    #[serde(default)]
+    pub volumes: u32,
+    /// How many PCI functions are passed to it.
+    #[serde(default)]
+    pub passed_devices: u32,
     /// How many seconds the guest may take to stop.
     pub stop_timeout_s: u64,
     /// Where the console is logged.

@@ -43,6 +43,7 @@ pub(crate) fn features() -> Features {
         "pcie-root-port",
         "vfio-pci",
         "iommufd",
+        "vhost-vsock-pci",
     ];
     Features::assumed([11, 1, 3], types.map(str::to_owned))
 }

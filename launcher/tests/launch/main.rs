@@ -13,3 +13,4 @@ mod process;
 mod qemu;
 mod refusals;
 mod toy;
+mod unit;

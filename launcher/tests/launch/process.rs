@@ -16,6 +16,8 @@ use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
 use crate::toy::program;
 
 const ROOT: &str = "BULLION_TEST_SUPERVISOR";
+/// Another name than `vm`.
+const NAME: &str = "BULLION_TEST_NAME";
 /// More of `[host]`.
 const MORE: &str = "BULLION_TEST_SETTINGS";
 const SETTINGS: &str = "accelerator = \"tcg\"\nready_timeout_s = 20\nstop_timeout_s = 5";
@@ -31,7 +33,10 @@ const DEAF: &str = "ready; exec sleep 100";
 fn supervisor() {
     let Some(root) = std::env::var_os(ROOT) else { return };
     let more = std::env::var(MORE).unwrap_or_default();
-    let fixture = Fixture::at(Path::new(&root), "none", &format!("{SETTINGS}\n{more}"));
+    let mut fixture = Fixture::at(Path::new(&root), "none", &format!("{SETTINGS}\n{more}"));
+    if let Ok(name) = std::env::var(NAME) {
+        fixture.vm.name = name;
+    }
     let (report, told) = fixture.launch(&QemuProgram::at(&fixture.path("toy-qemu")).unwrap());
     match report {
         Ok(report) => eprintln!("ENDED {}", report.ending),
@@ -52,11 +57,16 @@ fn start(fixture: &Fixture) -> Child {
 }
 
 fn start_with(fixture: &Fixture, more: &str) -> Child {
+    supervisor_of(fixture, more).spawn().unwrap()
+}
+
+fn supervisor_of(fixture: &Fixture, more: &str) -> Command {
     // The test harness has threads of its own, in which the signals must be blocked too: the mask is inherited.
     let mut command = Command::new("env");
     command.arg("--block-signal=TERM").arg(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "process::supervisor", "--nocapture"]);
-    command.env(ROOT, &fixture.root).env(MORE, more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    command.env(ROOT, &fixture.root).env(MORE, more).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
 }
 
 fn words(mut child: Child) -> String {
@@ -239,4 +249,77 @@ fn a_vm_that_waits_to_be_started_again_is_seen_and_stopped() {
     assert_eq!(stop(&fixture.directories(), "vm", None).unwrap(), Stopped::InTime);
     let words = words(supervisor);
     assert!(words.contains("ENDED stopped by SIGTERM: it was waiting to be started again"), "{words}");
+}
+
+/// How many descriptors a process keeps open: a record that is being written has one for a moment.
+fn descriptors(pid: i32) -> usize {
+    let count = |_| {
+        thread::sleep(Duration::from_millis(10));
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    };
+    (0..20).map(count).min().unwrap()
+}
+
+#[test]
+fn twenty_vms_come_are_listed_and_go_and_leave_nothing() {
+    let fixture = prepared(OBEDIENT);
+    let directories = fixture.directories();
+    let started: Vec<Child> = (0..20)
+        .map(|number| supervisor_of(&fixture, "").env(NAME, format!("vm-{number:02}")).spawn().unwrap())
+        .collect();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let ready = loop {
+        let listed = list(&directories, false).unwrap();
+        let ready: Vec<_> = listed.into_iter().filter_map(|listed| listed.record).collect();
+        if ready.iter().filter(|record| record.phase == Phase::Ready).count() == 20 {
+            break ready;
+        }
+        assert!(Instant::now() < deadline, "{} of 20 are there", ready.len());
+        thread::sleep(Duration::from_millis(20));
+    };
+    let names: Vec<_> = ready.iter().map(|record| record.name.clone()).collect();
+    assert_eq!(names, (0..20).map(|number| format!("vm-{number:02}")).collect::<Vec<_>>());
+    // They are alike: none has more open than the others.
+    let open: Vec<_> = ready.iter().map(|record| descriptors(record.supervisor.pid)).collect();
+    assert!(open.iter().all(|count| *count == open[0]), "{open:?}");
+    for name in &names {
+        assert_eq!(stop(&directories, name, None).unwrap(), Stopped::InTime);
+    }
+    for child in started {
+        let words = words(child);
+        assert!(words.contains("ENDED stopped by SIGTERM: the guest powered off"), "{words}");
+    }
+    assert!(ready.iter().all(|record| !lives(record.qemu_pid.unwrap())));
+    assert_eq!(std::fs::read_dir(&directories.run).unwrap().count(), 0);
+    assert_eq!(list(&directories, false).unwrap(), []);
+    assert_eq!(list(&directories, true).unwrap().len(), 20);
+}
+
+#[test]
+fn a_supervisor_that_starts_its_guest_again_and_again_keeps_no_descriptor() {
+    let lives = "LIFE=$(cat $0.lives 2>/dev/null || echo 0); echo $((LIFE + 1)) > $0.lives; ready;";
+    let fixture = prepared(&format!(
+        "{lives} if [ $LIFE = 0 -o $LIFE = 12 ]; then read a <&5; read b <&5; fi; shutdown guest-reset"
+    ));
+    let supervisor = start_with(&fixture, "restart = { policy = \"always\", delay_s = 0, limit = 100 }");
+    let first = wait_until_ready(&fixture);
+    let open = descriptors(first.supervisor.pid);
+    // The first life ends when its QEMU does.
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(first.qemu_pid.unwrap()).unwrap()),
+        nix::sys::signal::SIGKILL,
+    )
+    .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let last = loop {
+        let record = wait_until_ready(&fixture);
+        if record.restarts == 12 {
+            break record;
+        }
+        assert!(Instant::now() < deadline, "{record:?}");
+        thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(descriptors(last.supervisor.pid), open);
+    assert_eq!(stop(&fixture.directories(), "vm", None).unwrap(), Stopped::InTime);
+    words(supervisor);
 }

@@ -11,7 +11,7 @@ use spec::component::{Component, ComponentInputs};
 use spec::manifest::{Artifact, Class, GUEST_FROM_COMPONENT, Manifest};
 use spec::pins::SecureBoot;
 use spec::recipe::GUEST_OUTPUT;
-use spec::{Diagnostic, Outcome};
+use spec::{Diagnostic, Outcome, Sha256Digest};
 
 use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
 use crate::golden::{Situation, features};
@@ -274,4 +274,33 @@ fn a_policy_that_weakens_the_guest_is_told() {
     situation.fixture.vm.snp =
         Some(spec::vm::SnpPolicy { single_socket: true, forbid_smt: true, ..Default::default() });
     assert!(situation.plan().unwrap().argv.iter().any(|word| word.contains("policy=0x120000")));
+}
+
+#[test]
+fn a_manifest_of_another_qemu_or_firmware() {
+    let reference = |firmware: Sha256Digest, releases: &str| {
+        let register = "00".repeat(48);
+        format!(
+            r#""tdx":[{{"firmware_sha256":"{firmware}","mrtd":"{register}","platform":{{"qemu_version":"10.2.1","same_with":[{releases}],
+            "rtmr0":[{{"vcpus":2,"memory_mib":512,"rtmr0":"{register}"}}]}}}}]"#
+        )
+    };
+    let firmware = Sha256Digest::of(b"tdx firmware");
+    let with = |reference: String| {
+        let situation = Situation::new("tdx", "");
+        let references = format!("\"references\":{{{reference}}}");
+        situation.fixture.rewrite_manifest(|text| text.replace("\"references\":{}", &references));
+        situation
+    };
+    let error = refusal(&with(reference(firmware, "\"10.1\",\"10.2\"")));
+    assert_eq!(error.outcome(), Outcome::Refused);
+    let text = error.to_string();
+    assert!(text.contains("RTMR0 is of QEMU 10.2.1 (the same with 10.1, 10.2), and this is QEMU 11.1.3"), "{text}");
+    assert!(error.hint().unwrap().contains("measure IMAGE --write"));
+    with(reference(firmware, "\"11.1\"")).plan().unwrap();
+    let other = refusal(&with(reference(Sha256Digest::of(b"older firmware"), "\"11.1\"")));
+    assert!(other.to_string().contains("MRTD and RTMR0 are of firmware"), "{other}");
+    let mut simulated = with(reference(firmware, "\"10.1\""));
+    simulated.fixture.simulate();
+    simulated.plan().unwrap();
 }

@@ -7,19 +7,32 @@ use serde::{Deserialize, Serialize};
 /// Most NICs of a guest.
 pub const MAX_NICS: usize = 4;
 
-/// A NIC of the user-mode kind: QEMU's own address translation, without any right on the host.
+/// A NIC: of the user-mode kind, which is QEMU's own address translation without any right on the host, or on a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Nic {
     /// Its MAC address, `52:54:00:12:34:56`. Default: one that is made from the VM's name.
     pub mac: Option<String>,
+    /// The bridge of this host that it is plugged into, by a tap device that comes and goes with the VM. Needs CAP_NET_ADMIN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
     /// Let the guest reach nothing: only what is forwarded reaches it.
     #[serde(default)]
     pub no_outbound: bool,
     /// Ports of the host that lead to the guest.
     #[serde(default)]
     pub forward: Vec<Forward>,
+}
+
+/// `[host.vsock]`: a socket between this host and the guest, without a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Vsock {
+    /// The guest's context identifier, 3 or more. Default: one that is made from the VM's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cid: Option<u32>,
 }
 
 /// A port of the host that leads to one of the guest.
@@ -78,6 +91,16 @@ pub(super) fn fault(nics: &[Nic]) -> Option<(&'static str, String)> {
                 format!("\"{mac}\" is not the MAC address of one NIC: write it like 52:54:00:12:34:56"),
             ));
         }
+        if let Some(bridge) = &nic.bridge {
+            if !is_interface(bridge) {
+                return Some(("bridge", format!("\"{bridge}\" is not the name of a network interface")));
+            }
+            if nic.no_outbound || !nic.forward.is_empty() {
+                let message =
+                    "what a NIC on a bridge reaches is the bridge's to say: leave no_outbound and forward out";
+                return Some(("bridge", message.to_owned()));
+            }
+        }
         for forward in &nic.forward {
             if forward.address.parse::<core::net::Ipv4Addr>().is_err() {
                 return Some(("address", format!("\"{}\" is not an IPv4 address", forward.address)));
@@ -102,4 +125,16 @@ fn is_unicast_mac(text: &str) -> bool {
         && parts.iter().all(byte)
         && first.is_some_and(|first| first & 1 == 0)
         && text != "00:00:00:00:00:00"
+}
+
+/// Whether the kernel would take it for the name of an interface (`dev_valid_name`), in letters that need no quoting.
+fn is_interface(name: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
+    (1..16).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(plain)
+}
+
+/// What is wrong with the vsock: the key it is about, and why. 0 to 2 are the host's side (vsock(7)).
+pub(super) fn vsock_fault(vsock: Option<Vsock>) -> Option<(&'static str, String)> {
+    let cid = vsock?.cid.filter(|cid| *cid < 3 || *cid == u32::MAX)?;
+    Some(("cid", format!("{cid} is not the context identifier of a guest: use 3 to 4294967294")))
 }

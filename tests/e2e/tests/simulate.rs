@@ -180,3 +180,43 @@ fn every_line_of_a_simulated_launch_says_so() {
         assert!(line.contains("SIMULATED"), "\"{line}\" does not say SIMULATED: {run:?}");
     }
 }
+
+/// Somebody listens where the quote generation service would, in a mount namespace of this test: the plan says so, the stock QEMU
+/// takes the argument, and nothing that is measured moves.
+#[test]
+fn a_quote_generation_service_is_wired_and_moves_nothing() {
+    let Some(bench) = bench() else { return };
+    if !can_simulate(&bench) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-quotes", "tdx", 1, bench.image());
+    let service = scratch.path().join("service");
+    std::fs::create_dir(&service).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(service.join("qgs.socket")).unwrap();
+    let within = |words: &[&str]| {
+        let script =
+            "mount -t tmpfs none /run && mkdir /run/tdx-qgs && mount --bind \"$0\" /run/tdx-qgs && exec \"$@\"";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(&service).arg(&bench.bullion).args(words);
+        e2e::run(command.env("NO_COLOR", "1"))
+    };
+    if within(&["--version"]).code != 0 {
+        return skipped("a mount namespace cannot be made here");
+    }
+    let vm = vm.to_str().unwrap();
+    let plan = within(&["vm", "plan", vm, "--simulate", "--json"]).expect(0, &[]).json();
+    let has = |list: &serde_json::Value, text: &str| {
+        list.as_array().unwrap().iter().any(|one| one.as_str().unwrap().contains(text))
+    };
+    assert!(has(&plan["facts"], "quotes by /var/run/tdx-qgs/qgs.socket"), "{plan}");
+    let argument = "quote-generation-socket.type=unix,quote-generation-socket.path=/var/run/tdx-qgs/qgs.socket";
+    assert!(has(&plan["argv"], argument), "{plan}");
+    let quoted = within(&["launch", vm, "--simulate", "--json"]).expect(0, &["SIMULATED"]).json();
+    let without = bench.launch(vm.as_ref(), &["--simulate", "--json"]).expect(0, &["SIMULATED"]).json();
+    assert_eq!(
+        (&quoted["measured"]["mrtd"], &quoted["from_fw_cfg"]),
+        (&without["measured"]["mrtd"], &without["from_fw_cfg"])
+    );
+    assert_eq!(quoted["measured"]["mrtd"], quoted["expected"]["mrtd"]);
+}

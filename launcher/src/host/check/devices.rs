@@ -6,13 +6,17 @@ use super::{Line, Needs, Scope, large_bars};
 use crate::gpu::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS};
 use crate::gpu::sysfs::DRIVERS_IN_USE;
 use crate::host::{HostFacts, PciFunction};
+use crate::network::{TUN, VHOST_NET, VHOST_VSOCK};
 use crate::qemu::devices::AMD_SEV_LARGE_BARS;
 
 const IOMMUFD: &str = "Linux Documentation/userspace-api/iommufd.rst";
 
 pub(super) fn lines(scope: &Scope<'_>) -> Vec<Line> {
     if let Some(needs) = scope.needs {
-        return if needs.pci.is_empty() { Vec::new() } else { passed(scope, needs) };
+        let mut lines = if needs.pci.is_empty() { Vec::new() } else { passed(scope, needs) };
+        lines.extend(needs.vsock.then(|| vsock(scope)));
+        lines.extend(needs.bridged.then(|| tap(scope)));
+        return lines;
     }
     let mut lines = vec![iommu(scope), iommufd(scope), locked_memory(scope), vsock(scope)];
     lines.extend(accelerators(scope));
@@ -80,11 +84,29 @@ fn locked_memory(scope: &Scope<'_>) -> Line {
 }
 
 fn vsock(scope: &Scope<'_>) -> Line {
-    match scope.facts.answers.opens("/dev/vhost-vsock") {
-        Ok(()) => Line::ok("vsock", "/dev/vhost-vsock can be opened"),
-        Err(reason) => Line::missing("vsock", false, reason)
-            .because("no guest can be reached by vsock; Bullion does not need it")
+    let needed = scope.needs.is_some();
+    match scope.facts.answers.opens(VHOST_VSOCK) {
+        Ok(()) => Line::ok("vsock", format!("{VHOST_VSOCK} can be opened")),
+        Err(reason) => Line::missing("vsock", needed, reason)
+            .because(if needed {
+                "the VM has a vsock"
+            } else {
+                "no guest can be reached by vsock; Bullion does not need it"
+            })
             .remedy("modprobe vhost_vsock, and give this user the group kvm"),
+    }
+}
+
+/// What a NIC on a bridge needs. Whether the bridge is there, and may be changed, is seen when it is plugged in.
+fn tap(scope: &Scope<'_>) -> Line {
+    match (scope.facts.answers.opens(TUN), scope.facts.answers.opens(VHOST_NET)) {
+        (Ok(()), Ok(())) => Line::ok("tap", format!("{TUN} and {VHOST_NET} can be opened")),
+        (Ok(()), Err(_)) => {
+            Line::ok("tap", format!("{TUN} can be opened; QEMU moves the packets, without {VHOST_NET}"))
+        }
+        (Err(reason), _) => Line::missing("tap", true, reason)
+            .because("the VM has a NIC on a bridge")
+            .remedy("modprobe tun; or leave `bridge` out for a network without rights on the host"),
     }
 }
 
