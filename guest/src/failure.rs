@@ -28,6 +28,8 @@ pub(crate) enum Stage {
     Report,
     /// Reading the configuration and comparing it with the report.
     Configuration,
+    /// Counting the GPUs that the configuration names.
+    Gpus,
     /// Setting up the network.
     Network,
     /// Opening a volume, or holding it against the configuration.
@@ -51,6 +53,7 @@ impl fmt::Display for Stage {
             Self::Mount => "mount",
             Self::Report => "report",
             Self::Configuration => "configuration",
+            Self::Gpus => "gpus",
             Self::Network => "network",
             Self::Volume => "volume",
             Self::Workload => "workload",

@@ -16,6 +16,7 @@ mod console;
 mod device_mapper;
 mod disks;
 mod failure;
+mod gpus;
 mod keyring;
 mod lines;
 mod module_list;

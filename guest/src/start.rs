@@ -3,6 +3,8 @@
 //! Every check comes before the step that relies on it, and the switch to the root file system comes last: nothing on any
 //! disk is used before the whole guest is known to be what it says it is.
 
+use std::path::Path;
+
 use spec::Tee;
 use spec::agent::{Configuration, Identity, Measurements, ROOT_DISK_SERIAL};
 use spec::guest_config::GuestConfig;
@@ -12,7 +14,7 @@ use crate::agent::Guest;
 use crate::command_line::{self, RootParameters};
 use crate::device_mapper::{self, Target};
 use crate::failure::{Failure, OrFail as _, Stage};
-use crate::{configuration, modules, mounts, process, root_device, switch_root, tee, uptime, verity};
+use crate::{configuration, gpus, modules, mounts, process, root_device, switch_root, tee, uptime, verity};
 
 /// The host name of a guest that was given none.
 const DEFAULT_HOSTNAME: &str = "bullion";
@@ -65,6 +67,9 @@ fn configure(tee: Tee) -> Result<(GuestConfig, String, Configuration), Failure> 
     // Its owner checked it too; a guest that cannot do what it says must not do half of it.
     if let Some((_, message)) = config.fault() {
         return Err(Failure::new(Stage::Configuration, message));
+    }
+    if let Some(expected) = &config.gpus {
+        gpus::check(expected, Path::new("/sys")).or_fail(Stage::Gpus)?;
     }
     Ok((config, hostname, bound))
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical::{CanonicalError, to_canonical_bytes};
 use crate::digest::{Sha256Digest, Sha384Digest};
+use crate::gpus::Gpus;
 use crate::network::Network;
 use crate::volume::{self, GuestVolume};
 use crate::workload::Workload;
@@ -43,6 +44,9 @@ pub struct GuestConfig {
     /// The address it gives its NIC; without it, a NIC stays as it is and nothing is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// The GPUs it must find; without it, nothing is said about them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Gpus>,
     /// Its volumes, in the order of their slots.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<GuestVolume>,
@@ -75,6 +79,9 @@ impl GuestConfig {
             return Some(fault);
         }
         if let Some(fault) = self.network.as_ref().and_then(Network::fault) {
+            return Some(fault);
+        }
+        if let Some(fault) = self.gpus.as_ref().and_then(Gpus::fault) {
             return Some(fault);
         }
         if self.network.is_none() && self.workload.as_ref().is_some_and(|workload| !workload.publish.is_empty()) {

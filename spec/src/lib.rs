@@ -10,6 +10,7 @@ pub mod canonical;
 pub mod component;
 pub mod diagnostic;
 pub mod digest;
+pub mod gpus;
 pub mod guest_config;
 pub mod lock;
 pub mod manifest;
