@@ -8,6 +8,7 @@ mod inspect;
 mod look;
 mod measure;
 mod publish;
+mod selftest;
 mod vm;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, Fi
 pub(crate) use look::{Describe, Diff, Rebuild};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
 pub(crate) use publish::{Expiry, ImageAction, ImageVerify, ImageWords, Keygen, Publish, ReleaseWords, TrustWords};
+pub(crate) use selftest::{Selftest, SelftestAction, SelftestGpu};
 pub(crate) use vm::{VmAction, VmInstall, VmPlan, VmUninstall, VmVerb};
 
 /// Casts golden images for confidential VMs, weighs them before anyone launches them, and launches them.
@@ -102,6 +104,8 @@ pub(crate) enum Verb {
     Host(Host),
     /// List NVIDIA GPUs and NVSwitches, set their confidential-computing mode, bring them back
     Gpu(Gpu),
+    /// Check what only real hardware can show
+    Selftest(Selftest),
     /// Sign an image, and copy it with its signed release into a bundle directory
     Publish(Publish),
     /// Check a published bundle

@@ -10,8 +10,13 @@
 
 pub mod access;
 pub mod apply;
+pub mod attach;
+pub mod firewall;
 pub mod fsp;
+mod hot_reset;
 pub mod knob;
+pub mod labels;
+pub mod metrics;
 pub mod mode;
 pub mod observe;
 pub mod plan;
@@ -19,4 +24,7 @@ pub mod product;
 pub mod reconcile;
 pub mod recover;
 pub mod register;
+pub mod survey;
 pub mod sysfs;
+pub mod topology;
+pub mod trace;

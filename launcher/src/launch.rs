@@ -1,6 +1,7 @@
 //! Carrying out a plan: lock the name, check the inputs, start QEMU, supervise it, record how it ended, leave nothing.
 
 mod attempt;
+pub mod gpus;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -18,6 +19,7 @@ use spec::vm::Vm;
 use spec::{Diagnostic, Outcome};
 
 use crate::ending::{Ending, Report, StopHow};
+use crate::gpu::sysfs::{PROCFS, SYSFS};
 use crate::host::HostFacts;
 use crate::log::Log;
 use crate::network::NetworkError;
@@ -31,6 +33,7 @@ use crate::state::{Directories, Exit, Lock, Phase, ProcessId, Record, StateError
 use crate::supervise::{Outcome as RunOutcome, Progress, Signals, Witness};
 use crate::verdict::{Verdict, Verdicts};
 use crate::volume::{self, Volume, VolumeError};
+use gpus::GpuError;
 use sign::VerifiedRelease;
 use store::{Image, OpenArtifacts, VerifyError, open_unverified, verify};
 
@@ -76,6 +79,9 @@ pub enum LaunchError {
     /// A network cannot be had.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// A GPU or NVSwitch is not ready for the guest.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// QEMU cannot be started.
     #[error("cannot start {program}")]
     Start {
@@ -111,6 +117,7 @@ impl Diagnostic for LaunchError {
             Self::Plan(error) => error.outcome(),
             Self::Volume(error) => error.outcome(),
             Self::Network(error) => error.outcome(),
+            Self::Gpu(error) => error.outcome(),
             Self::Start { .. } => Outcome::HostCannot,
             Self::System { .. } => Outcome::Internal,
         }
@@ -123,6 +130,7 @@ impl Diagnostic for LaunchError {
             Self::Plan(error) => error.hint(),
             Self::Volume(error) => error.hint(),
             Self::Network(error) => error.hint(),
+            Self::Gpu(error) => error.hint(),
             Self::Start { .. } | Self::System { .. } => None,
         }
     }
@@ -154,12 +162,20 @@ pub fn launch(
     let mut told = BTreeSet::new();
     let mut logs = Logs::begin(request)?;
     let mut restarts = None;
+    // The devices are this guest's until it has ended.
+    let mut claims = Vec::new();
     let (outcome, plan) = loop {
         let plan = plan_with(request, &trial.facts, &trial.features)?;
         for note in &plan.notes {
             if told.insert(note.clone()) {
                 listener(Progress::Note(note));
             }
+        }
+        if let Some(preparation) = &plan.gpus {
+            presence.record.gpus = preparation.members.iter().map(|member| member.address).collect();
+            presence.record.gpu_mode = Some(preparation.mode);
+            let roots = (Path::new(SYSFS), Path::new(PROCFS));
+            gpus::prepare(preparation, &mut claims, roots, request.directories, listener)?;
         }
         let started = Instant::now();
         let mut outcome = trial.run(&plan, &signals, screen.as_mut(), &mut presence, &mut logs, listener)?;
@@ -317,6 +333,8 @@ impl<'a> Presence<'a> {
             manifest_sha256: request.image.manifest_sha256,
             accelerator: None,
             prepared_ms: None,
+            gpu_mode: None,
+            gpus: Vec::new(),
             ready_ms: None,
             identity: None,
             measurements: None,

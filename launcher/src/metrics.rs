@@ -178,6 +178,8 @@ mod tests {
             image: "/image".into(),
             manifest_sha256: spec::Sha256Digest([1; 32]),
             accelerator: Some(crate::qemu::Accelerator::Kvm),
+            gpu_mode: None,
+            gpus: Vec::new(),
             prepared_ms: Some(130),
             ready_ms: Some(2500),
             identity: None,

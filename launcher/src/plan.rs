@@ -4,6 +4,7 @@
 //! a golden text, and held against what was measured, before anything happens.
 
 mod error;
+mod gpus;
 mod text;
 mod upgrade;
 
@@ -22,9 +23,10 @@ use spec::{Sha256Digest, Tee};
 use store::Image;
 
 use crate::firmware;
+use crate::gpu::attach::Preparation;
 use crate::host::answers::{QGS_PORT, QGS_SOCKET, QuoteService};
 use crate::host::check;
-use crate::host::{HostFacts, KvmAccess};
+use crate::host::{HostFacts, KvmAccess, PciFunction};
 use crate::id_block;
 use crate::network::{self, Tap};
 use crate::qemu::features::FLOOR;
@@ -151,6 +153,8 @@ pub struct Plan {
     pub descriptors: Vec<Descriptor>,
     /// The guest's volumes, in the order of their slots.
     pub volumes: Vec<Volume>,
+    /// What is done to the GPUs and NVSwitches that the guest gets, before QEMU starts.
+    pub gpus: Option<Preparation>,
     /// The content of the configuration disk.
     pub configuration_disk: Vec<u8>,
     /// What a guest that has become ready must say about itself.
@@ -264,6 +268,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         notes.push(format!("QEMU {} was built without seccomp: it runs without a sandbox", features.version_text()));
     }
     notes.extend(reservations(inputs));
+    notes.extend(gpus::notes(inputs));
     let volumes = volume::volumes(vm);
     let (argv, env) = command(inputs, &shape, accelerator, &volumes)?;
     let configuration = |source| PlanError::Configuration { vm: vm.name.clone(), source };
@@ -284,6 +289,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
             .collect(),
         volumes,
         facts: grounds(inputs, accelerator),
+        gpus: gpus::preparation(inputs),
         configuration_disk: vm.guest.to_disk().map_err(configuration)?,
         expected: Expected {
             root_hash: image.manifest.verity.root_hash,
@@ -436,7 +442,8 @@ fn command(
         volumes,
         host: &inputs.vm.host,
         by_iommufd: by_iommufd(inputs),
-        large_bars: check::large_bars(inputs.facts, inputs.vm.host.pci.iter().map(|device| device.address.as_str())),
+        // Where there is no room, `check::unmet` has refused.
+        window_mib: qemu::bars::window(inputs.vm.tee, &passed_functions(inputs)).unwrap_or(None),
     };
     Ok((program.argv(command_line.arguments()), program.env))
 }
@@ -456,6 +463,11 @@ pub(crate) fn descriptors(tee: Tee, volumes: &[Volume]) -> Vec<Descriptor> {
     let volumes =
         (descriptor::VOLUMES..).zip(volumes).map(|(number, volume)| (number, Role::Volume(volume.name.clone())));
     common.into_iter().chain(firmware).chain(volumes).map(|(number, role)| Descriptor { number, role }).collect()
+}
+
+/// The functions that are passed, in the order of their ports.
+fn passed_functions<'a>(inputs: &Inputs<'a>) -> Vec<&'a PciFunction> {
+    inputs.vm.host.pci.iter().filter_map(|device| inputs.facts.device(&device.address)).collect()
 }
 
 /// Whether functions are passed by iommufd: always where it is there, because group VFIO cannot follow a TEE's memory.
@@ -520,8 +532,7 @@ fn grounds(inputs: &Inputs<'_>, accelerator: Accelerator) -> Vec<String> {
             None => "no quotes".to_owned(),
         });
     }
-    let functions = vm.host.pci.iter().filter_map(|device| facts.device(&device.address));
-    grounds.extend(functions.map(|function| {
+    grounds.extend(passed_functions(inputs).into_iter().map(|function| {
         let how = function.cdev.as_deref().filter(|_| by_iommufd(inputs)).unwrap_or("its IOMMU group");
         format!("{} [{}] by {how}", function.address, function.id)
     }));

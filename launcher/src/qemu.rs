@@ -5,6 +5,7 @@
 //! firmware about the machine.
 
 mod arguments;
+pub mod bars;
 pub(crate) mod devices;
 pub mod features;
 pub mod oracle;
@@ -154,8 +155,8 @@ pub(crate) struct CommandLine<'a> {
     pub(crate) host: &'a Host,
     /// Whether functions are passed by iommufd and their descriptors, else by address and IOMMU group.
     pub(crate) by_iommufd: bool,
-    /// How many BARs of the passed functions have 128 GiB or more.
-    pub(crate) large_bars: usize,
+    /// How much room firmware is told to make for 64-bit BARs, in MiB: `bars::window`.
+    pub(crate) window_mib: Option<u64>,
     /// Whether this is the machine without what only the real host has: what `oracle` asks, never what is launched.
     pub(crate) stand_in: bool,
     /// The volumes, in the order of their slots.

@@ -14,6 +14,11 @@ pub(crate) struct Gpu {
 pub(crate) enum GpuAction {
     /// List GPUs and NVSwitches with their modes; wakes those that sleep, and changes nothing else
     List,
+    /// Print the node labels of NVIDIA's conventions (nvidia.com/cc.mode, ...), for a feature file of node-feature-discovery
+    ///
+    /// They are of modes alone: what GPUs can prove is for the guest to say. The worker must allow the label namespace:
+    /// `-extra-label-ns=nvidia.com`.
+    Labels,
     /// Bring devices into a mode: writes what differs, resets, verifies. Does nothing where nothing is to be done
     ///
     /// A run that was interrupted is repaired by the next one. A host must not mix modes, so name all devices, or use --all.

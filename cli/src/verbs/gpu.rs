@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use launcher::Directories;
 use launcher::gpu::access::{Function, ResetKind};
 use launcher::gpu::mode::Mode;
-use launcher::gpu::observe::Observation;
 use launcher::gpu::plan::{plan, restart};
 use launcher::gpu::reconcile::{Device, ReconcileError, look, reconcile};
 use launcher::gpu::recover::recover;
+use launcher::gpu::survey::{Seen, survey};
 use launcher::gpu::sysfs::{Claim, Found, PROCFS, SYSFS, SysfsFunction, find};
 use serde_json::{Value, json};
 use spec::{Outcome, PciAddress};
@@ -19,6 +20,7 @@ use crate::printer::Printer;
 pub(crate) fn run(verb: &Gpu, printer: &Printer) -> Result<u8, Failure> {
     match &verb.action {
         GpuAction::List => list(printer),
+        GpuAction::Labels => labels(printer),
         GpuAction::SetMode { mode, addresses, plan: false, .. } => set_mode((*mode).into(), addresses, printer),
         GpuAction::SetMode { mode, addresses, .. } => show_plan((*mode).into(), addresses, printer),
         GpuAction::Recover { address } => bring_back(*address, printer),
@@ -36,71 +38,91 @@ fn open(found: &Found) -> Option<Device<SysfsFunction>> {
     Some(Device { function, product, held_by: found.held_by.clone() })
 }
 
+fn survey_host() -> Result<Vec<Seen>, Failure> {
+    let sysfs = Path::new(SYSFS);
+    survey(sysfs, Path::new(PROCFS), &Directories::from_environment())
+        .map_err(|error| Failure::file("listing PCI devices in", sysfs, &error))
+}
+
 fn list(printer: &Printer) -> Result<u8, Failure> {
-    let found = find_all()?;
-    if found.is_empty() {
+    let devices = survey_host()?;
+    if devices.is_empty() {
         printer.note("this host has no NVIDIA GPU or NVSwitch");
+    } else {
+        let head = ["ADDRESS", "MODEL", "MODE", "PENDING", "NODE", "GROUP", "DRIVER", "POWER", "SERIAL", "VM", "STATE"];
+        printer.line(row(head.map(str::to_owned)));
     }
-    // Each waits for its own firmware, so all are asked at once.
-    let observations: Vec<Option<Observation>> = std::thread::scope(|scope| {
-        let ask = |found| scope.spawn(move || open(found).map(|mut device| look(&mut device)));
-        let asked: Vec<_> = found.iter().map(ask).collect();
-        asked.into_iter().map(|thread| thread.join().ok().flatten()).collect()
-    });
-    let pairs = || found.iter().zip(observations.iter().map(Option::as_ref));
-    if !found.is_empty() {
-        printer
-            .line(row(["ADDRESS", "MODEL", "MODE", "PENDING", "NODE", "GROUP", "DRIVER", "STATE"].map(str::to_owned)));
-    }
-    pairs().for_each(|(found, observation)| printer.line(line(found, observation)));
-    let values: Vec<_> = pairs().map(|(found, observation)| value(found, observation)).collect();
+    devices.iter().for_each(|seen| printer.line(line(seen)));
+    let values: Vec<_> = devices.iter().map(value).collect();
     printer.value(&json!({ "devices": values }));
     Ok(0)
 }
 
-fn row(cells: [String; 8]) -> String {
-    let [address, model, mode, pending, node, group, driver, state] = cells;
-    format!("{address:<13} {model:<24} {mode:<9} {pending:<9} {node:>4} {group:>5}  {driver:<10} {state}")
+fn row(cells: [String; 11]) -> String {
+    let [address, model, mode, pending, node, group, driver, power, serial, vm, state] = cells;
+    format!(
+        "{address:<13} {model:<24} {mode:<9} {pending:<9} {node:>4} {group:>5}  {driver:<10} {power:<6} {serial:<16} \
+         {vm:<12} {state}"
+    )
 }
 
-fn line(found: &Found, observation: Option<&Observation>) -> String {
+fn serial(seen: &Seen) -> Option<String> {
+    seen.state().and_then(|state| state.serial).map(|serial| format!("{serial:016x}"))
+}
+
+fn line(seen: &Seen) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let state = observation.and_then(|observation| observation.state.as_ref().ok());
-    let health = match observation.map(|observation| &observation.state) {
-        None => "not known to have a confidential mode".to_owned(),
-        Some(Ok(_)) => "well".to_owned(),
-        Some(Err(trouble)) => trouble.reason.clone(),
+    let found = &seen.found;
+    let health = match (&seen.observation, seen.trouble()) {
+        (None, _) => "not known to have a confidential mode".to_owned(),
+        (Some(_), None) => "well".to_owned(),
+        (Some(_), Some(_)) if seen.guest.is_some() => "in use".to_owned(),
+        (Some(_), Some(trouble)) => trouble.reason.clone(),
     };
+    let conflict = || seen.state().map(|_| "conflict".to_owned());
     row([
         found.address.to_string(),
         found.product.map_or_else(|| format!("10de:{:04x}", found.device_id), |product| product.name.to_owned()),
-        or_dash(state.map(|state| state.active.to_string())),
-        or_dash(state.map(|state| state.pending().map_or("conflict".to_owned(), |mode| mode.to_string()))),
+        or_dash(seen.mode().map(|mode| mode.to_string())),
+        or_dash(seen.pending().map(|mode| mode.to_string()).or_else(conflict)),
         or_dash(found.numa_node.map(|node| node.to_string())),
         or_dash(found.iommu_group.map(|group| group.to_string())),
         or_dash(found.driver.clone()),
+        or_dash(found.power_state.clone()),
+        or_dash(serial(seen)),
+        or_dash(seen.guest.as_ref().map(|guest| guest.name.clone())),
         health,
     ])
 }
 
-fn value(found: &Found, observation: Option<&Observation>) -> Value {
-    let state = observation.and_then(|observation| observation.state.as_ref().ok());
-    let trouble = observation.and_then(|observation| observation.state.as_ref().err());
+fn value(seen: &Seen) -> Value {
+    let found = &seen.found;
     json!({
         "address": found.address,
         "device_id": format!("{:04x}", found.device_id),
         "model": found.product.map(|product| product.name),
         "family": found.product.map(|product| product.family.to_string()),
-        "mode": state.map(|state| state.active.to_string()),
-        "pending_mode": state.and_then(|state| state.pending()),
-        "serial": state.and_then(|state| state.serial).map(|serial| format!("{serial:016x}")),
+        "mode": seen.mode().map(|mode| mode.to_string()),
+        "pending_mode": seen.pending(),
+        "serial": serial(seen),
         "numa_node": found.numa_node,
         "iommu_group": found.iommu_group,
         "driver": found.driver,
         "power_state": found.power_state,
+        "vm": seen.guest.as_ref().map(|guest| &guest.name),
         "held_by": found.held_by,
-        "trouble": trouble.map(|trouble| &trouble.reason),
+        "trouble": seen.trouble().map(|trouble| &trouble.reason),
     })
+}
+
+/// The node's labels, as a feature file of node-feature-discovery has them.
+fn labels(printer: &Printer) -> Result<u8, Failure> {
+    let labels = launcher::gpu::labels::labels(&survey_host()?);
+    labels.iter().for_each(|(name, value)| printer.line(format_args!("{name}={value}")));
+    let map: serde_json::Map<String, Value> =
+        labels.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value))).collect();
+    printer.value(&json!({ "labels": map }));
+    Ok(0)
 }
 
 /// The devices that were named, or all; each taken, so that nobody else changes them meanwhile.

@@ -27,6 +27,7 @@ mod publish;
 mod rebuild;
 mod rm;
 mod sandbox;
+mod selftest;
 mod stop;
 mod vendor;
 mod vm;
@@ -54,6 +55,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Keygen(verb) => keygen::run(verb, printer),
         Verb::Host(verb) => host::run(arguments, verb, printer),
         Verb::Gpu(verb) => gpu::run(verb, printer),
+        Verb::Selftest(verb) => selftest::run(verb, printer),
         Verb::Publish(verb) => publish::run(verb, printer),
         Verb::Image(words) => match &words.action {
             ImageAction::Verify(verb) => image_verify::run(verb, printer),

@@ -6,10 +6,12 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use spec::PciAddress;
 
 /// How a function is reset, from the gentlest to the most thorough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ResetKind {
     /// Function-level reset. Leaves the secure session of a GPU whose VM was killed as it was.
     Function,

@@ -37,11 +37,16 @@ pub enum Action {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.address)?;
-        match self.action {
-            Action::Stage(knob, value) => write!(f, "write {value} to {knob}"),
-            Action::Reset(kind) => write!(f, "{kind}, keep awake, wait for boot"),
-            Action::Verify(mode) => write!(f, "verify that the mode is {mode}"),
+        write!(f, "{}: {}", self.address, self.action)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stage(knob, value) => write!(f, "write {value} to {knob}"),
+            Self::Reset(kind) => write!(f, "{kind}, keep awake, wait for boot"),
+            Self::Verify(mode) => write!(f, "verify that the mode is {mode}"),
         }
     }
 }

@@ -80,13 +80,18 @@ pub fn reconcile<F: Function>(
     mode: Mode,
     mut progress: impl FnMut(&Step),
 ) -> Result<bool, ReconcileError> {
-    let observations: Vec<_> = devices.iter_mut().map(look).collect();
+    let mut observations: Vec<_> = devices.iter_mut().map(look).collect();
     let stuck = restart(&observations);
-    carry_out(devices, &stuck, &mut progress)?;
     let mut changed = !stuck.steps.is_empty();
+    if changed {
+        carry_out(devices, &stuck, &mut progress)?;
+        observations = devices.iter_mut().map(look).collect();
+    }
     let mut unchanged = None;
     for kind in RESETS {
-        let observations: Vec<_> = devices.iter_mut().map(look).collect();
+        if unchanged.is_some() {
+            observations = devices.iter_mut().map(look).collect();
+        }
         let plan = match plan(&observations, mode, kind) {
             Ok(plan) if plan.steps.is_empty() => return Ok(changed),
             Ok(plan) => plan,
@@ -103,7 +108,7 @@ pub fn reconcile<F: Function>(
     Err(unchanged.unwrap_or(ReconcileError::Refused(Vec::new())))
 }
 
-fn carry_out<F: Function>(
+pub(super) fn carry_out<F: Function>(
     devices: &mut [Device<F>],
     plan: &Plan,
     progress: &mut impl FnMut(&Step),

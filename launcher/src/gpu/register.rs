@@ -1,6 +1,7 @@
 //! Registers of BAR 0 with their meaning. A value that stands for an error never passes as data.
 
 use super::access::{AccessError, Function, wait_until};
+use super::firewall;
 use super::mode::{ActiveMode, Mode};
 use super::product::Family;
 
@@ -21,6 +22,12 @@ pub enum Unwell {
     /// Registers read all ones.
     #[error("register {0:#x} reads all ones: the link is down, or the device keeps BAR 0 closed")]
     Closed(u32),
+    /// Blackwell's firewall of BAR 0 has not opened.
+    #[error("keeps BAR 0 closed by its firewall, also after {seconds} s")]
+    Firewall {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The security processor stopped the device.
     #[error("has a security fault (PMC_BOOT_0 reads {0:#x})")]
     SecurityFault(u32),
@@ -78,6 +85,7 @@ pub fn check_alive<F: Function + ?Sized>(function: &mut F, family: Family) -> Re
 
 /// Waits until the device's firmware has booted, then checks that it is well.
 pub fn wait_for_boot<F: Function + ?Sized>(function: &mut F, family: Family) -> Result<(), Unwell> {
+    firewall::wait(function, family)?;
     let register = family.boot_register();
     let mut last = 0;
     let booted = wait_until(function, register.limit, |function| {

@@ -1,8 +1,8 @@
 //! Real devices: found, mapped and reset through sysfs.
 //!
 //! The root of sysfs is a parameter, so that what is found can be tested on a tree of files. Resets are the kernel's own
-//! (`reset_method`, `reset`): it saves and restores the configuration space, and refuses a bus reset that would hit
-//! others.
+//! (VFIO's, or `reset_method` and `reset`): it saves and restores the configuration space, and refuses a bus reset that
+//! would hit others.
 
 use std::fs;
 use std::io;
@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use spec::{Diagnostic, Outcome, PciAddress};
 
 use super::access::{AccessError, Function, ResetKind};
+use super::hot_reset::{self, HotResetError};
 use super::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS, Product, product};
 use bar::Bar;
 
@@ -137,7 +138,7 @@ impl Claim {
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// Another process of Bullion is at work on it.
-    #[error("{address} is being changed by another process of bullion")]
+    #[error("{address} is in use or being changed by another process of bullion")]
     Taken {
         /// The device.
         address: PciAddress,
@@ -160,7 +161,7 @@ impl Diagnostic for ClaimError {
 
     fn hint(&self) -> Option<String> {
         matches!(self, Self::Taken { .. })
-            .then(|| "wait for it, or see who it is with `fuser` on the device's directory in sysfs".to_owned())
+            .then(|| "`bullion ps` lists the VMs; else wait for it, or see who it is with `fuser` on the device's directory in sysfs".to_owned())
     }
 }
 
@@ -172,13 +173,21 @@ pub struct SysfsFunction {
     directory: PathBuf,
     bar: Option<Bar>,
     started: Instant,
+    /// Functions that a bus reset may reach besides this one.
+    company: Vec<PciAddress>,
 }
 
 impl SysfsFunction {
     /// A device by its address. Its registers are mapped when they are first used, after it was woken.
     pub fn open(sysfs: &Path, address: PciAddress) -> Self {
         let directory = sysfs.join("bus/pci/devices").join(address.to_string());
-        Self { address, sysfs: sysfs.to_owned(), directory, bar: None, started: Instant::now() }
+        Self { address, sysfs: sysfs.to_owned(), directory, bar: None, started: Instant::now(), company: Vec::new() }
+    }
+
+    /// Lets a bus reset of this device reach these functions too: whoever resets it owns them as well.
+    pub fn with_company(self, company: &[PciAddress]) -> Self {
+        let others = company.iter().filter(|other| **other != self.address);
+        Self { company: others.copied().collect(), ..self }
     }
 
     fn error(&self, action: impl Into<String>, source: io::Error) -> AccessError {
@@ -197,6 +206,68 @@ impl SysfsFunction {
     fn write(&self, path: &Path, text: &str) -> Result<(), AccessError> {
         fs::write(path, text)
             .map_err(|error| self.error(format!("cannot write \"{text}\" to {}", path.display()), error))
+    }
+
+    /// Enables the device's memory, without which its registers read all ones. Functions without a driver are enabled by
+    /// the kernel; it refuses that for those with one, and `vfio-pci` leaves its devices disabled while nobody uses them.
+    fn enable_memory(&mut self) -> Result<(), AccessError> {
+        const COMMAND: u16 = 0x04;
+        const MEMORY: u32 = 1 << 1;
+        let is_enabled = |function: &mut Self| Ok::<_, AccessError>(function.config_read32(COMMAND)? & MEMORY != 0);
+        if is_enabled(self)? {
+            return Ok(());
+        }
+        let by_kernel = fs::write(self.directory.join("enable"), "1");
+        if by_kernel.is_ok() && is_enabled(self)? {
+            return Ok(());
+        }
+        let command = (self.config_read32(COMMAND)? | MEMORY) & 0xffff;
+        let path = self.directory.join("config");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.write_all_at(&command.to_le_bytes()[..2], u64::from(COMMAND)))
+            .map_err(|error| self.error(format!("cannot enable its memory by {}", path.display()), error))
+    }
+
+    /// A secondary-bus reset that reaches this device and its company, and nobody else: by VFIO, which itself says what is
+    /// reached; else by the kernel's own method, which refuses where the device is not alone; else by the bridge above.
+    fn reset_bus(&self) -> Result<(), AccessError> {
+        let foreign = |peers: &[PciAddress]| {
+            let names: Vec<_> = peers.iter().map(PciAddress::to_string).collect();
+            let reason = format!("it would also reset {}", names.join(", "));
+            self.error("a secondary-bus reset is refused", io::Error::other(reason))
+        };
+        let unavailable = match hot_reset::reset(&self.sysfs, self.address, &self.company) {
+            Ok(()) => return Ok(()),
+            Err(HotResetError::Foreign(peers)) => return Err(foreign(&peers)),
+            Err(HotResetError::Failed(error)) => return Err(self.error("VFIO refuses a secondary-bus reset", error)),
+            Err(HotResetError::Unavailable(error)) => error,
+        };
+        let peers = self.peers_on_bus();
+        if peers.is_empty() {
+            return self.reset_by("bus");
+        }
+        let strangers: Vec<_> = peers.into_iter().filter(|peer| !self.company.contains(peer)).collect();
+        if !strangers.is_empty() {
+            return Err(foreign(&strangers));
+        }
+        let own = fs::canonicalize(&self.directory)
+            .map_err(|error| self.error(format!("cannot follow {}", self.directory.display()), error))?;
+        self.write(&own.with_file_name("reset_subordinate"), "1").map_err(|error| {
+            let action = format!("{}, and it cannot be reset by VFIO either ({unavailable})", error.action);
+            AccessError { action, ..error }
+        })
+    }
+
+    /// All other functions on the bus.
+    fn peers_on_bus(&self) -> Vec<PciAddress> {
+        let entries = fs::read_dir(self.sysfs.join("bus/pci/devices")).into_iter().flatten().flatten();
+        let addresses = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<PciAddress>().ok());
+        let mut peers: Vec<_> =
+            addresses.filter(|other| *other != self.address && other.bus() == self.address.bus()).collect();
+        peers.sort();
+        peers
     }
 
     /// Resets by one of the kernel's methods, and leaves the choice of methods as it was.
@@ -237,22 +308,17 @@ impl Function for SysfsFunction {
 
     fn pin_power(&mut self) -> Result<(), AccessError> {
         self.write(&self.directory.join("power/control"), "on")?;
-        // Registers can be mapped only where memory access is enabled, which unbound devices do not have.
-        let enable = self.directory.join("enable");
-        match fs::read_to_string(&enable) {
-            Ok(text) if text.trim() == "0" => self.write(&enable, "1"),
-            _ => Ok(()),
-        }
+        self.enable_memory()
     }
 
     fn reset(&mut self, kind: ResetKind) -> Result<(), AccessError> {
         match kind {
             ResetKind::Function => self.reset_by("flr"),
-            ResetKind::Bus => self.reset_by("bus"),
+            ResetKind::Bus => self.reset_bus(),
             ResetKind::Reenumerate => {
                 self.bar = None;
                 // A device that is off the bus cannot be reset any more; finding it again is what is left.
-                let _ = self.reset_by("bus");
+                let _ = self.reset_bus();
                 self.write(&self.directory.join("remove"), "1")?;
                 self.write(&self.sysfs.join("bus/pci/rescan"), "1")
             }
@@ -260,12 +326,7 @@ impl Function for SysfsFunction {
     }
 
     fn bus_peers(&self) -> Vec<PciAddress> {
-        let entries = fs::read_dir(self.sysfs.join("bus/pci/devices")).into_iter().flatten().flatten();
-        let addresses = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<PciAddress>().ok());
-        let mut peers: Vec<_> =
-            addresses.filter(|other| *other != self.address && other.bus() == self.address.bus()).collect();
-        peers.sort();
-        peers
+        self.peers_on_bus().into_iter().filter(|peer| !self.company.contains(peer)).collect()
     }
 
     fn now(&self) -> Duration {

@@ -126,6 +126,8 @@ pub struct Needs {
     pub vcpus: u32,
     /// PCI functions that are passed to it, by address.
     pub pci: Vec<String>,
+    /// The GPUs that its measured configuration names.
+    pub gpus: Option<spec::gpus::Gpus>,
     /// The size of its huge pages.
     pub huge_page_mib: Option<u64>,
     /// The NUMA node it is bound to.
@@ -145,6 +147,7 @@ impl Needs {
             memory_mib: vm.memory.whole_mib().unwrap_or(0),
             vcpus: vm.vcpus,
             pci: vm.host.pci.iter().map(|device| device.address.clone()).collect(),
+            gpus: vm.guest.gpus.clone(),
             huge_page_mib: vm.host.huge_pages.and_then(spec::size::Size::whole_mib),
             numa_node: vm.host.numa_node,
             vsock: vm.host.vsock.is_some(),
@@ -197,12 +200,6 @@ pub(crate) fn unmet(facts: &HostFacts, vm: &Vm) -> Option<Line> {
     let scope = Scope { facts, needs: Some(&needs) };
     let lines = devices::lines(&scope).into_iter().chain(placement::lines(&scope));
     lines.into_iter().find(|line| line.status == Status::Refusal)
-}
-
-/// How many BARs of 128 GiB and more the functions at these addresses have.
-pub(crate) fn large_bars<'a>(facts: &HostFacts, passed: impl Iterator<Item = &'a str>) -> usize {
-    let functions = passed.filter_map(|address| facts.device(address));
-    functions.flat_map(|function| &function.large_bars_gib).filter(|gib| **gib >= 128).count()
 }
 
 /// The worst of the lines.

@@ -27,8 +27,8 @@ pub struct PciFunction {
     pub cdev: Option<String>,
     /// The NUMA node it is near.
     pub numa_node: Option<u32>,
-    /// The sizes of its memory BARs of at least 1 GiB, in GiB.
-    pub large_bars_gib: Vec<u64>,
+    /// The sizes of its prefetchable 64-bit BARs, in bytes: those for which firmware needs room above 4 GiB.
+    pub prefetchable_bars: Vec<u64>,
     /// How the kernel can reset it; empty where it cannot.
     pub reset_methods: String,
     /// The block devices behind it, without their partitions.
@@ -38,9 +38,10 @@ pub struct PciFunction {
 }
 
 impl PciFunction {
-    /// Whether this is a bridge, which is never passed to a guest.
+    /// Whether this is a bridge, which is never passed to a guest. Bridges of the subclass "other" are devices: NVSwitches
+    /// are of it (0x068000, which is not 0x0604).
     pub fn is_bridge(&self) -> bool {
-        self.class >> 16 == 0x06
+        self.class >> 16 == 0x06 && self.class >> 8 != 0x0680
     }
 }
 
@@ -78,7 +79,7 @@ fn function(directory: &Path, usage: &Usage, address: String) -> PciFunction {
         peers: Vec::new(),
         cdev: names(&path.join("vfio-dev")).into_iter().next(),
         numa_node: text("numa_node").parse().ok(),
-        large_bars_gib: large_bars(&text("resource")),
+        prefetchable_bars: prefetchable_bars(&text("resource")),
         reset_methods: text("reset_method"),
         disks: usage.disks_of(&address),
         uses: usage.of(&address),
@@ -86,13 +87,15 @@ fn function(directory: &Path, usage: &Usage, address: String) -> PciFunction {
     }
 }
 
-/// Sizes of memory BARs from `resource`: lines of start, end and flags, the first six of them BARs.
-fn large_bars(text: &str) -> Vec<u64> {
+/// Sizes of BARs from `resource`: lines of start, end and flags, the first six of them BARs.
+fn prefetchable_bars(text: &str) -> Vec<u64> {
+    /// IORESOURCE_MEM_64, IORESOURCE_PREFETCH and IORESOURCE_MEM (Linux `include/linux/ioport.h`).
+    const FLAGS: u64 = 0x10_2200;
     let size = |line: &str| {
         let mut words = line.split_whitespace().map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
-        let (start, end) = (words.next()??, words.next()??);
-        let gib = end.checked_sub(start)?.checked_add(1)? >> 30;
-        (gib > 0).then_some(gib)
+        let (start, end, flags) = (words.next()??, words.next()??, words.next()??);
+        let size = end.checked_sub(start)?.checked_add(1)?;
+        (flags & FLAGS == FLAGS).then_some(size)
     };
     text.lines().take(6).filter_map(size).collect()
 }

@@ -7,6 +7,7 @@ use spec::digest::encode_hex;
 use spec::vm::RestartPolicy;
 
 use super::{Plan, Role};
+use crate::gpu::attach::Preparation;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,6 +22,9 @@ impl fmt::Display for Plan {
         for volume in &self.volumes {
             let what = if volume.read_only { "read only" } else { "scratch: what it holds is lost" };
             line(f, "volume", format_args!("{} {} ({what})", volume.name, volume.path.display()))?;
+        }
+        for step in self.gpus.iter().flat_map(Preparation::lines) {
+            line(f, "gpu", step)?;
         }
         for descriptor in &self.descriptors {
             line(f, "descriptor", format_args!("{} {}", descriptor.number, descriptor.role))?;

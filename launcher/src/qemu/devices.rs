@@ -17,11 +17,6 @@ const FIRST_SLOT: usize = 0x5;
 const PORTS_IN_A_SLOT: usize = 8;
 /// The slot before the volumes.
 const VSOCK_SLOT: &str = "0xf";
-/// The window, in MiB, that AmdSevX64 firmware is told to make for large BARs. It sizes page tables for 40 bits of addresses,
-/// in which three BARs of 128 GiB fit (measured with OVMF 2026.08; without being told it makes room for one).
-const AMD_SEV_WINDOW_MIB: &str = "524288";
-/// The most BARs of 128 GiB that such firmware can place.
-pub(crate) const AMD_SEV_LARGE_BARS: usize = 3;
 /// The window for 64-bit BARs that the ACPI tables of a TDX guest with passed functions name: all that firmware has for them with
 /// 46 bits of addresses. By default QEMU names what is used, so that RTMR0 would depend on the BARs of one host's devices.
 const TDX_WINDOW: &str = "8T";
@@ -57,8 +52,8 @@ impl CommandLine<'_> {
         if self.host.pci.is_empty() {
             return;
         }
-        if self.large_bars > 1 && matches!(self.shape.tee, TeeShape::Snp(_)) {
-            let window = Properties::with_first("name", "opt/ovmf/X-PciMmio64Mb").with("string", AMD_SEV_WINDOW_MIB);
+        if let Some(mib) = self.window_mib {
+            let window = Properties::with_first("name", "opt/ovmf/X-PciMmio64Mb").with("string", &mib.to_string());
             arguments.option("-fw_cfg", window);
         }
         if matches!(self.shape.tee, TeeShape::Tdx(_)) {

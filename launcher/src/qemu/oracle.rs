@@ -163,7 +163,7 @@ fn command_line(shape: &Shape, devices: &Devices, sandbox: bool) -> Vec<String> 
         volumes: &devices.stand_in_volumes(),
         host: &devices.host(),
         by_iommufd: false,
-        large_bars: 0,
+        window_mib: None,
     };
     line.arguments()
 }
@@ -238,7 +238,7 @@ mod tests {
             volumes: &[],
             host: &Host::default(),
             by_iommufd: false,
-            large_bars: 0,
+            window_mib: None,
         };
         let mut launched = launch.arguments();
         let asked = command_line(&shape, &Devices::default(), true);

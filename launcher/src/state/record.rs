@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use spec::agent::{Identity, Measurements, Workload};
-use spec::{Sha256Digest, Tee};
+use spec::{PciAddress, Sha256Digest, Tee};
 
 use super::{StateError, write_atomically};
+use crate::gpu::mode::Mode;
 use crate::qemu::Accelerator;
 
 /// The file's name.
@@ -94,6 +95,12 @@ pub struct Record {
     /// How long the launch, or the restart, took until QEMU's start.
     #[serde(default)]
     pub prepared_ms: Option<u64>,
+    /// The mode of its GPUs, where it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_mode: Option<Mode>,
+    /// Its GPUs and NVSwitches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<PciAddress>,
     /// How long the guest took from QEMU's start to being ready.
     pub ready_ms: Option<u64>,
     /// What the guest said about itself. Its own word, over a channel of the host: a convenience, never a proof.

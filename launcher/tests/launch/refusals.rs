@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use launcher::host::KvmAccess;
+use launcher::host::{KvmAccess, PciFunction};
 use launcher::qemu::Features;
 use launcher::{Image, PlanError};
 use spec::component::{Component, ComponentInputs};
@@ -246,10 +246,36 @@ fn devices_that_cannot_be_passed() {
     has(said("genoa-small-rmp", "snp", gpu), &["no permission to open /dev/iommu"]);
     assert!(crate::golden::on("genoa", "snp", gpu).plan().is_ok());
     assert!(crate::golden::on("debian-kernel-vfio", "none", gpu).plan().is_ok());
-    // Four GPUs of 128 GiB in a guest whose firmware has 40 address bits.
     let mut situation = crate::golden::on("genoa", "snp", gpu);
-    situation.facts.devices.iter_mut().for_each(|device| device.large_bars_gib = vec![128; 4]);
-    has(refusal(&situation).to_string(), &["4 BARs of 128 GiB", "40 address bits"]);
+    situation.facts.devices.iter_mut().for_each(|device| device.prefetchable_bars = vec![16 << 20, 512 << 30]);
+    has(refusal(&situation).to_string(), &["514 GiB of room", "40 address bits"]);
+    // Classes are compared whole: an NVSwitch is of the bridges' class, and no bridge.
+    situation.facts.devices.iter_mut().for_each(|device| device.class = 0x06_8000);
+    assert!(!refusal(&situation).to_string().contains("a bridge"));
+}
+
+#[test]
+fn gpus_that_do_not_go_together() {
+    let more = "pci = [{ address = \"0000:c1:00.0\" }, { address = \"0000:c2:00.0\" }]";
+    let two = |id: &str| {
+        let mut situation = crate::golden::on("genoa", "snp", more);
+        let first = situation.facts.device("0000:c1:00.0").unwrap().clone();
+        situation.facts.devices.retain(|device| device.address != "0000:c2:00.0");
+        let second = PciFunction { address: "0000:c2:00.0".to_owned(), id: id.to_owned(), ..first };
+        situation.facts.devices.push(second);
+        situation
+    };
+    let error = refusal(&two("10de:2330"));
+    assert!(
+        error.to_string().contains("2 H100 SXM") && error.to_string().contains("a guest has 1 Hopper GPU"),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("all eight GPUs and four NVSwitches"), "{error}");
+    assert!(refusal(&two("10de:2901")).to_string().contains("Blackwell and Hopper"));
+    assert!(refusal(&two("10de:20b0")).to_string().contains("not known to have a confidential mode"));
+    let mut said = crate::golden::on("genoa", "snp", "pci = [{ address = \"0000:c1:00.0\" }]");
+    said.fixture.vm.guest.gpus = Some(spec::gpus::Gpus { count: 2, ..Default::default() });
+    assert!(refusal(&said).to_string().contains("the measured configuration says 2 GPUs"));
 }
 
 #[test]

@@ -2,18 +2,19 @@
 
 use spec::Tee;
 
-use super::{Line, Needs, Scope, large_bars};
-use crate::gpu::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS};
+use super::{Line, Needs, Scope};
 use crate::gpu::sysfs::DRIVERS_IN_USE;
+use crate::gpu::topology::{self, is_accelerator};
 use crate::host::{HostFacts, PciFunction};
 use crate::network::{TUN, VHOST_NET, VHOST_VSOCK};
-use crate::qemu::devices::AMD_SEV_LARGE_BARS;
+use crate::qemu::bars;
 
 const IOMMUFD: &str = "Linux Documentation/userspace-api/iommufd.rst";
 
 pub(super) fn lines(scope: &Scope<'_>) -> Vec<Line> {
     if let Some(needs) = scope.needs {
-        let mut lines = if needs.pci.is_empty() { Vec::new() } else { passed(scope, needs) };
+        let nothing = needs.pci.is_empty() && needs.gpus.is_none();
+        let mut lines = if nothing { Vec::new() } else { passed(scope, needs) };
         lines.extend(needs.vsock.then(|| vsock(scope)));
         lines.extend(needs.bridged.then(|| tap(scope)));
         return lines;
@@ -117,18 +118,50 @@ fn passed(scope: &Scope<'_>, needs: &Needs) -> Vec<Line> {
         lines.push(iommufd(scope));
     }
     lines.push(locked_memory(scope));
-    let large = large_bars(scope.facts, needs.pci.iter().map(String::as_str));
-    if needs.tee == Tee::Snp && large > AMD_SEV_LARGE_BARS {
+    lines.extend(gpus(scope, needs));
+    let functions: Vec<_> = needs.pci.iter().filter_map(|address| scope.facts.device(address)).collect();
+    if let Err(none) = bars::window(needs.tee, &functions) {
+        let remedy = match none.fitting {
+            0 => "such a device cannot go to a guest of this kind".to_owned(),
+            1 => "pass one of them to a guest".to_owned(),
+            some => format!("pass at most {some} of them to one guest"),
+        };
         lines.push(
-            Line::missing("large bars", true, format!("the functions have {large} BARs of 128 GiB and more"))
-                .because(format!(
-                    "AmdSevX64 firmware places {AMD_SEV_LARGE_BARS}: it sizes page tables for 40 address bits"
-                ))
-                .remedy("pass fewer GPUs to one SNP guest")
+            Line::missing("large bars", true, format!("the functions' BARs need {} GiB of room", none.needed_gib))
+                .because(none.reason)
+                .remedy(remedy)
                 .see("edk2 OvmfPkg/Library/PlatformInitLib/MemDetect.c"),
         );
     }
     lines
+}
+
+/// Whether the GPUs and NVSwitches may go together into the guest.
+fn gpus(scope: &Scope<'_>, needs: &Needs) -> Option<Line> {
+    let functions: Vec<_> = needs.pci.iter().filter_map(|address| scope.facts.device(address)).collect();
+    let members = topology::members(functions.iter().copied());
+    let plain = functions.iter().find(|function| {
+        is_accelerator(function) && members.iter().all(|member| member.address.to_string() != function.address)
+    });
+    if let Some(function) = plain.filter(|_| needs.tee != Tee::None) {
+        let found = format!("{} [{}]", function.address, function.id);
+        return Some(
+            Line::missing("gpus", true, found)
+                .because("it is not known to have a confidential mode: what goes to it is in the clear")
+                .remedy("pass a Hopper or Blackwell GPU, or none"),
+        );
+    }
+    if members.is_empty() && needs.gpus.is_none() {
+        return None;
+    }
+    let mode = topology::mode(needs.tee, needs.gpus.as_ref(), &members);
+    Some(match topology::check(mode, needs.gpus.as_ref(), &members) {
+        Ok(()) => Line::ok("gpus", format!("{} in the mode \"{mode}\"", topology::describe(&members))),
+        Err(mismatch) => {
+            let line = Line::missing("gpus", true, mismatch.found).because(mismatch.because).remedy(mismatch.remedy);
+            mismatch.source_text.map_or(line.clone(), |source| line.see(source))
+        }
+    })
 }
 
 /// What keeps a function from being passed, whoever drives it: it is not there, a bridge, or not isolated from what is not
@@ -189,10 +222,7 @@ fn function(scope: &Scope<'_>, needs: &Needs, address: &str) -> Line {
 
 /// NVIDIA's GPUs and switches: who drives them now.
 fn accelerators(scope: &Scope<'_>) -> Vec<Line> {
-    let vendor = format!("{NVIDIA:04x}:");
-    let is_listed = |class: u32| GPU_CLASSES.iter().chain([&NVSWITCH_CLASS]).any(|listed| u32::from(*listed) == class);
-    let nvidia =
-        scope.facts.devices.iter().filter(|device| device.id.starts_with(&vendor) && is_listed(device.class >> 8));
+    let nvidia = scope.facts.devices.iter().filter(|device| is_accelerator(device));
     nvidia.map(accelerator).collect()
 }
 
