@@ -1,5 +1,6 @@
 //! The device. Its clock is its own: time passes when it is told so.
 
+pub mod config;
 mod emem;
 mod fsp;
 mod mnoc;
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::fault::Fault;
+use config::Config;
 use emem::Emem;
 use mnoc::Mnoc;
 
@@ -18,13 +20,17 @@ pub enum Chip {
     Gh100,
     /// The NVSwitch of HGX H100 and H200.
     Ls10,
-    /// B200.
+    /// B200 or B300.
     Gb100,
+    /// RTX PRO 6000.
+    Gb202,
 }
 
 /// How it can be reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
+    /// It was without power.
+    Power,
     /// Function-level reset.
     Function,
     /// Secondary-bus reset.
@@ -35,6 +41,8 @@ pub enum Reset {
 
 /// How long the firmware boots after a reset.
 const BOOT_TIME: Duration = Duration::from_millis(900);
+/// How long Blackwell's BAR 0 is closed after a reset.
+const FIREWALL_TIME: Duration = Duration::from_millis(200);
 /// How long the security processor takes to answer.
 const FSP_TIME: Duration = Duration::from_micros(400);
 
@@ -43,9 +51,12 @@ const FSP_TIME: Duration = Duration::from_micros(400);
 pub struct Model {
     chip: Chip,
     device_id: u16,
+    serial: u32,
+    config: Config,
     clock: Duration,
     booted_at: Duration,
     awake: bool,
+    d3hot: bool,
     power_pinned: bool,
     session: bool,
     /// The confidential-mode bits that are active: as in the mode register.
@@ -56,6 +67,8 @@ pub struct Model {
     pub faults: BTreeSet<FaultKey>,
     /// Every reset since it was made.
     pub resets: Vec<Reset>,
+    /// How long it was itself at work: booting, and answering requests.
+    pub busy: Duration,
     /// Combinations of knobs that must never be, and were.
     pub violations: Vec<String>,
     emem: Emem,
@@ -84,7 +97,7 @@ impl Model {
         let mut knobs: BTreeMap<u8, u16> = match chip {
             Chip::Gh100 => [2, 4, 6, 8, 10, 34, 36, 45, 47].map(|knob| (knob, 0)).into(),
             Chip::Ls10 => [2, 4, 34, 36, 45].map(|knob| (knob, 0)).into(),
-            Chip::Gb100 => [2, 4, 6, 8, 36].map(|knob| (knob, 0)).into(),
+            Chip::Gb100 | Chip::Gb202 => [2, 4, 6, 8, 36].map(|knob| (knob, 0)).into(),
         };
         let gates: Vec<u8> =
             knobs.keys().filter(|knob| [6, 8, 10, 45, 47].contains(*knob)).map(|knob| knob - 1).collect();
@@ -92,19 +105,33 @@ impl Model {
         Self {
             chip,
             device_id,
+            serial: 0x17,
+            config: Config::new(chip, device_id),
             clock: BOOT_TIME,
             booted_at: BOOT_TIME,
             awake: true,
+            d3hot: false,
             power_pinned: false,
             session: false,
             active: 0,
             knobs,
             faults: BTreeSet::new(),
             resets: Vec::new(),
+            busy: Duration::ZERO,
             violations: Vec::new(),
             emem: Emem::default(),
             mnoc: Mnoc::default(),
         }
+    }
+
+    /// The same device with another serial number.
+    pub fn with_serial(self, serial: u32) -> Self {
+        Self { serial, ..self }
+    }
+
+    /// The number that tells it from others of its kind.
+    pub fn serial(&self) -> u64 {
+        0x4800_0000 << 32 | u64::from(self.device_id) << 12 | u64::from(self.serial)
     }
 
     /// Which chip it is.
@@ -147,6 +174,14 @@ impl Model {
         self.session = true;
     }
 
+    /// A tool is interrupted between its two writes: development tools without confidential computing.
+    pub fn leave_invalid_mode(&mut self) {
+        if self.knobs.contains_key(&6) {
+            self.active = 2;
+            self.knobs.insert(6, 1);
+        }
+    }
+
     /// Leaves a request without an answer behind, as a killed tool does.
     pub fn leave_stale_request(&mut self) {
         self.emem.leave_stale_request();
@@ -159,6 +194,12 @@ impl Model {
         }
     }
 
+    /// The kernel puts it into D3hot, or takes it out of it.
+    fn set_d3hot(&mut self, asleep: bool) {
+        self.d3hot = asleep;
+        self.awake |= !asleep && !self.has(Fault::StuckAsleep);
+    }
+
     /// Whether the kernel may put it to sleep.
     pub fn is_power_pinned(&self) -> bool {
         self.power_pinned
@@ -167,6 +208,7 @@ impl Model {
     /// The kernel is told to keep it awake.
     pub fn pin_power(&mut self) {
         self.power_pinned = true;
+        self.d3hot = false;
         self.awake |= !self.has(Fault::StuckAsleep);
     }
 
@@ -188,12 +230,22 @@ impl Model {
 
     /// Takes all faults away.
     pub fn mend(&mut self) {
-        for key in std::mem::take(&mut self.faults) {
-            if let Fault::Forbidden(knob) = key.0 {
-                self.knobs.insert(knob - 1, 1);
-            }
+        for key in self.faults.clone() {
+            self.take_away(key.0);
         }
         self.awake = true;
+    }
+
+    /// Takes one fault away.
+    pub fn take_away(&mut self, fault: Fault) {
+        if !self.faults.remove(&FaultKey(fault)) {
+            return;
+        }
+        match fault {
+            Fault::Forbidden(knob) => drop(self.knobs.insert(knob - 1, 1)),
+            Fault::StuckAsleep => self.awake = true,
+            _ => {}
+        }
     }
 
     fn mend_one(&mut self, faults: &[Fault]) {
@@ -205,10 +257,11 @@ impl Model {
     /// Resets it.
     pub fn reset(&mut self, kind: Reset) {
         self.resets.push(kind);
-        if kind == Reset::Reenumerate {
+        if matches!(kind, Reset::Reenumerate | Reset::Power) {
             self.mend_one(&[Fault::StuckAsleep]);
             self.awake = true;
         }
+        self.d3hot &= kind == Reset::Function;
         if !self.awake {
             return;
         }
@@ -217,8 +270,10 @@ impl Model {
             self.session = false;
             self.mend_one(&[Fault::BarClosed, Fault::ErrorValues, Fault::SecurityFault]);
         }
-        let keeps =
-            self.has(Fault::EveryResetKeepsMode) || self.has(Fault::FunctionResetKeepsMode) && kind == Reset::Function;
+        // Whoever resets it restores what was there.
+        self.config = Config::new(self.chip, self.device_id);
+        let keeps = self.has(Fault::EveryResetKeepsMode) && kind != Reset::Power
+            || self.has(Fault::FunctionResetKeepsMode) && kind == Reset::Function;
         if !keeps {
             self.active = self.pending();
         }
@@ -226,6 +281,7 @@ impl Model {
             self.power_pinned = false;
         }
         self.booted_at = self.clock + BOOT_TIME;
+        self.busy += BOOT_TIME;
         self.emem = Emem::default();
         self.mnoc = Mnoc::default();
     }
@@ -236,22 +292,18 @@ impl Model {
         match self.chip {
             Chip::Ls10 => is_set(45),
             Chip::Gh100 if is_set(45) == 1 => 0x20,
-            Chip::Gh100 | Chip::Gb100 => is_set(8) | is_set(6) << 1,
+            Chip::Gh100 | Chip::Gb100 | Chip::Gb202 => is_set(8) | is_set(6) << 1,
         }
     }
 
-    /// Configuration space.
-    pub fn config_read(&self, offset: u16) -> u32 {
-        match (self.awake, offset) {
-            (false, _) => u32::MAX,
-            (true, 0) => u32::from(self.device_id) << 16 | 0x10de,
-            (true, _) => 0,
-        }
+    /// Whether BAR 0 is open.
+    fn answers(&self) -> bool {
+        self.awake && !self.d3hot && !self.has(Fault::BarClosed) && !self.firewall_is_up()
     }
 
     /// A read of BAR 0.
     pub fn bar0_read(&mut self, offset: u32) -> u32 {
-        if !self.awake || self.has(Fault::BarClosed) {
+        if !self.answers() {
             return u32::MAX;
         }
         if self.has(Fault::SecurityFault) {
@@ -274,31 +326,32 @@ impl Model {
             }
             (Chip::Ls10, 0) => 0x0070_00a1,
             (Chip::Gb100, 0) => 0x1a00_00a1,
+            (Chip::Gb202, 0) => 0x1b20_00a1,
             (Chip::Gh100, 0x2_0120) | (Chip::Ls10, 0x6_6120) => u32::from(recovery) << 30,
-            (Chip::Gb100, 0x8a_a128) => {
+            (Chip::Gb100 | Chip::Gb202, 0x8a_a128) => {
                 if recovery {
                     2
                 } else {
                     1
                 }
             }
-            (Chip::Gh100 | Chip::Gb100, 0x20_00bc) | (Chip::Ls10, 0x6_60bc) => {
+            (Chip::Gh100 | Chip::Gb100, 0x20_00bc) | (Chip::Gb202, 0xad_00bc) | (Chip::Ls10, 0x6_60bc) => {
                 let booted = self.clock >= self.booted_at && !self.has(Fault::NeverBoots) && !recovery;
                 if booted { 0xff } else { 0x11 }
             }
             // Bits that are not the mode's are set too: a reader that does not mask them is wrong.
             (Chip::Gh100, 0x11_82cc) => self.active | 0x100,
-            (Chip::Gb100, 0x590) => self.active | 0x40,
+            (Chip::Gb100 | Chip::Gb202, 0x590) => self.active | 0x40,
             (Chip::Ls10, 0x2_8c50) => self.active | 0x10,
-            (_, 0x82_0344) => u32::from(self.device_id) << 8 | 0x17,
-            (_, 0x82_0348) => 0x4800_0000,
+            (_, 0x82_0344) => (self.serial() & 0xffff_ffff) as u32,
+            (_, 0x82_0348) => (self.serial() >> 32) as u32,
             _ => 0,
         }
     }
 
     /// A write to BAR 0.
     pub fn bar0_write(&mut self, offset: u32, value: u32) {
-        if !self.awake || self.has(Fault::BarClosed) {
+        if !self.answers() {
             return;
         }
         if !self.emem_write(offset, value) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fakegpu::fault::Fault;
 use fakegpu::model::Chip;
+use launcher::gpu::attach::attach;
 use launcher::gpu::mode::Mode;
 use node::{B200, H100, NVSWITCH, Node};
 use proptest::prelude::*;
@@ -15,6 +16,8 @@ use proptest::prelude::*;
 enum Event {
     Set(Mode),
     SetAndDie(Mode, u32),
+    Attach(Mode),
+    AttachAndDie(Mode, u32),
     Break(usize, Fault),
     Mend(usize),
     Idle(usize),
@@ -30,6 +33,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         Just(Fault::NeverBoots),
         Just(Fault::BarClosed),
+        Just(Fault::FirewallStays),
         Just(Fault::ErrorValues),
         Just(Fault::SecurityFault),
         Just(Fault::Recovery),
@@ -51,6 +55,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         2 => mode().prop_map(Event::Set),
         4 => (mode(), 1..60_u32).prop_map(|(mode, changes)| Event::SetAndDie(mode, changes)),
+        1 => mode().prop_map(Event::Attach),
+        2 => (mode(), 1..60_u32).prop_map(|(mode, changes)| Event::AttachAndDie(mode, changes)),
         3 => (index.clone(), fault()).prop_map(|(index, fault)| Event::Break(index, fault)),
         2 => index.clone().prop_map(Event::Mend),
         1 => index.clone().prop_map(Event::Idle),
@@ -66,6 +72,16 @@ fn happen(node: &mut Node, event: &Event) {
         Event::SetAndDie(mode, changes) => {
             node.fuse.light(*changes);
             drop(node.set(*mode));
+            node.fuse.put_out();
+        }
+        Event::Attach(mode) => {
+            if attach(&mut node.devices, *mode, |_| {}).is_ok() {
+                assert!(node.models.iter().all(|model| !model.borrow().has_session()), "a session outlived an attach");
+            }
+        }
+        Event::AttachAndDie(mode, changes) => {
+            node.fuse.light(*changes);
+            drop(attach(&mut node.devices, *mode, |_| {}));
             node.fuse.put_out();
         }
         // A gate that is there cannot be broken for a chip that has no such knob.

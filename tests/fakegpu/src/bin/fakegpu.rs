@@ -1,54 +1,107 @@
-//! Serves one modelled device on a socket: `fakegpu h100|h200|nvswitch|b200 SOCKET [FAULT...]`.
-#![allow(clippy::print_stderr, reason = "a program of tests, without a printer")]
+//! Serves modelled devices on sockets for QEMU's `vfio-user-pci`, until it is killed.
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a program of tests, without a printer")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use fakegpu::board::{BOARDS, PRODUCTS, board, product};
+use fakegpu::control::listen;
 use fakegpu::fault::Fault;
-use fakegpu::model::{Chip, Model};
-use fakegpu::server::Device;
+use fakegpu::model::Model;
+use fakegpu::server::Shared;
+
+const USAGE: &str = "\
+usage: fakegpu --model MODEL --socket SOCKET [--control SOCKET] [--serial NUMBER] [FAULT...]
+       fakegpu --board BOARD --directory DIRECTORY
+
+The first serves one device. The second serves those of a board, each at DIRECTORY/NAME.sock with DIRECTORY/NAME.control
+for its faults (NAME is gpu0, gpu1, switch0), and prints QEMU's arguments for them, a line each, when all listen.
+";
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let [device, socket, faults @ ..] = words.as_slice() else {
-        eprintln!("usage: fakegpu h100|h200|nvswitch|b200 SOCKET [FAULT...]");
-        return ExitCode::from(2);
-    };
-    let (chip, id) = match device.as_str() {
-        "h100" => (Chip::Gh100, 0x2330),
-        "h200" => (Chip::Gh100, 0x2335),
-        "nvswitch" => (Chip::Ls10, 0x22a3),
-        "b200" => (Chip::Gb100, 0x2901),
-        other => {
-            eprintln!("fakegpu: there is no \"{other}\"");
-            return ExitCode::from(2);
-        }
-    };
-    let mut model = Model::new(chip, id);
-    for word in faults {
-        let Some(fault) = fault(word) else {
-            eprintln!("fakegpu: there is no fault \"{word}\"");
-            return ExitCode::from(2);
-        };
-        model.break_with(fault);
-    }
-    match Device::new(model).serve(Path::new(socket)) {
+    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("fakegpu: {error}");
-            ExitCode::FAILURE
+        Err(message) => {
+            eprintln!("fakegpu: {message}");
+            ExitCode::from(2)
         }
     }
 }
 
-fn fault(word: &str) -> Option<Fault> {
-    Some(match word {
-        "never-boots" => Fault::NeverBoots,
-        "recovery" => Fault::Recovery,
-        "old-firmware" => Fault::OldFirmware,
-        "function-reset-keeps-mode" => Fault::FunctionResetKeepsMode,
-        "every-reset-keeps-mode" => Fault::EveryResetKeepsMode,
-        "forbidden" => Fault::Forbidden(8),
-        _ => return None,
-    })
+fn run(words: &[String]) -> Result<(), String> {
+    let mut options = Options::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().cloned().ok_or_else(|| format!("{word} needs a value\n{USAGE}"));
+        match word.as_str() {
+            "--model" => options.model = Some(value()?),
+            "--board" => options.board = Some(value()?),
+            "--socket" => options.socket = Some(value()?.into()),
+            "--control" => options.control = Some(value()?.into()),
+            "--directory" => options.directory = Some(value()?.into()),
+            "--serial" => options.serial = value()?.parse().map_err(|_| "--serial needs a number".to_owned())?,
+            fault => {
+                options.faults.push(fault.parse().map_err(|error: fakegpu::fault::UnknownFault| error.to_string())?)
+            }
+        }
+    }
+    match options {
+        Options { model: Some(model), socket: Some(socket), .. } => {
+            let mut device = product(&model, options.serial)
+                .ok_or_else(|| unknown("model", &model, &mut PRODUCTS.iter().map(|(name, ..)| *name)))?;
+            options.faults.iter().for_each(|fault| device.break_with(*fault));
+            serve(&model, device, &socket, options.control.as_deref())
+        }
+        Options { board: Some(name), directory: Some(directory), .. } => {
+            let devices =
+                board(&name).ok_or_else(|| unknown("board", &name, &mut BOARDS.iter().map(|(name, _)| *name)))?;
+            serve_board(devices, &directory)
+        }
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
+#[derive(Default)]
+struct Options {
+    model: Option<String>,
+    board: Option<String>,
+    socket: Option<PathBuf>,
+    control: Option<PathBuf>,
+    directory: Option<PathBuf>,
+    serial: u32,
+    faults: Vec<Fault>,
+}
+
+fn unknown(what: &str, name: &str, known: &mut dyn Iterator<Item = &str>) -> String {
+    format!("there is no {what} \"{name}\": there are {}", known.collect::<Vec<_>>().join(", "))
+}
+
+fn serve(name: &str, model: Model, socket: &Path, control: Option<&Path>) -> Result<(), String> {
+    let device = Shared::new(name, model);
+    if let Some(control) = control {
+        listen(control, device.clone()).map_err(|error| format!("{}: {error}", control.display()))?;
+    }
+    device.serve(socket).map_err(|error| format!("{}: {error}", socket.display()))
+}
+
+fn serve_board(devices: Vec<(String, Model)>, directory: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let mut threads = Vec::new();
+    let mut arguments = Vec::new();
+    for (index, (name, model)) in devices.into_iter().enumerate() {
+        let at = |ending: &str| directory.join(format!("{name}.{ending}"));
+        let (socket, control) = (at("sock"), at("control"));
+        arguments.push((socket.clone(), fakegpu::server::qemu_arguments(index, &socket)));
+        threads.push(std::thread::spawn(move || serve(&name, model, &socket, Some(&control))));
+    }
+    for (socket, words) in arguments {
+        while !socket.exists() {
+            if threads.iter().any(std::thread::JoinHandle::is_finished) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        words.iter().for_each(|word| println!("{word}"));
+    }
+    threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a device's thread ended".to_owned())?)
 }

@@ -115,6 +115,7 @@ impl Model {
     fn finish_request(&mut self) {
         let Some((index, _)) = self.emem.pending.filter(|(_, done_at)| self.clock >= *done_at) else { return };
         self.emem.pending = None;
+        self.busy += FSP_TIME;
         let Channel { command_head: head, command_tail: tail, .. } = self.emem.channels[index];
         let packet: Vec<u32> = (head..=tail).step_by(4).filter_map(|byte| self.emem.at(byte).copied()).collect();
         self.emem.channels[index].command_head = tail;

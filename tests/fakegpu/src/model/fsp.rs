@@ -57,6 +57,6 @@ impl Model {
     }
 
     fn is_unknown(&self, knob: u8) -> bool {
-        self.has(Fault::OldFirmware) && [44, 45].contains(&knob) && self.chip != Chip::Gb100
+        self.has(Fault::OldFirmware) && [44, 45].contains(&knob) && matches!(self.chip, Chip::Gh100 | Chip::Ls10)
     }
 }

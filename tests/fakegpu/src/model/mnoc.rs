@@ -21,7 +21,7 @@ pub(super) struct Mnoc {
 
 impl Model {
     pub(super) fn mnoc_read(&mut self, offset: u32) -> Option<u32> {
-        if self.chip != Chip::Gb100 {
+        if !matches!(self.chip, Chip::Gb100 | Chip::Gb202) {
             return None;
         }
         let mnoc = &mut self.mnoc;
@@ -38,7 +38,7 @@ impl Model {
     }
 
     pub(super) fn mnoc_write(&mut self, offset: u32, value: u32) {
-        if self.chip != Chip::Gb100 {
+        if !matches!(self.chip, Chip::Gb100 | Chip::Gb202) {
             return;
         }
         match offset {
