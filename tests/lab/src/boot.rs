@@ -1,0 +1,43 @@
+//! How the server starts: with the kernel of its image, and an initrd that gives way to systemd instead of to `bullion-guest`.
+//!
+//! The kernel unpacks several archives one over the other: the image's own, with the modules, then a small one with Debian's busybox
+//! and another `/init`. The root is the image's, read-only, below an overlay in memory.
+
+use image::cpio::{Entry, write_newc};
+
+const INIT: &str = r#"#!/bin/busybox sh
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sysfs /sys
+busybox mount -t devtmpfs devtmpfs /dev
+while read -r when name rest; do
+  [ "$when" = boot ] && busybox insmod "/modules/$name.ko"
+done < /etc/bullion/modules
+busybox mkdir -p /lower /upper /new
+while [ ! -e /dev/vda ]; do busybox sleep 0.1; done
+busybox mount -t erofs -o ro /dev/vda /lower
+busybox insmod /lower/usr/lib/bullion/modules/overlay.ko
+busybox mount -t tmpfs tmpfs /upper
+busybox mkdir /upper/up /upper/work
+busybox mount -t overlay -o lowerdir=/lower,upperdir=/upper/up,workdir=/upper/work overlay /new
+busybox mount --move /dev /new/dev
+busybox umount /sys /proc
+exec busybox switch_root /new /usr/lib/systemd/systemd
+"#;
+
+/// The words of the kernel's command line. Timers are not tried out and the clock is not the processor's: both are judged by how
+/// fast the machine is that emulates this one, which may be busy.
+pub(crate) const COMMAND_LINE: &str = "console=ttyS0 panic=-1 intel_iommu=on no_timer_check clocksource=acpi_pm rcupdate.rcu_cpu_stall_suppress=1 loglevel=4";
+
+/// The image's initrd, with what makes a server of it.
+pub(crate) fn initrd(mut image: Vec<u8>, busybox: &[u8]) -> Vec<u8> {
+    // Archives begin at multiples of four.
+    image.resize(image.len().next_multiple_of(4), 0);
+    let entry = |path, mode, content| Entry { path, mode, device: (0, 0), content };
+    let entries = [
+        entry("bin", 0o040_755, &[][..]),
+        entry("bin/busybox", 0o100_755, busybox),
+        entry("init", 0o100_755, INIT.as_bytes()),
+    ];
+    write_newc(&mut image, entries).unwrap();
+    image
+}

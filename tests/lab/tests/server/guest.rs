@@ -1,0 +1,90 @@
+//! Guests of the server, started and ended as an operator would, and devices bound by hand.
+
+use lab::{Run, Server};
+
+/// The program with the server's own QEMU.
+const LAUNCH: &str = "/opt/bullion launch --qemu /usr/bin/qemu-system-x86_64";
+
+/// The addresses of the functions with this ID, in order.
+pub(crate) fn addresses(server: &mut Server<'_>, id: &str) -> Vec<String> {
+    let (vendor, device) = id.split_once(':').unwrap();
+    let script = format!(
+        "cd /sys/bus/pci/devices; for f in *; do [ $(cat $f/vendor)$(cat $f/device) = 0x{vendor}0x{device} ] && echo $f; done; true"
+    );
+    server.run(&script).expect(0).stdout.lines().map(str::to_owned).collect()
+}
+
+/// Gives a function to vfio-pci.
+pub(crate) fn bind(server: &mut Server<'_>, address: &str) {
+    let script = format!(
+        "cd /sys/bus/pci/devices/{address}; echo vfio-pci >driver_override
+         if [ -e driver ]; then echo {address} >driver/unbind; fi
+         echo {address} >/sys/bus/pci/drivers_probe; readlink driver"
+    );
+    server.run(&script).expect(0).says(&["/vfio-pci"]);
+}
+
+/// Gives it back to whom it belongs.
+pub(crate) fn give_back(server: &mut Server<'_>, address: &str) {
+    let script = format!(
+        "cd /sys/bus/pci/devices/{address}; echo >driver_override
+         echo {address} >driver/unbind; echo {address} >/sys/bus/pci/drivers_probe; true"
+    );
+    server.run(&script).expect(0);
+}
+
+/// Writes a description of a VM, `/run/lab-NAME.toml`, with `more` in its `[host]` part.
+pub(crate) fn describe(server: &mut Server<'_>, name: &str, more: &str) {
+    let text = format!(
+        "schema = 1\nname = \"{name}\"\nimage = \"/opt/image\"\ntee = \"none\"\nmemory = \"256MiB\"\n[host]\naccelerator = \"kvm\"\nready_timeout_s = 600\n{more}"
+    );
+    server.run(&format!("cat >/run/lab-{name}.toml <<'END'\n{text}END")).expect(0);
+}
+
+/// `[[host.pci]]` of these functions.
+pub(crate) fn pci(addresses: &[&str]) -> String {
+    addresses.iter().map(|address| format!("[[host.pci]]\naddress = \"{address}\"\n")).collect()
+}
+
+/// Starts a launch that goes on beside the test.
+pub(crate) fn launch(server: &mut Server<'_>, name: &str) {
+    let script = format!(
+        "rm -f /run/lab-{name}.code
+         setsid bash -c '{LAUNCH} /run/lab-{name}.toml; echo $? >/run/lab-{name}.code' >/run/lab-{name}.out 2>/run/lab-{name}.err &"
+    );
+    server.run(&script).expect(0);
+}
+
+/// Runs a launch to its end.
+pub(crate) fn launch_to_the_end(server: &mut Server<'_>, name: &str) -> Run {
+    server.run_for(900, &format!("{LAUNCH} /run/lab-{name}.toml"))
+}
+
+/// Waits until a launch has said `text`, which it must before it ends.
+pub(crate) fn wait_for(server: &mut Server<'_>, name: &str, text: &str) {
+    let script = format!(
+        "while ! grep -qF '{text}' /run/lab-{name}.err; do
+           [ -e /run/lab-{name}.code ] && break; sleep 0.5
+         done
+         cat /run/lab-{name}.err; tail -n 15 /run/lab-{name}.out; grep -qF '{text}' /run/lab-{name}.err"
+    );
+    server.run_for(900, &script).expect(0);
+}
+
+/// The exit code of a launch, once it has ended.
+pub(crate) fn exit_code(server: &mut Server<'_>, name: &str) -> i32 {
+    let script = format!("while [ ! -e /run/lab-{name}.code ]; do sleep 0.5; done; cat /run/lab-{name}.code");
+    server.run_for(300, &script).expect(0).stdout.trim().parse().unwrap()
+}
+
+/// Stops a VM, and forgets it.
+pub(crate) fn stop(server: &mut Server<'_>, name: &str) {
+    server.run_for(300, &format!("/opt/bullion stop {name}")).expect(0);
+    assert_eq!(exit_code(server, name), 0);
+    forget(server, name);
+}
+
+/// Forgets a VM that has ended.
+pub(crate) fn forget(server: &mut Server<'_>, name: &str) {
+    server.run(&format!("/opt/bullion rm {name} && rm -f /run/lab-{name}.*")).expect(0);
+}

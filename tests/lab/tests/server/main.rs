@@ -1,0 +1,109 @@
+//! Scenarios of an operator's server, in the order in which they are listed, each of which must leave the host as it found it.
+//!
+//! One server runs all scenarios of a shelf: a boot costs more than most of them. After one that failed and did not leave the host as
+//! it was, the next gets another server. Words on the command line choose scenarios by parts of their names.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::panic, clippy::expect_used, missing_docs)]
+
+mod check;
+mod gpu;
+mod guest;
+mod passthrough;
+mod refusals;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use lab::{Device, HostState, Parts, Server};
+
+/// A scenario by its name.
+type Scenario = (&'static str, fn(&mut Server<'_>));
+
+/// Scenarios and the server that they need.
+struct Shelf {
+    devices: Vec<Device>,
+    scenarios: Vec<Scenario>,
+}
+
+/// The names of functions, and the functions.
+macro_rules! scenarios {
+    ($($module:ident::$name:ident),* $(,)?) => { vec![$((stringify!($name), $module::$name as fn(&mut Server<'_>))),*] };
+}
+
+fn shelves() -> Vec<Shelf> {
+    let several = |count: usize, name: &str| vec![Device::gpu(name); count];
+    vec![
+        Shelf {
+            devices: vec![Device::Nvme, Device::Nvme, Device::Edu, Device::Pair],
+            scenarios: scenarios![
+                check::host_check_sees_what_the_server_has,
+                refusals::a_mounted_drive_is_refused_and_stays_mounted,
+                refusals::a_peer_in_the_iommu_group_is_named,
+                passthrough::a_guest_sees_a_passed_drive_and_device,
+            ],
+        },
+        Shelf { devices: several(1, "h100"), scenarios: scenarios![gpu::a_gpu_is_listed_and_switched_and_back] },
+        Shelf {
+            devices: [several(8, "h100"), several(4, "nvswitch")].concat(),
+            scenarios: scenarios![gpu::eight_gpus_and_four_switches_go_into_protected_pcie_together],
+        },
+    ]
+}
+
+fn main() -> ExitCode {
+    // What `cargo test` passes on to other harnesses is not for this one.
+    let mut words = std::env::args().skip(1).collect::<Vec<_>>();
+    if let Some(at) = words.iter().position(|word| word == "--test-threads") {
+        words.drain(at..(at + 2).min(words.len()));
+    }
+    words.retain(|word| !word.starts_with("--"));
+    let is_chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let mut shelves = shelves();
+    shelves.iter_mut().for_each(|shelf| shelf.scenarios.retain(|(name, _)| is_chosen(name)));
+    shelves.retain(|shelf| !shelf.scenarios.is_empty());
+    if shelves.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let Some(parts) = Parts::build() else { return ExitCode::SUCCESS };
+    let failed: Vec<&str> = shelves.iter().flat_map(|shelf| run(shelf, &parts)).collect();
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("failed: {}", failed.join(", "));
+    ExitCode::FAILURE
+}
+
+/// Runs the scenarios of a shelf; gives the names of those that failed.
+fn run(shelf: &Shelf, parts: &Parts) -> Vec<&'static str> {
+    let mut failed = Vec::new();
+    let mut server = None;
+    for (name, scenario) in &shelf.scenarios {
+        let start = Instant::now();
+        let mut before = None;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let server = server.get_or_insert_with(|| boot(parts, &shelf.devices));
+            let before = before.insert(HostState::of(server));
+            scenario(server);
+            before.expect_same(&HostState::of(server));
+        }));
+        let seconds = start.elapsed().as_secs();
+        eprintln!("test {name} ... {} ({seconds} s)", if outcome.is_ok() { "ok" } else { "FAILED" });
+        if outcome.is_err() {
+            failed.push(*name);
+            let is_as_before = |server: &mut Server<'_>| before == Some(HostState::of(server));
+            let usable = catch_unwind(AssertUnwindSafe(|| server.as_mut().is_some_and(is_as_before)));
+            if !usable.unwrap_or(false) {
+                server = None;
+            }
+        }
+    }
+    failed
+}
+
+fn boot<'a>(parts: &'a Parts, devices: &[Device]) -> Server<'a> {
+    let start = Instant::now();
+    let mut server = Server::boot(parts, devices).unwrap_or_else(|error| panic!("the server does not boot: {error}"));
+    eprintln!("the server is up after {} s", start.elapsed().as_secs());
+    server.run("modprobe -a kvm_amd vfio-pci").expect(0);
+    server
+}

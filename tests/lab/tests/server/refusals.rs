@@ -1,0 +1,32 @@
+//! What must be refused before a guest starts, and must stay as it is.
+
+use lab::Server;
+
+use crate::guest;
+
+pub(crate) fn a_mounted_drive_is_refused_and_stays_mounted(server: &mut Server<'_>) {
+    let drive = guest::addresses(server, "1b36:0010").remove(0);
+    let mount = "mkfs.ext4 -q /dev/nvme0n1 && mkdir -p /run/lab-mnt && mount /dev/nvme0n1 /run/lab-mnt && echo kept >/run/lab-mnt/file";
+    server.run(mount).expect(0);
+    guest::describe(server, "mounted", &guest::pci(&[&drive]));
+    guest::launch_to_the_end(server, "mounted").expect(3).says(&[&drive, "driven by nvme"]);
+    server.run("cat /run/lab-mnt/file && findmnt /run/lab-mnt").expect(0).says(&["kept", "/dev/nvme0n1"]);
+    server
+        .run("umount /run/lab-mnt && rmdir /run/lab-mnt && wipefs -qa /dev/nvme0n1 && rm /run/lab-mounted.*")
+        .expect(0);
+}
+
+pub(crate) fn a_peer_in_the_iommu_group_is_named(server: &mut Server<'_>) {
+    let device = guest::addresses(server, "1b36:0005").remove(0);
+    let peer = server.run(&format!(
+        "cd /sys/bus/pci/devices/{device}/iommu_group/devices; for f in *; do readlink -f $f/driver | grep -q virtio-pci && echo $f; done; true"
+    ));
+    let peer = peer.stdout.trim().to_owned();
+    assert!(!peer.is_empty(), "nothing with a driver shares the group of {device}");
+    guest::bind(server, &device);
+    guest::describe(server, "peer", &guest::pci(&[&device]));
+    let refused = guest::launch_to_the_end(server, "peer").expect(3);
+    refused.says(&[&format!("with {peer}, which virtio-pci drives"), "not viable"]);
+    guest::give_back(server, &device);
+    server.run("rm /run/lab-peer.*").expect(0);
+}
