@@ -100,6 +100,16 @@ impl Printer {
         *self.bar.borrow_mut() = Some(bar);
     }
 
+    /// Starts a progress bar over so many things to try; drawn on a terminal only.
+    pub(crate) fn start_count(&self, things: usize) {
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(things as u64), target);
+        bar.set_style(
+            ProgressStyle::with_template("  {bar:30} {pos}/{len}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        *self.bar.borrow_mut() = Some(bar);
+    }
+
     /// Moves the bar.
     pub(crate) fn advance_bar(&self, bytes: u64) {
         if let Some(bar) = &*self.bar.borrow() {

@@ -67,3 +67,20 @@ pub(crate) fn qemu(choice: &QemuChoice, store: &Store) -> Result<(Option<Unpacke
     let program = QemuProgram::from_tree(&tree.root())?;
     Ok((Some(tree), program))
 }
+
+/// The QEMUs of other trees in the cache, and what keeps them there meanwhile. Trees that were tampered with are passed over.
+pub(crate) fn cached_qemus(
+    store: &Store,
+    but: &QemuProgram,
+) -> Result<Vec<(UnpackedTree, QemuProgram)>, Failure> {
+    let trees = store.entries()?.into_iter().filter(|entry| entry.kind == store::Kind::Tree);
+    let mut found = Vec::new();
+    for lock in trees.filter_map(|entry| entry.sha256) {
+        let Ok(Some(tree)) = image::open_tree(&lock, store) else { continue };
+        let Ok(program) = QemuProgram::from_tree(&tree.root()) else { continue };
+        if program != *but && tree.verify_quick().is_ok() {
+            found.push((tree, program));
+        }
+    }
+    Ok(found)
+}

@@ -5,6 +5,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod machine;
+pub(crate) mod neighbours;
 pub(crate) mod prediction;
 pub(crate) mod reference;
 pub(crate) mod registers;

@@ -15,6 +15,7 @@ use crate::printer::Printer;
 use crate::tree;
 
 /// Who is asked about the machine.
+#[derive(Clone, Copy)]
 pub(crate) struct Machine<'a> {
     /// Which QEMU.
     pub(crate) qemu: &'a QemuChoice,
@@ -51,9 +52,14 @@ impl<'a> Oracle<'a> {
 
     /// What firmware gets in the machine that Bullion launches for TDX, with so many vCPUs and so much memory.
     pub(crate) fn ask(&self, firmware: &[u8], vcpus: u32, memory_mib: u64) -> Result<Told, Failure> {
-        let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
-        let shape = Shape { tee: TeeShape::Tdx(tdx), vcpus, cpu_model: "host".to_owned(), memory_mib };
+        let shape = tdx_shape(vcpus, memory_mib);
         let question = Question { program: &self.program, firmware, shape: &shape, devices: self.devices };
         Ok(oracle::ask(&question, self.cache)?)
     }
+}
+
+/// A TD as Bullion launches it, without what no table depends on.
+pub(super) fn tdx_shape(vcpus: u32, memory_mib: u64) -> Shape {
+    let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
+    Shape { tee: TeeShape::Tdx(tdx), vcpus, cpu_model: "host".to_owned(), memory_mib }
 }

@@ -11,6 +11,7 @@
 mod cache;
 mod error;
 mod fw_cfg;
+mod placed;
 mod placement;
 mod session;
 mod wire;
@@ -26,6 +27,7 @@ use spec::{Sha256Digest, Tee};
 
 pub use error::{ImportError, OracleError};
 pub use fw_cfg::Answer;
+pub use placed::{ask_older, ask_placed};
 pub use placement::ConfigWrite;
 use session::Session;
 
@@ -100,19 +102,31 @@ impl Devices {
 
 /// The fw_cfg files of a machine, from the cache in the directory `cache` where they were asked for before.
 pub fn ask(question: &Question<'_>, cache: &Path) -> Result<Answer, OracleError> {
-    let run = |source| OracleError::Run { program: question.program.binary.clone(), source };
     let features = Features::of(question.program, cache)?;
     if features.version < FLOOR {
         return Err(OracleError::TooOld { found: features.version_text() });
     }
     let arguments = command_line(question.shape, &question.devices, features.sandbox);
+    remembered(question, arguments, "", cache, |arguments, inherited| watch(question.program, arguments, inherited))
+}
+
+/// What `asking` finds, with these arguments and something for each descriptor that they name; from the cache where the same was
+/// asked for before, in the same `manner`.
+fn remembered(
+    question: &Question<'_>,
+    arguments: Vec<String>,
+    manner: &str,
+    cache: &Path,
+    asking: impl FnOnce(Vec<String>, Vec<(i32, OwnedFd)>) -> Result<Answer, OracleError>,
+) -> Result<Answer, OracleError> {
+    let run = |source| OracleError::Run { program: question.program.binary.clone(), source };
     let identity = features::identity(question.program).map_err(run)?;
-    let kept = cache::Place::of(cache, &identity, &Sha256Digest::of(question.firmware), &arguments);
+    let kept = cache::Place::of(cache, &identity, &Sha256Digest::of(question.firmware), &arguments, manner);
     if let Some(known) = kept.read() {
         return Ok(known);
     }
     let (inherited, peers) = stand_ins(question).map_err(run)?;
-    let found = watch(question.program, arguments, inherited)?;
+    let found = asking(arguments, inherited)?;
     drop(peers);
     kept.write(&found);
     Ok(found)
@@ -132,12 +146,12 @@ pub fn watch(
     session.read(&directory)
 }
 
-/// The releases of QEMU whose tables were seen to be those of `version`, that release included. Tables of QEMU 10.0 are those
-/// that live guests had with 10.2; those of 11.1 are others.
+/// The releases of QEMU whose tables were seen to be those of `version`, that release included. Tables of QEMU 10.0, which is
+/// launched by nobody, are those that live guests had with 10.2; those of 11.1 are others.
 pub fn releases_alike(version: [u64; 3]) -> Vec<String> {
     let [major, minor, _] = version;
     match (major, minor) {
-        (10, 1 | 2) => vec!["10.1".to_owned(), "10.2".to_owned()],
+        (10, 0..=2) => vec!["10.1".to_owned(), "10.2".to_owned()],
         _ => vec![format!("{major}.{minor}")],
     }
 }

@@ -14,6 +14,7 @@ use launcher::plan::Role;
 use launcher::qemu::oracle::{self, Answer, Devices, Question};
 use launcher::{Plan, QemuProgram};
 use measure::shape::{Shape, TdxShape, TeeShape};
+use measure::tdx::platform::AcpiDigests;
 
 /// Firmware that ships without a TEE's sections in the way: any OVMF places the devices alike.
 const FIRMWARE: &str = "tdx/firmware/ubuntu-25.04_ovmf_2025.02-3ubuntu2_OVMF.fd.xz";
@@ -84,6 +85,10 @@ fn shape(vcpus: u32, memory_mib: u64) -> Shape {
     Shape { tee: TeeShape::Tdx(tdx), vcpus, cpu_model: "host".to_owned(), memory_mib }
 }
 
+fn acpi(found: &Answer) -> AcpiDigests {
+    found.fw_cfg.acpi().unwrap()
+}
+
 #[test]
 fn a_shape_is_asked_about_once() {
     let (Some(firmware), Some(program)) = (vector(TDX_FIRMWARE), tree("BULLION_TEST_QEMU_TREE")) else { return };
@@ -94,7 +99,6 @@ fn a_shape_is_asked_about_once() {
         let question = Question { program: &program, firmware: &firmware, shape: &shape, devices: Devices::default() };
         (oracle::ask(&question, cache.path()).unwrap(), begun.elapsed())
     };
-    let acpi = |found: &Answer| found.fw_cfg.acpi().unwrap();
     let (one, cold) = ask(1, 2048);
     let (again, warm) = ask(1, 2048);
     assert_eq!(again, one);
@@ -105,6 +109,29 @@ fn a_shape_is_asked_about_once() {
     assert_eq!(acpi(&large), acpi(&four), "memory above 2.75 GiB is not");
     assert_ne!(large.fw_cfg.smbios_tables(), four.fw_cfg.smbios_tables());
     assert_eq!(one.fw_cfg.get("bootorder"), Some(&b"/rom@genroms/linuxboot_dma.bin\0"[..]));
+}
+
+/// A machine that stands still, placed as firmware placed one with other vCPUs, against machines in which firmware ran; and a
+/// QEMU that is too old to be launched, which has other tables.
+#[test]
+fn neighbours_are_told_without_firmware() {
+    let (Some(firmware), Some(program)) = (vector(TDX_FIRMWARE), tree("BULLION_TEST_QEMU_TREE")) else { return };
+    let cache = tempfile::tempdir().unwrap();
+    let devices = Devices { nics: 1, ..Devices::default() };
+    let one = shape(1, 2048);
+    let question = |program, shape| Question { program, firmware: &firmware, shape, devices };
+    let told = oracle::ask(&question(&program, &one), cache.path()).unwrap();
+    for vcpus in [1, 5] {
+        let shape = shape(vcpus, 2048);
+        let placed = oracle::ask_placed(&question(&program, &shape), &told.placement, cache.path()).unwrap();
+        let told = oracle::ask(&question(&program, &shape), cache.path()).unwrap();
+        assert!(placed.fw_cfg == told.fw_cfg, "{vcpus} vCPUs");
+    }
+    let Some(older) = tree("BULLION_TEST_OLDER_QEMU_TREE") else { return };
+    assert!(oracle::ask(&question(&older, &one), cache.path()).is_err());
+    let other = oracle::ask_older(&question(&older, &one), cache.path()).unwrap();
+    assert_eq!(other.qemu_version.map(|[major, minor, _]| (major, minor)), Some((10, 0)));
+    assert_ne!(acpi(&other).tables, acpi(&told).tables);
 }
 
 /// What a VM has beyond the devices of every guest, under the words of its own launch: real networks and volumes, and in the place

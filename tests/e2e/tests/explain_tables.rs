@@ -106,6 +106,10 @@ fn rtmr0_is_explained_by_the_tables_that_qemu_gives() {
         let rows = answer["differences"].as_array().unwrap();
         rows.iter().map(|row| row["input"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
+    let machine = |rows: &Value| {
+        let row = rows.as_array().unwrap().iter().find(|row| row["input"] == "acpi").unwrap();
+        (row["value"]["vcpus"].as_u64().unwrap(), row["value"]["nics"].as_u64().unwrap())
+    };
     let answer = explain(&vm, &[]).expect(0, &[]).json();
     assert_eq!(verdicts(&answer), ["equal"; 4]);
     let image = bench.image();
@@ -115,18 +119,22 @@ fn rtmr0_is_explained_by_the_tables_that_qemu_gives() {
     let answer = explain(image, &["--memory", "512MiB", "--vcpus", "2"]).expect(6, &[]).json();
     assert!(inputs(&answer).contains(&"acpi".to_owned()), "{answer}");
     assert!(inputs(&answer).iter().all(|input| ["acpi", "smbios"].contains(&input.as_str())), "{answer}");
+    // QEMU is asked until the tables are found, and the machine that has them is named.
+    assert_eq!(machine(&answer["differences"]), (1, 0), "{answer}");
     let answer = explain(image, &["--memory", "1GiB", "--vcpus", "1"]).expect(6, &[]).json();
     let memory = answer["differences"].as_array().unwrap().iter().find(|row| row["input"] == "memory").unwrap();
     assert_eq!(memory["value"], 512);
     // Another machine than anybody named is never called the same.
     let answer = explain(image, &[]).expect(4, &["the number of vCPUs is not known", "the memory size"]).json();
     assert_eq!(verdicts(&answer), ["cannot-tell", "equal", "equal", "equal"]);
+    assert_eq!(machine(&answer["unknown"]), (1, 0), "what it was is told all the same");
     // A VM with a network has other tables.
     let text = std::fs::read_to_string(&vm).unwrap() + "[[host.nic]]\n";
     let other = scratch.path().join("other.vm.toml");
     std::fs::write(&other, text).unwrap();
     let answer = explain(&other, &[]).expect(6, &[]).json();
     assert!(!inputs(&answer).is_empty() && inputs(&answer).iter().all(|input| input == "acpi"), "{answer}");
+    assert_eq!(machine(&answer["differences"]), (1, 0), "{answer}");
     let missing = explain(image, &["--memory", "512MiB", "--vcpus", "1", "--qemu", "/bin/true"]);
     missing.expect(3, &["did not answer"]);
 }

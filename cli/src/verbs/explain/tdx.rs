@@ -1,6 +1,7 @@
 //! A TD's event log, or the registers of its quote, beside what an image should measure.
 
 mod input;
+mod tables;
 
 use std::path::Path;
 
@@ -25,6 +26,7 @@ use crate::weigh::machine::Machine;
 use crate::weigh::prediction::{TdxPrediction, WantedMachine};
 use crate::weigh::{unusable, whole_mib};
 use input::{differing, key, other_input, other_mrtd};
+use tables::Tables;
 
 const RTMRS: [Rtmr; 4] = [Rtmr::Rtmr0, Rtmr::Rtmr1, Rtmr::Rtmr2, Rtmr::Rtmr3];
 
@@ -36,28 +38,31 @@ pub(super) struct Context<'a> {
     kernels: Vec<Candidate>,
     initrds: Vec<Candidate>,
     expected_memory_mib: Option<u64>,
+    /// None where RTMR0 is not predicted, or from captured tables.
+    tables: Option<Tables<'a>>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(
         verb: &'a Explain,
         expected: &'a Expected,
-        store: &Store,
-        printer: &Printer,
+        store: &'a Store,
+        printer: &'a Printer,
     ) -> Result<Self, Failure> {
         check_tee(expected, Tee::Tdx, "its measurements are those of no TD")?;
         let memory = verb.memory.or(expected.vm.as_ref().map(|vm| vm.memory));
         let memory_mib = memory.map(whole_mib).transpose()?;
         let devices = expected.vm.as_ref().map(Devices::of).unwrap_or_default();
-        let wanted = WantedMachine {
-            vcpus: vcpus(verb, expected)?,
-            memory_mib,
-            captured: verb.acpi.as_deref(),
-            machine: Machine { qemu: &verb.qemu, store, printer, devices },
-        };
+        let machine = Machine { qemu: &verb.qemu, store, printer, devices };
+        let (vcpus, captured) = (vcpus(verb, expected)?, verb.acpi.as_deref());
+        let wanted = WantedMachine { vcpus, memory_mib, captured, machine };
+        let image = (expected.directory.as_path(), &expected.manifest);
+        let prediction = TdxPrediction::new(image.0, image.1, &wanted)?;
+        let tables = Tables::new(machine, &prediction, image, (vcpus, memory_mib)).filter(|_| captured.is_none());
         Ok(Self {
             verb,
-            prediction: TdxPrediction::new(&expected.directory, &expected.manifest, &wanted)?,
+            prediction,
+            tables,
             command_line: &expected.manifest.command_line,
             kernels: candidates(&verb.kernel)?,
             initrds: candidates(&verb.initrd)?,
@@ -78,7 +83,7 @@ pub(super) fn log(
     answer.unknown.extend(stopped.map(|stopped| unread(path, &stopped)));
     let replay = log.replay().map_err(|error| unusable(path, &error))?;
     compare_registers(&replay.rtmr, context, &mut answer);
-    compare_events(&log, context, &mut answer);
+    compare_events(&log, context, &mut answer)?;
     printer.note("a log is a claim: it counts where it replays to the registers of a quote");
     answer.reasons.extend(context.prediction.reasons.iter().cloned());
     answer.tell(printer)
@@ -101,7 +106,7 @@ pub(super) fn quote(
     beside_the_registers(found, expected, &mut answer)?;
     match &context.verb.eventlog {
         Some(path) => quoted_log(path, found, context, &mut answer, printer)?,
-        None => registers_alone(found, context, &mut answer),
+        None => registers_alone(found, context, &mut answer)?,
     }
     answer.reasons.extend(context.prediction.reasons.iter().cloned());
     answer.tell(printer)
@@ -148,7 +153,7 @@ fn quoted_log(
         answer.reasons.push(format!("{message}: it is not the log of that boot, or not all of it"));
     }
     let before = answer.differences.len();
-    compare_events(&log, context, answer);
+    compare_events(&log, context, answer)?;
     // What a log says of a register that it does not lead to proves nothing.
     let is_proven = |row: &Row| row.register.as_ref().is_none_or(|register| !parted.contains(register));
     let added = answer.differences.split_off(before);
@@ -165,13 +170,17 @@ fn quoted_log(
 }
 
 /// Without a log: the one other input that would explain a register, else what it depends on.
-fn registers_alone(found: &TdMeasurement, context: &Context<'_>, answer: &mut Answer) {
+fn registers_alone(found: &TdMeasurement, context: &Context<'_>, answer: &mut Answer) -> Result<(), Failure> {
     for (register, value) in RTMRS.into_iter().zip(found.rtmr) {
         let wanted = context.prediction.register(register);
         if wanted.is_none_or(|wanted| wanted == value) {
             continue;
         }
-        let row = other_input(register, value, context).unwrap_or_else(|| {
+        let row = match other_input(register, value, context) {
+            None if register == Rtmr::Rtmr0 => tables::behind_register(value, context)?,
+            row => row,
+        };
+        let row = row.unwrap_or_else(|| {
             let events = context.prediction.events.iter().filter(|event| event.register == register);
             let mut inputs: Vec<_> = events
                 .filter(|event| !matches!(event.input, Input::Fixed(_)))
@@ -183,11 +192,13 @@ fn registers_alone(found: &TdMeasurement, context: &Context<'_>, answer: &mut An
         });
         answer.differences.push(Row { register: Some(register.to_string().to_uppercase()), ..row });
     }
+    Ok(())
 }
 
-fn compare_events(log: &EventLog<'_>, context: &Context<'_>, answer: &mut Answer) {
+fn compare_events(log: &EventLog<'_>, context: &Context<'_>, answer: &mut Answer) -> Result<(), Failure> {
     let prediction = &context.prediction;
-    for difference in differences(log, &prediction.events, &prediction.unknown, &prediction.registers) {
+    let found = differences(log, &prediction.events, &prediction.unknown, &prediction.registers);
+    for difference in found.iter().copied() {
         match difference {
             Difference::Digest { event, expected, found } => {
                 let row = differing(event, &expected, found, context);
@@ -206,6 +217,7 @@ fn compare_events(log: &EventLog<'_>, context: &Context<'_>, answer: &mut Answer
             }
         }
     }
+    tables::name_machine(log, &found, context, answer)
 }
 
 fn located(row: Row, expected: &PredictedEvent) -> Row {

@@ -35,8 +35,15 @@ struct KeptFile {
 }
 
 impl Place {
-    pub(super) fn of(cache: &Path, qemu: &Sha256Digest, firmware: &Sha256Digest, arguments: &[String]) -> Self {
-        let key = Sha256Digest::of(format!("{SCHEMA} {qemu} {firmware} {arguments:?}").as_bytes());
+    /// Of a machine that was asked about in this manner; empty for the usual one.
+    pub(super) fn of(
+        cache: &Path,
+        qemu: &Sha256Digest,
+        firmware: &Sha256Digest,
+        arguments: &[String],
+        manner: &str,
+    ) -> Self {
+        let key = Sha256Digest::of(format!("{SCHEMA} {qemu} {firmware} {arguments:?}{manner}").as_bytes());
         Self(cache.join("verdicts").join(format!("fw-cfg-{key}.json")))
     }
 
@@ -82,7 +89,7 @@ mod tests {
     fn an_answer_comes_back_as_it_was() {
         let cache = tempfile::tempdir().unwrap();
         let place =
-            |arguments: &[String]| Place::of(cache.path(), &Sha256Digest([1; 32]), &Sha256Digest([2; 32]), arguments);
+            |arguments: &[String]| Place::of(cache.path(), &Sha256Digest([1; 32]), &Sha256Digest([2; 32]), arguments, "");
         let mut fw_cfg = FwCfg::default();
         fw_cfg.insert("etc/acpi/tables", [b"DSDT".as_slice(), &[0; 100]].concat());
         fw_cfg.insert("bootorder", Vec::new());

@@ -108,8 +108,14 @@ impl Session {
         self.tell("stop")
     }
 
-    /// The files that firmware may measure.
+    /// The files that firmware may measure, and where it has placed the devices.
     pub(super) fn read(&mut self, directory: &Directory) -> Result<Answer, OracleError> {
+        let answer = self.files(directory)?;
+        Ok(Answer { placement: placement::read(self)?, ..answer })
+    }
+
+    /// The files alone.
+    pub(super) fn files(&mut self, directory: &Directory) -> Result<Answer, OracleError> {
         let mut fw_cfg = FwCfg::default();
         for name in FwCfg::NAMES {
             let entry = directory.find(name).map(|entry| (entry.key, entry.size));
@@ -118,8 +124,7 @@ impl Session {
                 fw_cfg.insert(name, self.item(key, size)?);
             }
         }
-        let placement = placement::read(self)?;
-        Ok(Answer { qemu_version: self.heard.version, fw_cfg, placement })
+        Ok(Answer { qemu_version: self.heard.version, fw_cfg, placement: Vec::new() })
     }
 
     /// The first `size` bytes of an item, by DMA.
@@ -151,6 +156,12 @@ impl Session {
         let answer = self.ask("inl 0xcfc")?;
         let number = answer.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
         number.ok_or_else(|| OracleError::Refused { command: "inl 0xcfc".to_owned(), found: answer })
+    }
+
+    /// Places a device as firmware would.
+    pub(super) fn place(&mut self, write: ConfigWrite) -> Result<(), OracleError> {
+        self.ask(&format!("outl 0xcf8 {:#x}", ConfigWrite::address(write.function, write.register)))?;
+        self.ask(&format!("outl 0xcfc {:#x}", write.value)).map(drop)
     }
 
     /// One qtest command; gives what follows its "OK".
