@@ -111,6 +111,11 @@ pub(crate) fn pinned_vmm() -> Result<(Recipe, LoadedLock), Failure> {
     Ok((recipe, LoadedLock { lock, text: VMM_LOCK.1.to_owned() }))
 }
 
+/// SHA-256 of the lock of the pinned QEMU tree.
+pub(crate) fn pinned_vmm_lock_sha256() -> spec::Sha256Digest {
+    spec::Sha256Digest::of(VMM_LOCK.1.as_bytes())
+}
+
 /// The pinned firmware images.
 pub(crate) fn pins() -> Result<spec::pins::Pins, Failure> {
     Ok(spec::pins::Pins::parse(PINS.0, PINS.1)?)

@@ -9,7 +9,7 @@ use launcher::QemuProgram;
 use spec::Outcome;
 use spec::Sha256Digest;
 use spec::recipe::Recipe;
-use store::Store;
+use store::{Store, TreeHold};
 
 use crate::args::QemuChoice;
 use crate::failure::Failure;
@@ -51,6 +51,20 @@ fn qemu_recipe(vmm: Option<&Path>) -> Result<(Recipe, LoadedLock), Failure> {
     Ok((loaded.recipe, lock))
 }
 
+/// The QEMU that would be run, as it lies there, and what keeps it in the cache meanwhile: it is not compared with its index, so this
+/// is for what is remembered of it, not for running it. `None` where nobody knows without looking closer.
+pub(crate) fn qemu_as_it_lies(choice: &QemuChoice, store: &Store) -> Option<(Option<TreeHold>, QemuProgram)> {
+    if let Some(path) = &choice.qemu {
+        return Some((None, QemuProgram::at(path).ok()?));
+    }
+    if choice.vmm.is_some() {
+        return None;
+    }
+    let hold = store.hold_tree(&inputs::pinned_vmm_lock_sha256()).ok()??;
+    let program = QemuProgram::from_tree(&hold.path().join(image::unpack::ROOT)).ok()?;
+    Some((Some(hold), program))
+}
+
 /// The QEMU to run, and what keeps it in the cache meanwhile.
 pub(crate) fn qemu(choice: &QemuChoice, store: &Store) -> Result<(Option<UnpackedTree>, QemuProgram), Failure> {
     if let Some(path) = &choice.qemu {
@@ -69,10 +83,7 @@ pub(crate) fn qemu(choice: &QemuChoice, store: &Store) -> Result<(Option<Unpacke
 }
 
 /// The QEMUs of other trees in the cache, and what keeps them there meanwhile. Trees that were tampered with are passed over.
-pub(crate) fn cached_qemus(
-    store: &Store,
-    but: &QemuProgram,
-) -> Result<Vec<(UnpackedTree, QemuProgram)>, Failure> {
+pub(crate) fn cached_qemus(store: &Store, but: &QemuProgram) -> Result<Vec<(UnpackedTree, QemuProgram)>, Failure> {
     let trees = store.entries()?.into_iter().filter(|entry| entry.kind == store::Kind::Tree);
     let mut found = Vec::new();
     for lock in trees.filter_map(|entry| entry.sha256) {

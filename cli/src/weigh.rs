@@ -13,7 +13,7 @@ pub(crate) mod registers;
 use std::path::{Path, PathBuf};
 
 use measure::firmware::Firmware;
-use measure::shape::{Shape, SnpShape, TeeShape};
+use measure::shape::{Boot, Shape, SnpShape, TeeShape};
 use measure::snp::{CpuSignature, KernelHashes, LaunchInputs, Seed, SeedError, Vcpu, seed::firmware_digest};
 use measure::tdx::mrtd::{PageOrder, mrtd};
 use measure::{Digest256, Digest384};
@@ -38,11 +38,12 @@ pub(crate) struct SnpWanted<'a> {
     pub(crate) sev_features: u64,
 }
 
-/// The measurements that the recipe asks to have in the manifest.
+/// The measurements that the recipe asks to have in the manifest, and those of more TDX shapes: vCPUs, and memory in MiB.
 pub(crate) fn references(
     directory: &Path,
     manifest: &Manifest,
     machine: &Machine<'_>,
+    more: &[(u32, u64)],
 ) -> Result<ReferenceValues, Failure> {
     let wanted = manifest.recipe.image.as_ref().map(|image| image.references.clone()).unwrap_or_default();
     let snp = if manifest.artifacts.contains_key(artifact::FIRMWARE_SNP) {
@@ -56,11 +57,14 @@ pub(crate) fn references(
     } else {
         Vec::new()
     };
-    let has_tdx = manifest.artifacts.contains_key(artifact::FIRMWARE_TDX);
-    let tdx = match has_tdx {
-        true => {
-            vec![reference::tdx(directory, manifest, &reference::shapes(&wanted.tdx_vcpus, &wanted.memory)?, machine)?]
+    let mut shapes = reference::shapes(&wanted.tdx_vcpus, &wanted.memory)?;
+    for shape in more {
+        if !shapes.contains(shape) {
+            shapes.push(*shape);
         }
+    }
+    let tdx = match manifest.artifacts.contains_key(artifact::FIRMWARE_TDX) {
+        true => vec![reference::tdx(directory, manifest, &shapes, machine)?],
         false => Vec::new(),
     };
     Ok(ReferenceValues { snp, tdx })
@@ -130,6 +134,7 @@ impl<'a> SnpSubject<'a> {
                 host_data: [0; 32],
                 id_block: None,
             }),
+            boot: Boot::Kernel,
             vcpus: 1,
             cpu_model: cpu.to_owned(),
             memory_mib: 0,
@@ -167,7 +172,7 @@ pub(crate) fn tdx(directory: &Path, manifest: &Manifest) -> Result<TdxReference,
     let file = image_firmware(directory, manifest, artifact::FIRMWARE_TDX)?;
     let digest = mrtd(&file.parse()?, PageOrder::SinglePass).map_err(|error| unusable(&file.path, &error))?;
     let mrtd = Sha384Digest(digest.0);
-    Ok(TdxReference { firmware_sha256: file.sha256, mrtd, firmware_pin: None, platform: None, image: None })
+    Ok(TdxReference { firmware_sha256: file.sha256, mrtd, firmware_pin: None, platform: None, image: None, disk: None })
 }
 
 /// The hashes of kernel, initrd and command line of an image.

@@ -1,5 +1,6 @@
 //! Which firmware a TEE may be launched with: one that is pinned, and that enforces what is measured.
 
+use measure::shape::Boot;
 use spec::manifest::{Manifest, artifact};
 use spec::pins::{Firmware, Pins, SecureBoot};
 use spec::{Diagnostic, Outcome, Sha256Digest, Tee};
@@ -72,6 +73,10 @@ impl Diagnostic for FirmwareError {
     }
     fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Missing { tee: Tee::None, .. } => {
+                "add [firmware.tdx] to the recipe and build the image again: it starts disks without a TEE too"
+                    .to_owned()
+            }
             Self::Missing { tee, .. } => format!("name it in the recipe's [firmware.{tee}] and build the image again"),
             Self::NotPinned { .. } => {
                 "add it to firmware/pins.toml once you know what it enforces, or run the launch with `--simulate`"
@@ -85,18 +90,19 @@ impl Diagnostic for FirmwareError {
     }
 }
 
-/// The artifact that holds the firmware of `tee`; none without a TEE.
-pub fn artifact_name(tee: Tee) -> Option<&'static str> {
-    match tee {
-        Tee::None => None,
-        Tee::Snp => Some(artifact::FIRMWARE_SNP),
-        Tee::Tdx => Some(artifact::FIRMWARE_TDX),
+/// The artifact that holds the firmware of a guest; none where QEMU's own starts the kernel. Without a TEE, a disk is started by the
+/// firmware for TDX, which starts it there.
+pub fn artifact_name(tee: Tee, boot: Boot) -> Option<&'static str> {
+    match (tee, boot) {
+        (Tee::None, Boot::Kernel) => None,
+        (Tee::Snp, _) => Some(artifact::FIRMWARE_SNP),
+        (Tee::Tdx, _) | (Tee::None, Boot::Disk) => Some(artifact::FIRMWARE_TDX),
     }
 }
 
-/// The digest of the image's firmware for `tee`; `None` without a TEE.
-pub fn of_image(manifest: &Manifest, tee: Tee) -> Result<Option<Sha256Digest>, FirmwareError> {
-    let Some(name) = artifact_name(tee) else { return Ok(None) };
+/// The digest of the firmware that the image has for such a guest; `None` where it needs none.
+pub fn of_image(manifest: &Manifest, tee: Tee, boot: Boot) -> Result<Option<Sha256Digest>, FirmwareError> {
+    let Some(name) = artifact_name(tee, boot) else { return Ok(None) };
     let missing = || FirmwareError::Missing { image: manifest.name.clone(), tee, name };
     Ok(Some(manifest.artifacts.get(name).ok_or_else(missing)?.sha256))
 }

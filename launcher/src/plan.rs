@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use measure::shape::{Shape, SnpShape, TdxShape, TeeShape};
+use measure::shape::{Boot, Shape, SnpShape, TdxShape, TeeShape};
 use sign::VerifiedRelease;
 use spec::agent::Binding;
 use spec::lock::Standing;
 use spec::manifest::{Class, artifact};
 use spec::pins::Pins;
-use spec::vm::{Accelerator as Wanted, Restart, RestartPolicy, Vm};
+use spec::vm::{Accelerator as Wanted, Boot as From, Restart, RestartPolicy, Vm};
 use spec::{Sha256Digest, Tee};
 use store::Image;
 
@@ -213,7 +213,11 @@ pub fn shape(vm: &Vm) -> Result<Shape, PlanError> {
         }),
     };
     let memory_mib = vm.memory.whole_mib().ok_or_else(memory)?;
-    Ok(Shape { tee, vcpus: vm.vcpus, cpu_model: vm.cpu_model().to_owned(), memory_mib })
+    let boot = match vm.boot {
+        From::Kernel => Boot::Kernel,
+        From::Disk => Boot::Disk,
+    };
+    Ok(Shape { tee, boot, vcpus: vm.vcpus, cpu_model: vm.cpu_model().to_owned(), memory_mib })
 }
 
 /// Refuses an image in a TEE that is not a signed release; says which release it is.
@@ -253,12 +257,16 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         notes.extend(check_release(inputs)?);
         upgrade::check(inputs)?;
     }
-    for name in [artifact::KERNEL, artifact::INITRD, artifact::ROOTFS] {
+    let needed = match shape.boot {
+        Boot::Kernel => &[artifact::KERNEL, artifact::INITRD, artifact::ROOTFS][..],
+        Boot::Disk => &[artifact::DISK],
+    };
+    for name in needed.iter().copied() {
         if !image.manifest.artifacts.contains_key(name) {
             return Err(PlanError::MissingArtifact { image: image.manifest.name.clone(), name });
         }
     }
-    let firmware = check_firmware(inputs, &mut notes)?;
+    let firmware = check_firmware(inputs, shape.boot, &mut notes)?;
     let accelerator = choose_accelerator(inputs, &mut notes)?;
     check_features(features, &shape, &vm.host, accelerator)?;
     if let Some(line) = check::unmet(inputs.facts, vm) {
@@ -282,7 +290,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         firmware,
         argv,
         env,
-        descriptors: descriptors(vm.tee, &volumes)
+        descriptors: descriptors(vm.tee, shape.boot, &volumes)
             .into_iter()
             .chain(network_descriptors(inputs))
             .chain(passed_descriptors(inputs))
@@ -343,8 +351,12 @@ fn reservations(inputs: &Inputs<'_>) -> impl Iterator<Item = String> + use<> {
 
 type PlannedFirmware = Option<(Sha256Digest, Option<String>)>;
 
-fn check_firmware(inputs: &Inputs<'_>, notes: &mut Vec<String>) -> Result<PlannedFirmware, PlanError> {
-    let Some(sha256) = firmware::of_image(&inputs.image.manifest, inputs.vm.tee)? else { return Ok(None) };
+fn check_firmware(inputs: &Inputs<'_>, boot: Boot, notes: &mut Vec<String>) -> Result<PlannedFirmware, PlanError> {
+    let Some(sha256) = firmware::of_image(&inputs.image.manifest, inputs.vm.tee, boot)? else { return Ok(None) };
+    if inputs.vm.tee == Tee::None {
+        // Nothing is measured, so nothing depends on what it enforces.
+        return Ok(Some((sha256, inputs.pins.find(&sha256).map(|pin| pin.name.clone()))));
+    }
     match firmware::allow(inputs.pins, &sha256, inputs.vm.tee) {
         Ok(pin) => Ok(Some((sha256, Some(pin.name.clone())))),
         // No guest runs in a simulation, so nothing depends on what the firmware would enforce.
@@ -449,20 +461,32 @@ fn command(
 }
 
 /// The descriptors that QEMU inherits for a guest in `tee`.
-pub(crate) fn descriptors(tee: Tee, volumes: &[Volume]) -> Vec<Descriptor> {
+pub(crate) fn descriptors(tee: Tee, boot: Boot, volumes: &[Volume]) -> Vec<Descriptor> {
     let common = [
         (descriptor::QMP, Role::Qmp),
         (descriptor::CONSOLE, Role::Console),
         (descriptor::AGENT, Role::Agent),
         (descriptor::CONFIGURATION, Role::Configuration),
-        (descriptor::KERNEL, Role::Artifact(artifact::KERNEL)),
-        (descriptor::INITRD, Role::Artifact(artifact::INITRD)),
-        (descriptor::ROOTFS, Role::Artifact(artifact::ROOTFS)),
     ];
-    let firmware = firmware::artifact_name(tee).map(|name| (descriptor::FIRMWARE, Role::Artifact(name)));
+    let started = match boot {
+        Boot::Kernel => &[
+            (descriptor::KERNEL, artifact::KERNEL),
+            (descriptor::INITRD, artifact::INITRD),
+            (descriptor::ROOTFS, artifact::ROOTFS),
+        ][..],
+        Boot::Disk => &[(descriptor::ROOTFS, artifact::DISK)],
+    };
+    let started = started.iter().map(|(number, name)| (*number, Role::Artifact(name)));
+    let firmware = firmware::artifact_name(tee, boot).map(|name| (descriptor::FIRMWARE, Role::Artifact(name)));
     let volumes =
         (descriptor::VOLUMES..).zip(volumes).map(|(number, volume)| (number, Role::Volume(volume.name.clone())));
-    common.into_iter().chain(firmware).chain(volumes).map(|(number, role)| Descriptor { number, role }).collect()
+    common
+        .into_iter()
+        .chain(started)
+        .chain(firmware)
+        .chain(volumes)
+        .map(|(number, role)| Descriptor { number, role })
+        .collect()
 }
 
 /// The functions that are passed, in the order of their ports.

@@ -15,7 +15,7 @@ mod snp;
 mod stand_in;
 mod tdx;
 
-use measure::shape::{Shape, TeeShape};
+use measure::shape::{Boot, Shape, TeeShape};
 use spec::agent::{PORT_NAME, ROOT_DISK_SERIAL};
 use spec::guest_config::DISK_SERIAL;
 use spec::vm::Host;
@@ -46,7 +46,7 @@ pub mod descriptor {
     pub const KERNEL: i32 = 7;
     /// The initial RAM disk.
     pub const INITRD: i32 = 8;
-    /// The root file system.
+    /// The root file system, or the disk that it is on.
     pub const ROOTFS: i32 = 9;
     /// The firmware, with a TEE.
     pub const FIRMWARE: i32 = 10;
@@ -230,8 +230,11 @@ impl CommandLine<'_> {
     }
 
     fn boot(&self, arguments: &mut Arguments) {
-        if self.shape.tee != TeeShape::None {
+        if self.shape.tee != TeeShape::None || self.shape.boot == Boot::Disk {
             arguments.value("-bios", &path(descriptor::FIRMWARE));
+        }
+        if self.shape.boot == Boot::Disk {
+            return;
         }
         arguments.value("-kernel", &path(descriptor::KERNEL));
         arguments.value("-initrd", &path(descriptor::INITRD));
@@ -254,16 +257,23 @@ impl CommandLine<'_> {
     }
 
     fn disks(&self, arguments: &mut Arguments) {
-        let disks = [
-            ("rootfs", descriptor::ROOTFS, ROOT_DISK_SERIAL, "0x2"),
-            ("configuration", descriptor::CONFIGURATION, DISK_SERIAL, "0x3"),
-        ];
+        // The guest takes a disk with the serial number for its root; on the image's disk it is a partition.
+        let root = match self.shape.boot {
+            Boot::Kernel => ("rootfs", descriptor::ROOTFS, Some(ROOT_DISK_SERIAL), "0x2"),
+            Boot::Disk => ("image", descriptor::ROOTFS, None, "0x2"),
+        };
+        let disks = [root, ("configuration", descriptor::CONFIGURATION, Some(DISK_SERIAL), "0x3")];
         for (name, number, serial, address) in disks {
             let file = Properties::with_first("driver", "file").with("node-name", name).with("filename", &path(number));
             // io_uring and native AIO are left alone: the sandbox must hold on every kernel.
             arguments.option("-blockdev", file.with("read-only", "on").with("aio", "threads"));
             let device = Properties::of("virtio-blk-pci").with("id", &format!("disk-{name}")).with("drive", name);
-            let device = device.with("serial", serial).with("bus", "pcie.0").with("addr", address);
+            let device = match serial {
+                Some(serial) => device.with("serial", serial),
+                // Firmware starts it, and looks at no other disk.
+                None => device.with("bootindex", "0"),
+            };
+            let device = device.with("bus", "pcie.0").with("addr", address);
             arguments.option("-device", self.tee().virtio(device));
         }
     }

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use crate::digest::Digest384;
 use crate::read::Reader;
 use crate::tdx::platform::AcpiDigests;
+use crate::uefi::load_option::PciSlot;
 
 /// Content that cannot be measured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum FwCfgError {
     /// The commands for placing the ACPI tables cannot be read.
     #[error("fw_cfg's etc/table-loader is damaged: it is not made of entries of 128 bytes with names of 56")]
     Loader,
+    /// QEMU has firmware start something else than one virtio disk.
+    #[error("QEMU's boot order (fw_cfg's bootorder) is \"{0}\": expected one virtio disk on the root bus")]
+    BootOrder(String),
     /// The ACPI files are others than those that were seen: in which order they are measured is not known.
     #[error("fw_cfg's etc/table-loader loads {}: expected etc/acpi/rsdp, then etc/tpm/log if there is a TPM, then etc/acpi/tables", .0.join(", "))]
     Files(Vec<String>),
@@ -36,6 +40,7 @@ const LOADER: &str = "etc/table-loader";
 const RSDP: &str = "etc/acpi/rsdp";
 const TABLES: &str = "etc/acpi/tables";
 const TPM_LOG: &str = "etc/tpm/log";
+const BOOT_ORDER: &str = "bootorder";
 const SMBIOS: &str = "etc/smbios/smbios-tables";
 
 /// The settings in the order in which they are measured, with the only size that firmware takes them with; 0 is any.
@@ -45,7 +50,7 @@ const SETTINGS: [(&str, usize); 6] = [
     ("etc/boot-menu-wait", 2),
     ("etc/reserved-memory-end", 8),
     ("opt/ovmf/X-PciMmio64Mb", 0),
-    ("bootorder", 0),
+    (BOOT_ORDER, 0),
 ];
 
 impl FwCfg {
@@ -82,6 +87,15 @@ impl FwCfg {
 
     fn need(&self, name: &'static str) -> Result<&[u8], FwCfgError> {
         self.get(name).ok_or(FwCfgError::Missing(name))
+    }
+
+    /// The place of the virtio disk that QEMU has firmware start; `None` where QEMU leaves the choice to firmware.
+    pub fn boot_disk(&self) -> Result<Option<PciSlot>, FwCfgError> {
+        let order = core::str::from_utf8(self.get(BOOT_ORDER).unwrap_or_default()).unwrap_or("?");
+        match order.trim_end_matches('\0') {
+            "" => Ok(None),
+            order => open_firmware_disk(order).map(Some).ok_or_else(|| FwCfgError::BootOrder(order.to_string())),
+        }
     }
 
     /// SMBIOS structures as QEMU makes them, without those that firmware adds.
@@ -130,6 +144,14 @@ fn loaded_files(loader: &[u8]) -> Option<Vec<String>> {
     rest.is_empty().then_some(files)
 }
 
+/// The disk with this Open Firmware path, `/pci@i0cf8/scsi@DEVICE[,FUNCTION]/disk@0,0` in hex (QEMU `softmmu/qdev-fw.c`).
+fn open_firmware_disk(path: &str) -> Option<PciSlot> {
+    let place = path.strip_prefix("/pci@i0cf8/scsi@")?.strip_suffix("/disk@0,0")?;
+    let (device, function) = place.split_once(',').unwrap_or((place, "0"));
+    let number = |text, limit: u8| u8::from_str_radix(text, 16).ok().filter(|number| *number < limit);
+    Some(PciSlot { device: number(device, 32)?, function: number(function, 8)? })
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::vec;
@@ -174,5 +196,31 @@ mod tests {
         let names: Vec<_> = fw_cfg.settings().unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["BootMenu", "bootorder"]);
         assert_eq!(fw_cfg.get("etc/e820"), None);
+    }
+}
+
+#[cfg(test)]
+mod boot_order {
+    use super::*;
+
+    #[test]
+    fn the_disk_that_qemu_has_firmware_start() {
+        let of = |order: &[u8]| {
+            let mut fw_cfg = FwCfg::default();
+            fw_cfg.insert(BOOT_ORDER, order.to_vec());
+            fw_cfg.boot_disk()
+        };
+        // As QEMU 11.1 writes it for `virtio-blk-pci,addr=0x12.1,bootindex=0`.
+        assert_eq!(of(b"/pci@i0cf8/scsi@12,1/disk@0,0\0"), Ok(Some(PciSlot { device: 0x12, function: 1 })));
+        assert_eq!(of(b"/pci@i0cf8/scsi@2/disk@0,0\0"), Ok(Some(PciSlot { device: 2, function: 0 })));
+        assert_eq!((of(b""), FwCfg::default().boot_disk()), (Ok(None), Ok(None)));
+        for other in [
+            &b"/rom@genroms/linuxboot_dma.bin\0"[..],
+            b"/pci@i0cf8/scsi@2/disk@0,0\n/pci@i0cf8/scsi@3/disk@0,0\0",
+            b"/pci@i0cf8/scsi@20/disk@0,0\0",
+            b"\xff",
+        ] {
+            assert!(of(other).is_err(), "{other:?}");
+        }
     }
 }

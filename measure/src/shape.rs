@@ -10,12 +10,24 @@ use crate::snp::id_block::{IdAuth, IdBlock};
 pub struct Shape {
     /// The TEE and what belongs to it alone.
     pub tee: TeeShape,
+    /// What it starts from.
+    pub boot: Boot,
     /// How many vCPUs are created at launch.
     pub vcpus: u32,
     /// The CPU model as QEMU names it, such as `EPYC-v4`, `host` or `max`.
     pub cpu_model: String,
     /// Guest memory in MiB.
     pub memory_mib: u64,
+}
+
+/// What a guest starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Boot {
+    /// A kernel and an initrd that QEMU gives to firmware.
+    #[default]
+    Kernel,
+    /// A disk, which firmware starts.
+    Disk,
 }
 
 /// The TEE part of a shape.

@@ -217,6 +217,9 @@ pub struct TdxReference {
     /// What depends on the image; absent where it is not predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<TdxImage>,
+    /// What a guest measures that firmware starts from the image's disk; absent where it has none, or it is not predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<TdxDisk>,
 }
 
 /// RTMR0, and the QEMU that it is of.
@@ -255,6 +258,20 @@ pub struct TdxRtmr0 {
 pub struct TdxImage {
     /// RTMR1.
     pub rtmr1: Sha384Digest,
+    /// RTMR2.
+    pub rtmr2: Sha384Digest,
+}
+
+/// The registers of a guest that firmware starts from the image's disk. Its MRTD is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TdxDisk {
+    /// What depends on the machine; absent where it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<TdxPlatform>,
+    /// RTMR1; two values where it was never seen whether such firmware lets the kernel go at the first attempt.
+    pub rtmr1_one_of: Vec<Sha384Digest>,
     /// RTMR2.
     pub rtmr2: Sha384Digest,
 }

@@ -34,6 +34,9 @@ pub struct Vm {
     pub image: String,
     /// The TEE to launch in.
     pub tee: Tee,
+    /// What the guest starts from.
+    #[serde(default, skip_serializing_if = "Boot::is_kernel")]
+    pub boot: Boot,
     /// How many vCPUs.
     #[serde(default = "one")]
     pub vcpus: u32,
@@ -53,6 +56,24 @@ pub struct Vm {
     /// Where it happens to run.
     #[serde(default)]
     pub host: Host,
+}
+
+/// What a guest starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Boot {
+    /// The image's kernel and initrd, which QEMU gives to firmware.
+    #[default]
+    Kernel,
+    /// The image's disk, which firmware starts. Not of SEV-SNP, whose launch digest covers no disk.
+    Disk,
+}
+
+impl Boot {
+    fn is_kernel(&self) -> bool {
+        *self == Self::Kernel
+    }
 }
 
 /// `[host]`.
@@ -161,6 +182,10 @@ impl Vm {
         }
         if vm.tee == Tee::Tdx && vm.cpu.as_deref().is_some_and(|cpu| cpu != "host") {
             return refuse("cpu", "TDX guests run on the host's CPU model only: leave cpu out".to_owned());
+        }
+        if vm.tee == Tee::Snp && vm.boot == Boot::Disk {
+            let message = "a SEV-SNP launch digest covers the kernel that QEMU is given, and no disk: leave boot out";
+            return refuse("boot", message.to_owned());
         }
         if vm.tee != Tee::None && vm.host.accelerator != Accelerator::Auto {
             return refuse("accelerator", format!("a {} guest needs KVM: leave accelerator out", vm.tee));

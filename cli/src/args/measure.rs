@@ -26,8 +26,9 @@ pub(crate) struct Measure {
     pub(crate) subject: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) shapes: Shapes,
-    /// Predict the recipe's shapes again, with this QEMU and what is known today, write them into the manifest, and show what moved
-    #[arg(long, conflicts_with_all = ["tee", "vcpus", "memory", "cpu", "cpu_signature", "sev_features"])]
+    /// Predict the shapes of the recipe and of the manifest again, with this QEMU and what is known today, write them into the
+    /// manifest, and show what moved. With --vcpus and --memory, TDX shapes of these are added
+    #[arg(long, conflicts_with_all = ["tee", "cpu", "cpu_signature", "sev_features"])]
     pub(crate) write: bool,
     #[command(subcommand)]
     pub(crate) files: Option<MeasureFiles>,
@@ -153,10 +154,12 @@ pub(crate) struct MeasureTdx {
     /// The kernel, a bzImage: predict RTMR1 and RTMR2
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
-    /// A disk with a unified kernel image around systemd-stub 257, which firmware starts instead: predict RTMR1 and RTMR2
+    /// A disk with a unified kernel image around systemd-stub 257, which firmware starts instead: predict RTMR1 and RTMR2, and RTMR0
+    /// as `boot = "disk"` launches it
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub(crate) disk: Option<PathBuf>,
-    /// Where the disk, a virtio disk, is on PCI bus 0, such as 05.0: for RTMR0, whose tables then are given with --acpi
+    /// Where the disk, a virtio disk, is on PCI bus 0, such as 05.0, where the tables that are given with --acpi are of a machine
+    /// with this disk alone and no boot order [default: what QEMU has firmware start]
     #[arg(long, value_name = "DEVICE.FUNCTION", value_parser = parse_pci_slot, requires_all = ["disk", "acpi"])]
     pub(crate) disk_at: Option<PciSlot>,
     /// The initrd

@@ -67,7 +67,7 @@ pub(super) fn with_component(
     }
     if !verb.no_references {
         let machine = Machine { qemu: &verb.qemu, store: &store, printer, devices: Devices::default() };
-        let references = weigh::references(staged.directory(), &staged.manifest, &machine)?;
+        let references = weigh::references(staged.directory(), &staged.manifest, &machine, &[])?;
         staged.manifest.references = references;
     }
     if verb.verify {

@@ -164,10 +164,11 @@ fn tell(progress: Progress<'_>, expected: Option<&Expected>, verb: &Launch, prin
         Progress::Measured(measurements) => {
             for (name, value) in &measurements.registers {
                 // The guest's words pass through this host: they are no evidence.
-                let compared = match expected.and_then(|expected| expected.of_register(name)) {
-                    Some(predicted) if predicted.eq_ignore_ascii_case(value) => ", as predicted".to_owned(),
-                    Some(predicted) => format!(", NOT as predicted: {predicted}"),
-                    None => String::new(),
+                let predicted = expected.map(|expected| expected.of_register(name)).unwrap_or_default();
+                let compared = match predicted.as_slice() {
+                    [] => String::new(),
+                    any if any.iter().any(|one| one.eq_ignore_ascii_case(value)) => ", as predicted".to_owned(),
+                    others => format!(", NOT as predicted: {}", others.join(" or ")),
                 };
                 note(&format_args!("the guest reads {name} {value}{compared}"));
             }
@@ -309,6 +310,9 @@ fn simulated(
     printer.line(format_args!("SIMULATED: {found}"));
     let Some(inside) = inside else { return };
     printer.line(match moved {
+        [] if inside.0.len() == 1 => {
+            "SIMULATED: RTMR0 of what QEMU gave the guest by fw_cfg equals the prediction".to_owned()
+        }
         [] => "SIMULATED: RTMR0 to RTMR2 of what QEMU gave the guest by fw_cfg equal the prediction".to_owned(),
         moved => format!("SIMULATED: {} of what QEMU gave the guest by fw_cfg NOT as predicted", moved.join(", ")),
     });

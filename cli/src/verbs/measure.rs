@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
     let devices = vm.as_ref().map(Devices::of).unwrap_or_default();
     let machine = Machine { qemu: &shapes.qemu, store: &store, printer, devices };
     if verb.write {
-        return write::run(&directory, manifest, &machine);
+        return write::run(&directory, manifest, &machine, &added_shapes(shapes)?);
     }
     let mut answer = Answer::default();
     if wants(Tee::Snp, artifact::FIRMWARE_SNP) {
@@ -68,6 +68,16 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
     show(&answer, printer);
     printer.value(&answer);
     Ok(0)
+}
+
+/// The TDX shapes that `--write` adds.
+fn added_shapes(verb: &Shapes) -> Result<Vec<(u32, u64)>, Failure> {
+    if verb.memory.is_empty() && !verb.vcpus.is_empty() {
+        return Err(Failure::new(Outcome::Usage, "--write adds shapes of TDX guests, which have a memory size")
+            .with_hint("give --memory too, such as --memory 2GiB"));
+    }
+    let vcpus = if verb.vcpus.is_empty() { &[1][..] } else { &verb.vcpus };
+    reference::shapes(vcpus, &verb.memory)
 }
 
 /// A word or option before `snp` or `tdx`, where it would mean nothing.
@@ -132,6 +142,17 @@ fn show(answer: &Answer, printer: &Printer) {
         for shape in tdx.platform.iter().flat_map(|platform| &platform.rtmr0) {
             let (vcpus, memory) = (shape.vcpus, spec::size::Size::from_mib(shape.memory_mib));
             printer.line(format_args!("tdx  RTMR0 {}  ({vcpus} vCPUs, {memory})", shape.rtmr0));
+        }
+        if let Some(disk) = &tdx.disk {
+            for shape in disk.platform.iter().flat_map(|platform| &platform.rtmr0) {
+                let (vcpus, memory) = (shape.vcpus, spec::size::Size::from_mib(shape.memory_mib));
+                printer.line(format_args!("tdx  RTMR0 {}  ({vcpus} vCPUs, {memory}, from disk)", shape.rtmr0));
+            }
+            for rtmr1 in &disk.rtmr1_one_of {
+                let one_of = if disk.rtmr1_one_of.len() > 1 { ", one of these" } else { "" };
+                printer.line(format_args!("tdx  RTMR1 {rtmr1}  (from disk{one_of})"));
+            }
+            printer.line(format_args!("tdx  RTMR2 {}  (from disk)", disk.rtmr2));
         }
         if let Some(image) = &tdx.image {
             printer.line(format_args!("tdx  RTMR1 {}", image.rtmr1));

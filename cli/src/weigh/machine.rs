@@ -1,13 +1,14 @@
 //! The machine that TDX firmware finds itself in: who is asked what QEMU gives it, and for which shape. What follows from the
 //! answers is in `registers`.
 
-use std::path::Path;
+use std::cell::OnceCell;
 
 use image::UnpackedTree;
 use launcher::QemuProgram;
 use launcher::qemu::oracle::{self, Answer as Told, Devices, Question};
-use measure::shape::{Shape, TdxShape, TeeShape};
-use store::Store;
+use measure::shape::{Boot, Shape, TdxShape, TeeShape};
+use spec::Outcome;
+use store::{Store, TreeHold};
 
 use crate::args::QemuChoice;
 use crate::failure::Failure;
@@ -27,39 +28,53 @@ pub(crate) struct Machine<'a> {
     pub(crate) devices: Devices,
 }
 
-/// A QEMU that answers.
+/// A QEMU that answers. Its tree is looked through, and unpacked where it is not there, once it has to be run.
 pub(crate) struct Oracle<'a> {
-    /// Keeps the tree in the cache meanwhile.
-    _hold: Option<UnpackedTree>,
-    program: QemuProgram,
-    cache: &'a Path,
+    choice: &'a QemuChoice,
+    store: &'a Store,
     devices: Devices,
+    /// As it lies there, for what it has answered before.
+    known: Option<(Option<TreeHold>, QemuProgram)>,
+    checked: OnceCell<(Option<UnpackedTree>, QemuProgram)>,
 }
 
 impl<'a> Machine<'a> {
-    /// The QEMU, unpacked first where it is not there.
-    pub(crate) fn oracle(&self) -> Result<Oracle<'a>, Failure> {
+    /// The QEMU.
+    pub(crate) fn oracle(&self) -> Oracle<'a> {
         Oracle::new(self.qemu, self.store, self.devices)
     }
 }
 
 impl<'a> Oracle<'a> {
     /// The QEMU that `qemu` names, for machines with these devices.
-    pub(crate) fn new(qemu: &QemuChoice, store: &'a Store, devices: Devices) -> Result<Self, Failure> {
-        let (hold, program) = tree::qemu(qemu, store)?;
-        Ok(Self { _hold: hold, program, cache: store.root(), devices })
+    pub(crate) fn new(choice: &'a QemuChoice, store: &'a Store, devices: Devices) -> Self {
+        Self { choice, store, devices, known: tree::qemu_as_it_lies(choice, store), checked: OnceCell::new() }
     }
 
     /// What firmware gets in the machine that Bullion launches for TDX, with so many vCPUs and so much memory.
-    pub(crate) fn ask(&self, firmware: &[u8], vcpus: u32, memory_mib: u64) -> Result<Told, Failure> {
-        let shape = tdx_shape(vcpus, memory_mib);
-        let question = Question { program: &self.program, firmware, shape: &shape, devices: self.devices };
-        Ok(oracle::ask(&question, self.cache)?)
+    pub(crate) fn ask(&self, firmware: &[u8], boot: Boot, vcpus: u32, memory_mib: u64) -> Result<Told, Failure> {
+        let shape = Shape { boot, ..tdx_shape(vcpus, memory_mib) };
+        let (devices, cache) = (self.devices, self.store.root());
+        let question = |program| Question { program, firmware, shape: &shape, devices };
+        if let Some(told) = self.known.as_ref().and_then(|(_, program)| oracle::recall(&question(program), cache)) {
+            return Ok(told);
+        }
+        Ok(oracle::ask(&question(self.program()?), cache)?)
+    }
+
+    fn program(&self) -> Result<&QemuProgram, Failure> {
+        if self.checked.get().is_none() {
+            let _ = self.checked.set(tree::qemu(self.choice, self.store)?);
+        }
+        self.checked
+            .get()
+            .map(|(_, program)| program)
+            .ok_or_else(|| Failure::new(Outcome::Internal, "there is no QEMU"))
     }
 }
 
-/// A TD as Bullion launches it, without what no table depends on.
+/// A TD as Bullion launches it with a kernel, without what no table depends on.
 pub(super) fn tdx_shape(vcpus: u32, memory_mib: u64) -> Shape {
     let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
-    Shape { tee: TeeShape::Tdx(tdx), vcpus, cpu_model: "host".to_owned(), memory_mib }
+    Shape { tee: TeeShape::Tdx(tdx), boot: Boot::Kernel, vcpus, cpu_model: "host".to_owned(), memory_mib }
 }

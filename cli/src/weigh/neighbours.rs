@@ -5,7 +5,7 @@
 
 use launcher::QemuProgram;
 use launcher::qemu::oracle::{self, Answer as Told, Devices, Question};
-use spec::vm::{MAX_NICS, MAX_VCPUS};
+use spec::vm::MAX_VCPUS;
 
 use super::machine::{Machine, tdx_shape};
 use crate::failure::Failure;
@@ -15,8 +15,8 @@ use crate::tree;
 pub(crate) struct Sought<'a> {
     /// The firmware that the guest had.
     pub(crate) firmware: &'a [u8],
-    /// Near which number of vCPUs.
-    pub(crate) vcpus: u32,
+    /// Near which number of vCPUs; without one, the usual numbers are tried and nothing else.
+    pub(crate) vcpus: Option<u32>,
     /// The guest's memory.
     pub(crate) memory_mib: u64,
     /// Whether this is what firmware got.
@@ -34,8 +34,12 @@ pub(crate) struct Neighbour {
     pub(crate) own_qemu: bool,
 }
 
-/// Passed functions and volumes that are tried.
-const MAX_DEVICES: usize = 8;
+/// The usual numbers of vCPUs.
+const POWERS: [u32; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+/// How many devices of one kind are tried.
+const NICS: [usize; 3] = [0, 1, 2];
+const VOLUMES: [usize; 4] = [0, 1, 2, 3];
+const PCI: [usize; 5] = [0, 1, 2, 4, 8];
 
 struct Search<'a> {
     machine: &'a Machine<'a>,
@@ -47,10 +51,12 @@ struct Search<'a> {
 pub(crate) fn search(machine: &Machine<'_>, sought: &Sought<'_>) -> Result<Option<Neighbour>, Failure> {
     let (_hold, own) = tree::qemu(machine.qemu, machine.store)?;
     let search = Search { machine, own: &own, sought };
-    let others = tree::cached_qemus(machine.store, &own)?;
+    let (others, devices) = match sought.vcpus {
+        Some(_) => (tree::cached_qemus(machine.store, &own)?, other_devices(machine.devices)),
+        None => Default::default(),
+    };
     let counts = vcpu_counts(sought.vcpus);
-    let devices = other_devices(machine.devices);
-    let all = (others.len() + 1) * (counts.len() + 1) + devices.len();
+    let all = 1 + counts.len() + others.len() * (1 + POWERS.len()) + devices.len();
     machine.printer.note(format_args!("asking QEMU about up to {all} machines near the expected one"));
     machine.printer.start_count(all);
     let others: Vec<_> = others.iter().map(|(_, program)| program).collect();
@@ -62,18 +68,19 @@ pub(crate) fn search(machine: &Machine<'_>, sought: &Sought<'_>) -> Result<Optio
 impl Search<'_> {
     fn in_order(&self, others: &[&QemuProgram], counts: &[u32], devices: &[Devices]) -> Option<Neighbour> {
         let own = self.own;
-        let near = |program| self.fits(program, self.sought.vcpus, self.machine.devices);
+        let expected = self.sought.vcpus.unwrap_or(1);
+        let near = |program| self.fits(program, expected, self.machine.devices);
         near(own)
             .or_else(|| self.vcpus(own, counts))
             .or_else(|| others.iter().find_map(|program| near(program)))
-            .or_else(|| devices.iter().find_map(|devices| self.fits(own, self.sought.vcpus, *devices)))
-            .or_else(|| others.iter().find_map(|program| self.vcpus(program, counts)))
+            .or_else(|| devices.iter().find_map(|devices| self.fits(own, expected, *devices)))
+            .or_else(|| others.iter().find_map(|program| self.vcpus(program, &POWERS)))
     }
 
     /// Other numbers of vCPUs.
     fn vcpus(&self, program: &QemuProgram, counts: &[u32]) -> Option<Neighbour> {
         let devices = self.machine.devices;
-        let placement = self.ask(program, self.sought.vcpus, devices)?.placement;
+        let placement = self.ask(program, self.sought.vcpus.unwrap_or(1), devices)?.placement;
         counts.iter().find_map(|vcpus| {
             self.machine.printer.advance_bar(1);
             let shape = tdx_shape(*vcpus, self.sought.memory_mib);
@@ -98,14 +105,14 @@ impl Search<'_> {
     }
 }
 
-/// Numbers of vCPUs to try: powers of two first, then all up to 64, then in larger and larger steps.
-fn vcpu_counts(expected: u32) -> Vec<u32> {
-    let powers = (0..10).map(|power| 1 << power);
+/// Numbers of vCPUs to try: near the expected one, the usual ones, then all up to 16 and larger and larger steps.
+fn vcpu_counts(expected: Option<u32>) -> Vec<u32> {
+    let Some(expected) = expected else { return POWERS.to_vec() };
     let near = [expected.saturating_sub(1), expected.saturating_add(1)];
-    let all = near.into_iter().chain(powers).chain(1..=64).chain((64..=256).step_by(8)).chain((256..=512).step_by(32));
+    let steps = (1..=16).chain((20..=64).step_by(4)).chain((64..=MAX_VCPUS).step_by(32));
     let mut counts: Vec<u32> = Vec::new();
-    for count in all.filter(|count| (1..=MAX_VCPUS).contains(count) && *count != expected) {
-        if !counts.contains(&count) {
+    for count in near.into_iter().chain(POWERS).chain(steps) {
+        if (1..=MAX_VCPUS).contains(&count) && count != expected && !counts.contains(&count) {
             counts.push(count);
         }
     }
@@ -114,9 +121,9 @@ fn vcpu_counts(expected: u32) -> Vec<u32> {
 
 /// The same devices but for the number of one kind.
 fn other_devices(expected: Devices) -> Vec<Devices> {
-    let nics = (0..=MAX_NICS).map(|nics| Devices { nics, ..expected });
-    let volumes = (0..=MAX_DEVICES).map(|volumes| Devices { volumes, ..expected });
-    let pci = (0..=MAX_DEVICES).map(|pci| Devices { pci, ..expected });
+    let nics = NICS.into_iter().map(|nics| Devices { nics, ..expected });
+    let volumes = VOLUMES.into_iter().map(|volumes| Devices { volumes, ..expected });
+    let pci = PCI.into_iter().map(|pci| Devices { pci, ..expected });
     nics.chain(volumes).chain(pci).filter(|devices| *devices != expected).collect()
 }
 
@@ -126,15 +133,16 @@ mod tests {
 
     #[test]
     fn each_neighbour_is_tried_once_and_likely_ones_first() {
-        let counts = vcpu_counts(8);
+        let counts = vcpu_counts(Some(8));
         assert_eq!(counts[..5], [7, 9, 1, 2, 4]);
-        assert!((1..=64).filter(|count| *count != 8).all(|count| counts.contains(&count)));
+        assert!((1..=16).filter(|count| *count != 8).all(|count| counts.contains(&count)));
         assert!(counts.contains(&512) && !counts.contains(&8));
         let mut once = counts.clone();
         once.sort_unstable();
         once.dedup();
         assert_eq!(once.len(), counts.len());
-        let devices = other_devices(Devices { nics: 1, ..Devices::default() });
-        assert!(devices.contains(&Devices::default()) && !devices.contains(&Devices { nics: 1, ..Devices::default() }));
+        let one = Devices { nics: 1, ..Devices::default() };
+        let devices = other_devices(one);
+        assert!(devices.contains(&Devices::default()) && !devices.contains(&one));
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use launcher::qemu::oracle::Answer as Told;
 use measure::Digest384;
 use measure::firmware::TdxLayout;
+use measure::shape::Boot;
 use measure::tdx::mrtd::{PageOrder, mrtd};
 use measure::tdx::{Input, PredictedEvent, Rtmr};
 use spec::Outcome;
@@ -82,7 +83,7 @@ impl TdxPrediction {
         let told = match wanted.captured {
             Some(directory) => Told::import(directory)?,
             None => {
-                let told = wanted.machine.oracle().and_then(|oracle| oracle.ask(&firmware.bytes, vcpus, memory_mib));
+                let told = wanted.machine.oracle().ask(&firmware.bytes, Boot::Kernel, vcpus, memory_mib);
                 match told {
                     Ok(told) => told,
                     // Nobody said which QEMU: that there is none is a reason, not a fault.

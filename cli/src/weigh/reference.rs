@@ -4,11 +4,13 @@ use std::path::Path;
 
 use launcher::qemu::oracle;
 use measure::Digest384;
+use measure::shape::Boot;
 use measure::tdx::registers;
-use spec::manifest::{Manifest, TdxImage, TdxPlatform, TdxReference, TdxRtmr0, artifact};
+use spec::manifest::{Manifest, TdxDisk, TdxImage, TdxPlatform, TdxReference, TdxRtmr0, artifact};
 use spec::size::Size;
 use spec::{Outcome, Sha256Digest, Sha384Digest};
 
+use super::disk::DiskFile;
 use super::machine::Machine;
 use super::registers::{BootFiles, KnownFirmware};
 use crate::failure::Failure;
@@ -42,7 +44,12 @@ pub(crate) fn tdx(
     };
     let (platform, qemu) = match shapes.is_empty() {
         true => (None, None),
-        false => platform(&known, &file.bytes, shapes, machine).map(|(platform, qemu)| (Some(platform), qemu))?,
+        false => platform((&known, &file.bytes), Boot::Kernel, shapes, machine)
+            .map(|(platform, qemu)| (Some(platform), qemu))?,
+    };
+    let disk = match manifest.artifacts.contains_key(artifact::DISK) {
+        true => disk(&directory.join(artifact::DISK), &known, &file.bytes, shapes, machine)?,
+        false => None,
     };
     let boot = boot_files(directory, manifest)?;
     let [_, rtmr1, rtmr2, _] = registers(&known.image(&boot, qemu)?);
@@ -50,6 +57,7 @@ pub(crate) fn tdx(
     Ok(TdxReference {
         firmware_pin: pins.find(&file.sha256).map(|pin| pin.name.clone()),
         platform,
+        disk,
         image: Some(TdxImage { rtmr1: sha384(rtmr1), rtmr2: sha384(rtmr2) }),
         ..reference
     })
@@ -57,16 +65,19 @@ pub(crate) fn tdx(
 
 /// RTMR0 of each shape, and the version of the QEMU that was asked.
 fn platform(
-    known: &KnownFirmware<'_>,
-    firmware: &[u8],
+    (known, firmware): (&KnownFirmware<'_>, &[u8]),
+    boot: Boot,
     shapes: &[(u32, u64)],
     machine: &Machine<'_>,
 ) -> Result<(TdxPlatform, Option<[u64; 3]>), Failure> {
-    let asked = machine.oracle()?;
+    let asked = machine.oracle();
     let (mut rtmr0, mut version) = (Vec::new(), None);
     for (vcpus, memory_mib) in shapes.iter().copied() {
-        let told = asked.ask(firmware, vcpus, memory_mib)?;
-        let [digest, ..] = registers(&known.platform(&told.fw_cfg, memory_mib)?);
+        let told = asked.ask(firmware, boot, vcpus, memory_mib)?;
+        let [digest, ..] = registers(&match boot {
+            Boot::Kernel => known.platform(&told.fw_cfg, memory_mib)?,
+            Boot::Disk => known.platform_of_disk(&told.fw_cfg, memory_mib)?,
+        });
         rtmr0.push(TdxRtmr0 { vcpus, memory_mib, rtmr0: Sha384Digest(digest.0) });
         version = told.qemu_version;
     }
@@ -78,6 +89,37 @@ fn platform(
         rtmr0,
     };
     Ok((platform, version))
+}
+
+/// The registers where firmware starts the disk at `path`. What is refused because nobody saw it is said, and left out.
+fn disk(
+    path: &Path,
+    known: &KnownFirmware<'_>,
+    firmware: &[u8],
+    shapes: &[(u32, u64)],
+    machine: &Machine<'_>,
+) -> Result<Option<TdxDisk>, Failure> {
+    let predicted = || -> Result<Option<TdxDisk>, Failure> {
+        let may_be: Vec<_> = known.disk(&DiskFile::read(path)?).iter().map(registers).collect();
+        let platform = match shapes.is_empty() {
+            true => None,
+            false => Some(platform((known, firmware), Boot::Disk, shapes, machine)?.0),
+        };
+        let sha384 = |digest: &Digest384| Sha384Digest(digest.0);
+        Ok(may_be.first().map(|[_, _, rtmr2, _]| TdxDisk {
+            platform,
+            rtmr1_one_of: may_be.iter().map(|[_, rtmr1, ..]| sha384(rtmr1)).collect(),
+            rtmr2: sha384(rtmr2),
+        }))
+    };
+    predicted().or_else(|failure: Failure| match failure.outcome {
+        Outcome::Refused => {
+            let reason = failure.messages.join(": ");
+            machine.printer.note(format_args!("RTMRs of {} are not predicted: {reason}", path.display()));
+            Ok(None)
+        }
+        _ => Err(failure),
+    })
 }
 
 /// Kernel, initrd and command line, as the manifest names them and no others.

@@ -49,6 +49,17 @@ impl<'a> KnownFirmware<'a> {
         self.platform_starting(fw_cfg, memory_mib, None)
     }
 
+    /// The events of RTMR0, where firmware starts the disk that QEMU's boot order names.
+    pub(crate) fn platform_of_disk(&self, fw_cfg: &FwCfg, memory_mib: u64) -> Result<Vec<PredictedEvent>, Failure> {
+        let refused = |message: String| Failure::new(Outcome::Refused, message);
+        let slot = fw_cfg.boot_disk().map_err(|error| refused(error.to_string()))?;
+        let slot = slot.ok_or_else(|| {
+            refused("QEMU names no disk for firmware to start: the tables are not those of a disk boot".to_owned())
+                .with_hint("say where the disk is with --disk-at")
+        })?;
+        self.platform_starting(fw_cfg, memory_mib, Some(slot))
+    }
+
     /// The events of RTMR0, where firmware starts the disk in a slot, or else a kernel that QEMU gives it.
     pub(crate) fn platform_starting(
         &self,
@@ -58,13 +69,14 @@ impl<'a> KnownFirmware<'a> {
     ) -> Result<Vec<PredictedEvent>, Failure> {
         let platform = Platform::of_fw_cfg(&self.firmware, &self.facts, memory_mib, fw_cfg);
         let platform = platform.and_then(|platform| match disk {
-            Some(slot) => Ok(Platform { common: platform.common.starting_disk(slot)?, ..platform }),
+            Some(slot) => Ok(Platform { common: platform.common.starting_disk(slot, fw_cfg)?, ..platform }),
             None => Ok(platform),
         });
         let platform = platform.map_err(|error| match error {
             PlatformError::KeysEnrolled
             | PlatformError::Profile(_)
             | PlatformError::NoBiosInformation
+            | PlatformError::OtherDisk
             | PlatformError::DiskBoot(_) => Failure::new(Outcome::Refused, format!("{}: {error}", self.path.display())),
             PlatformError::TdHob(_) => Failure::new(Outcome::Usage, error.to_string()),
             PlatformError::FwCfg(_) | PlatformError::Smbios(_) => {

@@ -77,19 +77,30 @@ impl Diagnostic for FeatureError {
 impl Features {
     /// What `program` can do, from the directory `verdicts` of `cache` where it was asked before.
     pub fn of(program: &QemuProgram, cache: &Path) -> Result<Self, FeatureError> {
-        let run = |source| FeatureError::Run { program: program.binary.clone(), source };
-        let path = cache.join("verdicts").join(format!("qemu-{}.json", identity(program).map_err(run)?.short()));
-        let known = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        if let Some(known) = known.filter(|known| known.schema == SCHEMA) {
+        if let Some(known) = Self::known(program, cache)? {
             return Ok(known);
         }
         let found = ask(program)?;
+        let path = Self::place(program, cache)?;
         // A cache that cannot be written costs time, nothing else.
         let _ = serde_json::to_vec(&found).map_err(io::Error::other).and_then(|bytes| {
             fs::create_dir_all(cache.join("verdicts"))?;
             write_atomically(&path, &bytes)
         });
         Ok(found)
+    }
+
+    /// What `program` was seen to be able to do.
+    pub fn known(program: &QemuProgram, cache: &Path) -> Result<Option<Self>, FeatureError> {
+        let kept = fs::read(Self::place(program, cache)?).ok();
+        let known = kept.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        Ok(known.filter(|known| known.schema == SCHEMA))
+    }
+
+    /// Where it is remembered.
+    fn place(program: &QemuProgram, cache: &Path) -> Result<PathBuf, FeatureError> {
+        let run = |source| FeatureError::Run { program: program.binary.clone(), source };
+        Ok(cache.join("verdicts").join(format!("qemu-{}.json", identity(program).map_err(run)?.short())))
     }
 
     /// Features made up for a test.

@@ -110,6 +110,14 @@ pub fn ask(question: &Question<'_>, cache: &Path) -> Result<Answer, OracleError>
     remembered(question, arguments, "", cache, |arguments, inherited| watch(question.program, arguments, inherited))
 }
 
+/// What is remembered of a machine that was asked about before.
+pub fn recall(question: &Question<'_>, cache: &Path) -> Option<Answer> {
+    let features = Features::known(question.program, cache).ok().flatten().filter(|found| found.version >= FLOOR)?;
+    let arguments = command_line(question.shape, &question.devices, features.sandbox);
+    let identity = features::identity(question.program).ok()?;
+    cache::Place::of(cache, &identity, &Sha256Digest::of(question.firmware), &arguments, "").read()
+}
+
 /// What `asking` finds, with these arguments and something for each descriptor that they name; from the cache where the same was
 /// asked for before, in the same `manner`.
 fn remembered(
@@ -192,9 +200,10 @@ fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
         TeeShape::Snp(_) => Tee::Snp,
         TeeShape::Tdx(_) => Tee::Tdx,
     };
-    let firmware = crate::firmware::artifact_name(tee);
+    let boot = question.shape.boot;
+    let firmware = crate::firmware::artifact_name(tee, boot);
     let (mut inherited, mut peers) = (Vec::new(), Vec::new());
-    for descriptor in descriptors(tee, &question.devices.stand_in_volumes()) {
+    for descriptor in descriptors(tee, boot, &question.devices.stand_in_volumes()) {
         let file = match descriptor.role {
             Role::Qmp | Role::Console | Role::Agent => {
                 let (ours, theirs) = UnixStream::pair()?;
@@ -233,14 +242,15 @@ fn kernel() -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use measure::shape::TdxShape;
+    use measure::shape::{Boot, TdxShape};
 
     use super::*;
 
     #[test]
     fn the_stand_in_lacks_the_tee_and_nothing_else() {
         let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
-        let shape = Shape { tee: TeeShape::Tdx(tdx), vcpus: 4, cpu_model: "host".to_owned(), memory_mib: 2048 };
+        let boot = Boot::Kernel;
+        let shape = Shape { tee: TeeShape::Tdx(tdx), boot, vcpus: 4, cpu_model: "host".to_owned(), memory_mib: 2048 };
         let launch = CommandLine {
             name: "oracle",
             shape: &shape,

@@ -9,7 +9,9 @@ use launcher::plan::{Inputs, Simulation, plan};
 use launcher::qemu::Features;
 use launcher::verdict::Verdict;
 use launcher::{Image, Options, Plan, PlanError, QemuProgram};
+use spec::manifest::artifact;
 use spec::pins::Pins;
+use spec::vm::Boot;
 
 use crate::fixture::Fixture;
 
@@ -162,6 +164,26 @@ fn simulated_snp_guest_with_firmware_that_is_not_pinned() {
     let preload = PathBuf::from("/simulator.so");
     situation.fixture.options.simulate = Some(Simulation { preload, keep_running: true, placement: None });
     agrees("snp-simulated", &situation.text());
+}
+
+/// A guest that firmware starts from the image's disk.
+fn from_disk(tee: &str) -> Situation {
+    let mut situation = Situation::new(tee, "");
+    situation.fixture.vm.boot = Boot::Disk;
+    let mut artifacts = crate::fixture::artifacts();
+    artifacts.insert(artifact::DISK, vec![9; 1 << 20]);
+    let image = situation.fixture.path("image");
+    crate::fixture::write_image(&image, &artifacts, crate::fixture::COMMAND_LINE);
+    situation
+}
+
+#[test]
+fn guests_from_a_disk() {
+    agrees("none-disk", &from_disk("none").text());
+    agrees("tdx-disk", &from_disk("tdx").text());
+    let mut without = Situation::new("tdx", "");
+    without.fixture.vm.boot = Boot::Disk;
+    assert!(without.plan().unwrap_err().to_string().contains("disk.raw"));
 }
 
 /// A situation on a host of the shelf.

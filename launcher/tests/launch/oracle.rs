@@ -13,7 +13,7 @@ use std::time::Instant;
 use launcher::plan::Role;
 use launcher::qemu::oracle::{self, Answer, Devices, Question};
 use launcher::{Plan, QemuProgram};
-use measure::shape::{Shape, TdxShape, TeeShape};
+use measure::shape::{Boot, Shape, TdxShape, TeeShape};
 use measure::tdx::platform::AcpiDigests;
 
 /// Firmware that ships without a TEE's sections in the way: any OVMF places the devices alike.
@@ -82,7 +82,7 @@ fn tables_are_those_of_live_guests() {
 
 fn shape(vcpus: u32, memory_mib: u64) -> Shape {
     let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
-    Shape { tee: TeeShape::Tdx(tdx), vcpus, cpu_model: "host".to_owned(), memory_mib }
+    Shape { tee: TeeShape::Tdx(tdx), boot: Boot::Kernel, vcpus, cpu_model: "host".to_owned(), memory_mib }
 }
 
 fn acpi(found: &Answer) -> AcpiDigests {
@@ -117,19 +117,20 @@ fn a_shape_is_asked_about_once() {
 fn neighbours_are_told_without_firmware() {
     let (Some(firmware), Some(program)) = (vector(TDX_FIRMWARE), tree("BULLION_TEST_QEMU_TREE")) else { return };
     let cache = tempfile::tempdir().unwrap();
-    let devices = Devices { nics: 1, ..Devices::default() };
     let one = shape(1, 2048);
-    let question = |program, shape| Question { program, firmware: &firmware, shape, devices };
-    let told = oracle::ask(&question(&program, &one), cache.path()).unwrap();
+    fn question<'a>(program: &'a QemuProgram, firmware: &'a [u8], shape: &'a Shape) -> Question<'a> {
+        Question { program, firmware, shape, devices: Devices { nics: 1, ..Devices::default() } }
+    }
+    let told = oracle::ask(&question(&program, &firmware, &one), cache.path()).unwrap();
     for vcpus in [1, 5] {
         let shape = shape(vcpus, 2048);
-        let placed = oracle::ask_placed(&question(&program, &shape), &told.placement, cache.path()).unwrap();
-        let told = oracle::ask(&question(&program, &shape), cache.path()).unwrap();
+        let placed = oracle::ask_placed(&question(&program, &firmware, &shape), &told.placement, cache.path()).unwrap();
+        let told = oracle::ask(&question(&program, &firmware, &shape), cache.path()).unwrap();
         assert!(placed.fw_cfg == told.fw_cfg, "{vcpus} vCPUs");
     }
     let Some(older) = tree("BULLION_TEST_OLDER_QEMU_TREE") else { return };
-    assert!(oracle::ask(&question(&older, &one), cache.path()).is_err());
-    let other = oracle::ask_older(&question(&older, &one), cache.path()).unwrap();
+    assert!(oracle::ask(&question(&older, &firmware, &one), cache.path()).is_err());
+    let other = oracle::ask_older(&question(&older, &firmware, &one), cache.path()).unwrap();
     assert_eq!(other.qemu_version.map(|[major, minor, _]| (major, minor)), Some((10, 0)));
     assert_ne!(acpi(&other).tables, acpi(&told).tables);
 }

@@ -50,6 +50,9 @@ pub enum PlatformError {
     /// No disk boot of such firmware was seen.
     #[error("which boot entries {0} firmware makes where it starts a disk is not known: its RTMR0 is not predicted")]
     DiskBoot(&'static str),
+    /// QEMU has firmware start another disk.
+    #[error("QEMU has firmware start another disk: its RTMR0 is not predicted")]
+    OtherDisk,
     /// Keys are enrolled: what firmware measures when it verifies a kernel was never seen.
     #[error("firmware has Secure Boot keys enrolled: its RTMR0 is not predicted")]
     KeysEnrolled,
@@ -98,7 +101,17 @@ pub struct Common {
     /// The digest of the event "SMBIOS"; `None` where the firmware measures none.
     pub smbios: Option<Digest384>,
     /// The disk that firmware starts; `None` where QEMU gives it a kernel.
-    pub disk: Option<PciSlot>,
+    pub disk: Option<StartedDisk>,
+}
+
+/// A virtio disk that firmware starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartedDisk {
+    /// Its place.
+    pub slot: PciSlot,
+    /// Whether it alone is in QEMU's boot order. Firmware then puts its entry first, and keeps none of other disks (edk2
+    /// `OvmfPkg/Library/QemuBootOrderLib`); without an order, each disk has one.
+    pub is_in_boot_order: bool,
 }
 
 impl Common {
@@ -121,13 +134,17 @@ impl Common {
         })
     }
 
-    /// The same platform where QEMU gives firmware no kernel and one disk, a virtio disk in this slot, which has no place in
-    /// QEMU's boot order.
-    pub fn starting_disk(self, slot: PciSlot) -> Result<Self, PlatformError> {
-        match self.profile.disk_boot {
-            Some(_) => Ok(Self { disk: Some(slot), ..self }),
-            None => Err(PlatformError::DiskBoot(self.profile.name)),
+    /// The same platform where QEMU gives firmware no kernel, and a virtio disk in this slot: the one that its boot order names,
+    /// or else the only disk.
+    pub fn starting_disk(self, slot: PciSlot, fw_cfg: &FwCfg) -> Result<Self, PlatformError> {
+        if self.profile.disk_boot.is_none() {
+            return Err(PlatformError::DiskBoot(self.profile.name));
         }
+        let first = fw_cfg.boot_disk()?;
+        if first.is_some_and(|first| first != slot) {
+            return Err(PlatformError::OtherDisk);
+        }
+        Ok(Self { disk: Some(StartedDisk { slot, is_in_boot_order: first.is_some() }), ..self })
     }
 
     /// What is measured before anything is started.
@@ -155,11 +172,16 @@ impl Common {
         let smbios = self.smbios.map(|digest| event(EventType::EV_EFI_HANDOFF_TABLES, Input::Smbios, digest));
         let mut events: Vec<_> = smbios.into_iter().collect();
         let entries = self.boot_entries();
-        let order: Vec<u8> = (0_u16..).zip(&entries).flat_map(|(number, _)| number.to_le_bytes()).collect();
+        // The disk has its number before its place in the order.
+        let first = self.disk.filter(|disk| disk.is_in_boot_order).map(|_| self.profile.boot_entries.len());
+        let others = (0..entries.len()).filter(|number| Some(*number) != first);
+        let order: Vec<usize> = first.into_iter().chain(others).collect();
+        let numbers = order.iter().filter_map(|number| u16::try_from(*number).ok());
         let variable =
             |name, value: &[u8]| event(EventType::EV_EFI_VARIABLE_BOOT, Input::Fixed(name), Digest384::of(value));
-        events.push(variable("BootOrder", &order));
-        events.extend(NAMES.into_iter().zip(&entries).map(|(name, value)| variable(name, value)));
+        events.push(variable("BootOrder", &numbers.flat_map(u16::to_le_bytes).collect::<Vec<_>>()));
+        let named = order.iter().filter_map(|number| Some(variable(NAMES.get(*number)?, entries.get(*number)?)));
+        events.extend(named);
         events
     }
 
@@ -167,7 +189,7 @@ impl Common {
     fn boot_entries(&self) -> Vec<Vec<u8>> {
         let later = self.disk.and(self.profile.disk_boot).map_or(&[][..], |boot| boot.later_entries);
         let own = self.profile.boot_entries.iter().map(firmware_application);
-        own.chain(self.disk.map(virtio_disk)).chain(later.iter().map(firmware_application)).collect()
+        own.chain(self.disk.map(|disk| virtio_disk(disk.slot))).chain(later.iter().map(firmware_application)).collect()
     }
 }
 

@@ -65,6 +65,7 @@ fn manifest() -> Manifest {
                 firmware_pin: None,
                 platform: None,
                 image: None,
+                disk: None,
             }],
         },
     }

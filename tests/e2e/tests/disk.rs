@@ -112,6 +112,22 @@ fn ovmf_starts_the_disk_and_the_guest_finds_its_root_on_it() {
     }
 }
 
+#[test]
+fn a_vm_is_launched_from_the_disk() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = image(&bench) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-from-disk", "none", 1, &image);
+    let text = std::fs::read_to_string(&vm).unwrap().replace("[guest]", "boot = \"disk\"\n[guest]");
+    std::fs::write(&vm, text + "[host]\naccelerator = \"tcg\"\nready_timeout_s = 600\n").unwrap();
+    let answer = bench.launch(&vm, &["--until-ready", "--json"]).expect(0, &["the guest is ready"]).json();
+    let manifest = std::fs::read_to_string(image.join("manifest.json")).unwrap();
+    assert!(manifest.contains(answer["identity"]["root_hash"].as_str().unwrap()), "{answer}");
+    // The image's kernel is not what is started: without it, the launch is the same.
+    let plan = bench.launch(&vm, &["--plan"]).expect(0, &["disk.raw"]);
+    assert!(!plan.stdout.contains("-kernel"), "{}", plan.stdout);
+}
+
 /// What must not start, and what the guest or its kernel says of it.
 #[track_caller]
 fn assert_refused(words: &[String], text: &str) {

@@ -140,6 +140,16 @@ fn disk_words(image: &Path) -> Vec<String> {
     ["-drive".to_owned(), drive, "-device".to_owned(), device].to_vec()
 }
 
+/// The same where QEMU's boot order names the disk, and there is another one before it.
+fn ordered_disk_words(image: &Path) -> Vec<String> {
+    let mut words = disk_words(image);
+    words[3].push_str(",bootindex=0");
+    let other =
+        ["-blockdev", "driver=null-co,node-name=other,size=1M", "-device", "virtio-blk-pci,drive=other,addr=0x4"];
+    words.splice(0..0, other.map(str::to_owned));
+    words
+}
+
 /// Partition table, boot entries with the place of the disk, and the unified kernel image from the disk.
 #[test]
 fn a_disk_is_measured_as_predicted() {
@@ -148,24 +158,19 @@ fn a_disk_is_measured_as_predicted() {
     let Some(uki) = unified_image(&bench, directory.path()) else { return };
     let image = uki.with_file_name("");
     let (code, variables) = (trees.ovmf("OVMF_CODE_4M.fd"), trees.ovmf("OVMF_VARS_4M.fd"));
-    let stopped = trees.boot(Firmware::Split(&code, &variables), &disk_words(&image), |memory| log(memory).is_some());
     let path = |path: &Path| path.display().to_string();
-    let prediction = bench.run([
-        "measure",
-        "tpm",
-        "--json",
-        "--firmware",
-        &path(&code),
-        "--variables",
-        &path(&variables),
-        "--fw-cfg",
-        &path(&stopped.fw_cfg),
-        "--disk",
-        &path(&image.join("disk.raw")),
-        "--disk-at",
-        SLOT,
-    ]);
-    assert_as_predicted(&stopped, &prediction.expect(0, &[]).json());
+    let predicted = |stopped: &Stopped| {
+        let words = ["measure", "tpm", "--json", "--disk-at", SLOT, "--firmware", &path(&code), "--variables"];
+        let files = [path(&variables), "--fw-cfg".into(), path(&stopped.fw_cfg), "--disk".into()];
+        let words = words.map(str::to_owned).into_iter().chain(files).chain([path(&image.join("disk.raw"))]);
+        bench.run(words).expect(0, &[]).json()
+    };
+    let boot = |words: &[String]| trees.boot(Firmware::Split(&code, &variables), words, |memory| log(memory).is_some());
+    let ordered = boot(&ordered_disk_words(&image));
+    assert_as_predicted(&ordered, &predicted(&ordered));
+    let stopped = boot(&disk_words(&image));
+    assert_as_predicted(&stopped, &predicted(&stopped));
+    assert_ne!(ordered.pcrs[&1], stopped.pcrs[&1]);
     let firmware = image.join("firmware-tdx.fd");
     let tdx = bench.run([
         "measure",
@@ -297,22 +302,27 @@ fn the_default_tdx_firmware_makes_the_boot_entries_of_a_disk() {
         assert_eq!(variable(&stopped.memory, &format!("Boot000{number}")).as_ref(), Some(entry), "{number}");
     }
     // What is measured of them, in a TDX guest.
-    std::fs::write(stopped.fw_cfg.join("BootMenu"), [0; 2]).unwrap();
-    let path = |path: &Path| path.display().to_string();
-    let words = ["measure", "tdx", "--json", "--firmware", &path(&firmware), "--memory", "512MiB", "--acpi"];
-    let words = words.map(str::to_owned).into_iter().chain([
-        path(&stopped.fw_cfg),
-        "--disk".to_owned(),
-        path(&image.join("disk.raw")),
-        "--disk-at".to_owned(),
-        SLOT.to_owned(),
-    ]);
-    let tdx = bench.run(words).expect(0, &[]).json();
-    let steps = tdx["steps"].as_array().unwrap().iter().filter(|step| step["kind"] == "EV_EFI_VARIABLE_BOOT");
-    let measured: Vec<_> = steps.map(|step| (step["name"].clone(), step["digest"].clone())).collect();
-    let digest = |name: &str| measure::Digest384::of(&variable(&stopped.memory, name).unwrap()).to_string();
-    let expected = ["BootOrder", "Boot0000", "Boot0001"].map(|name| (Value::from(name), Value::from(digest(name))));
-    assert_eq!(measured, expected);
+    let measured = |stopped: &Stopped, more: &[&str]| -> Vec<_> {
+        std::fs::write(stopped.fw_cfg.join("BootMenu"), [0; 2]).unwrap();
+        let path = |path: &Path| path.display().to_string();
+        let words = ["measure", "tdx", "--json", "--firmware", &path(&firmware), "--memory", "512MiB", "--acpi"];
+        let files = [path(&stopped.fw_cfg), "--disk".to_owned(), path(&image.join("disk.raw"))];
+        let more = more.iter().map(|word| (*word).to_owned());
+        let tdx = bench.run(words.map(str::to_owned).into_iter().chain(files).chain(more)).expect(0, &[]).json();
+        let steps = tdx["steps"].as_array().unwrap().iter().filter(|step| step["kind"] == "EV_EFI_VARIABLE_BOOT");
+        steps.map(|step| (step["name"].clone(), step["digest"].clone())).collect()
+    };
+    let expected = |stopped: &Stopped, names: [&str; 3]| {
+        let digest = |name: &str| measure::Digest384::of(&variable(&stopped.memory, name).unwrap()).to_string();
+        names.map(|name| (Value::from(name), Value::from(digest(name))))
+    };
+    assert_eq!(measured(&stopped, &["--disk-at", SLOT]), expected(&stopped, ["BootOrder", "Boot0000", "Boot0001"]));
+    // QEMU's boot order puts the disk first, and leaves the other disk without an entry.
+    let ordered = trees.boot(Firmware::Whole(&firmware), &ordered_disk_words(&image), |memory| {
+        variable(memory, "BootCurrent").is_some()
+    });
+    assert_eq!(variable(&ordered.memory, "BootOrder"), Some(vec![1, 0, 0, 0]));
+    assert_eq!(measured(&ordered, &[]), expected(&ordered, ["BootOrder", "Boot0001", "Boot0000"]));
 }
 
 /// The value of a variable in a store of firmware (edk2 `VariableFormat.h`, AUTHENTICATED_VARIABLE_HEADER).

@@ -194,6 +194,14 @@ fn the_manifest_has_registers_by_shape_and_measure_write_renews_them() {
     assert_eq!(moved["moved"][0]["value"], "RTMR0, 2 vCPUs, 2GiB");
     assert_eq!((&moved["moved"][0]["now"], moved["moved"].as_array().unwrap().len()), (&two["rtmr0"], 1));
     assert_eq!(read(), manifest);
+    // A shape that the recipe does not name is added, and stays.
+    let add = ["measure", image_text, "--write", "--vcpus", "4", "--memory", "2GiB", "--json"];
+    let added = bench.run(add).expect(0, &[]).json();
+    assert_eq!(added["moved"][0]["value"], "RTMR0, 4 vCPUs, 2GiB");
+    assert_eq!((&added["moved"][0]["was"], added["moved"].as_array().unwrap().len()), (&serde_json::Value::Null, 1));
+    assert_eq!(write()["moved"], serde_json::json!([]));
+    assert_eq!(read()["references"]["tdx"][0]["platform"]["rtmr0"].as_array().unwrap().len(), 5);
+    bench.run(&add[..5]).expect(2, &["--memory"]);
 }
 
 /// Two live TDs: one log ends where the quote was taken, the other before the kernel's IMA extended RTMR2.

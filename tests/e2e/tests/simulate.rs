@@ -93,6 +93,55 @@ fn what_a_td_reads_by_fw_cfg_leads_to_the_predicted_registers() {
     assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2], "each has tables of its own: {seen:?}");
 }
 
+/// The same of a TD that firmware starts from the image's disk: its tables are those of a machine without a kernel, and its
+/// RTMR0 is what `measure` says of the disk, of the VM and of the image.
+#[test]
+fn what_a_td_from_a_disk_reads_by_fw_cfg_leads_to_the_predicted_rtmr0() {
+    let Some(bench) = bench() else { return };
+    if !can_simulate(&bench) {
+        return;
+    }
+    let Some(recipe) = std::env::var_os("BULLION_TEST_DISK_RECIPE") else {
+        return skipped("BULLION_TEST_DISK_RECIPE is set by scripts/test only");
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = scratch.path().join("image");
+    bench.run(["build".as_ref(), recipe.as_os_str(), "-o".as_ref(), image.as_os_str()]).expect(0, &[]);
+    let plain = std::fs::read_to_string(bench.vm(scratch.path(), "t-disk", "tdx", 2, &image)).unwrap();
+    let vm = scratch.path().join("disk.vm.toml");
+    let write = |more: &str| std::fs::write(&vm, plain.replace("[guest]", "boot = \"disk\"\n[guest]") + more).unwrap();
+    let mut seen = Vec::new();
+    for more in ["", "[[host.nic]]\n"] {
+        write(more);
+        let answer = bench.launch(&vm, &["--simulate", "--json"]).expect(0, &["RTMR0 of what QEMU gave"]).json();
+        assert_eq!(answer["measured"]["mrtd"], answer["expected"]["mrtd"]);
+        assert_eq!(answer["from_fw_cfg"]["rtmr0"].as_str().map(str::len), Some(96), "{answer}");
+        assert_eq!(answer["from_fw_cfg"]["rtmr0"], answer["expected"]["rtmr0"]);
+        let files = answer["measured"]["fw_cfg"].as_array().unwrap().clone();
+        let of = |name: &str| files.iter().find(|file| file["name"] == name).map(|file| file["sha384"].clone());
+        let order = sha(384, b"/pci@i0cf8/scsi@2/disk@0,0\0");
+        assert_eq!(unhex(of("bootorder").unwrap().as_str().unwrap()), order, "the disk is what firmware starts");
+        assert_eq!(of("etc/boot/kernel"), None);
+        let measured = bench.run(["measure", vm.to_str().unwrap(), "--json"]).expect(0, &[]).json();
+        let disk = &measured["tdx"][0]["disk"];
+        assert_eq!(disk["platform"]["rtmr0"][0]["rtmr0"], answer["from_fw_cfg"]["rtmr0"]);
+        assert_eq!(disk["rtmr1_one_of"], answer["expected"]["rtmr1_one_of"]);
+        assert_eq!(disk["rtmr2"], answer["expected"]["rtmr2"]);
+        assert_ne!(disk["platform"]["rtmr0"], measured["tdx"][0]["platform"]["rtmr0"], "a kernel has other events");
+        seen.push(answer["from_fw_cfg"]["rtmr0"].clone());
+    }
+    assert_ne!(seen[0], seen[1]);
+    let path = |name: &str| image.join(name).display().to_string();
+    let words = ["measure", "tdx", "--json", "--firmware", &path("firmware-tdx.fd"), "--disk", &path("disk.raw")];
+    let machine = ["--memory", "512MiB", "--vcpus", "2"];
+    let of_files = bench.run(words.iter().chain(&machine)).expect(0, &[]).json();
+    assert_eq!(of_files["rtmr0"], seen[0]);
+    write("");
+    let text = std::fs::read_to_string(&vm).unwrap().replace("\"tdx\"", "\"snp\"");
+    std::fs::write(&vm, text).unwrap();
+    bench.launch(&vm, &["--plan"]).expect(2, &["a SEV-SNP launch digest covers the kernel"]);
+}
+
 /// A prediction from other tables than those that QEMU gives is found out.
 #[test]
 fn a_td_that_reads_other_tables_is_not_as_predicted() {

@@ -50,6 +50,11 @@ impl<'a> Context<'a> {
         printer: &'a Printer,
     ) -> Result<Self, Failure> {
         check_tee(expected, Tee::Tdx, "its measurements are those of no TD")?;
+        if let Some(vm) = expected.vm.as_ref().filter(|vm| vm.boot == spec::vm::Boot::Disk) {
+            let message = format!("{} starts from a disk: what it measures is not explained", vm.name);
+            return Err(Failure::new(Outcome::Refused, message)
+                .with_hint("`bullion measure VM` predicts its registers, `eventlog replay` those of a log"));
+        }
         let memory = verb.memory.or(expected.vm.as_ref().map(|vm| vm.memory));
         let memory_mib = memory.map(whole_mib).transpose()?;
         let devices = expected.vm.as_ref().map(Devices::of).unwrap_or_default();

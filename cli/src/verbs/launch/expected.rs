@@ -6,6 +6,7 @@ use std::path::Path;
 use launcher::Image;
 use launcher::qemu::oracle::{Answer as Told, ConfigWrite, Devices};
 use launcher::simulation::{self, SimulationReport};
+use measure::shape::Boot;
 use measure::tdx::registers;
 use serde_json::{Map, Value};
 use spec::Tee;
@@ -17,6 +18,7 @@ use crate::args::QemuChoice;
 use crate::failure::Failure;
 use crate::firmware::FirmwareFile;
 use crate::inputs;
+use crate::weigh::disk::DiskFile;
 use crate::weigh::machine::Oracle;
 use crate::weigh::reference::boot_files;
 use crate::weigh::registers::{BootFiles, KnownFirmware};
@@ -41,14 +43,17 @@ pub(super) struct Rtmrs {
     pub(super) values: RtmrValues,
     /// Where firmware places the PCI devices.
     pub(super) placement: Vec<ConfigWrite>,
+    /// The other value that RTMR1 may have, of a disk.
+    other_rtmr1: Option<String>,
     firmware: FirmwareFile,
     memory_mib: u64,
     qemu_version: Option<[u64; 3]>,
+    boot: Boot,
 }
 
-/// RTMR0 to RTMR2 in lower-case hex.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct RtmrValues(pub(super) [String; 3]);
+/// RTMR0 to RTMR2 in lower-case hex, or RTMR0 alone.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct RtmrValues(pub(super) Vec<String>);
 
 const KEYS: [&str; 3] = ["rtmr0", "rtmr1", "rtmr2"];
 
@@ -79,6 +84,11 @@ impl Expected {
     /// For JSON.
     pub(super) fn json(&self) -> Value {
         let mut values = self.rtmrs.as_ref().map_or_else(Map::new, |rtmrs| rtmrs.values.json());
+        if let Some(other) = self.rtmrs.as_ref().and_then(|rtmrs| rtmrs.other_rtmr1.as_ref())
+            && let Some(first) = values.remove("rtmr1")
+        {
+            values.insert("rtmr1_one_of".to_owned(), vec![first, other.as_str().into()].into());
+        }
         values.insert(self.key.to_owned(), self.value.clone().into());
         if let Some(reason) = &self.not_predicted {
             values.insert("rtmrs_not_predicted".to_owned(), reason.clone().into());
@@ -86,13 +96,15 @@ impl Expected {
         Value::Object(values)
     }
 
-    /// The predicted value of a register that a guest reads, by the vendor's name.
-    pub(super) fn of_register(&self, name: &str) -> Option<&str> {
+    /// The predicted value of a register that a guest reads, by the vendor's name; with more than one, any of them is right.
+    pub(super) fn of_register(&self, name: &str) -> Vec<&str> {
         if name == self.register {
-            return Some(&self.value);
+            return vec![&self.value];
         }
-        let number = KEYS.iter().position(|key| key.eq_ignore_ascii_case(name))?;
-        self.rtmrs.as_ref()?.values.0.get(number).map(String::as_str)
+        let number = KEYS.iter().position(|key| key.eq_ignore_ascii_case(name));
+        let Some((number, rtmrs)) = number.zip(self.rtmrs.as_ref()) else { return Vec::new() };
+        let other = rtmrs.other_rtmr1.as_deref().filter(|_| number == 1);
+        rtmrs.values.0.get(number).map(String::as_str).into_iter().chain(other).collect()
     }
 }
 
@@ -103,25 +115,54 @@ impl Rtmrs {
         let memory_mib = weigh::whole_mib(vm.memory)?;
         // What is refused is refused before QEMU is asked.
         KnownFirmware::find(&firmware, &inputs::pins()?)?;
-        let told = Oracle::new(qemu, store, Devices::of(vm))?.ask(&firmware.bytes, vm.vcpus, memory_mib)?;
-        let boot = boot_files(&image.directory, &image.manifest)?;
+        let boot = launcher::plan::shape(vm)?.boot;
+        let told = Oracle::new(qemu, store, Devices::of(vm)).ask(&firmware.bytes, boot, vm.vcpus, memory_mib)?;
         let mut rtmrs = Self {
-            values: RtmrValues(Default::default()),
+            values: RtmrValues::default(),
             placement: Vec::new(),
+            other_rtmr1: None,
             firmware,
             memory_mib,
             qemu_version: told.qemu_version,
+            boot,
         };
-        rtmrs.values = rtmrs.follow(&told, &boot)?;
+        match boot {
+            Boot::Kernel => {
+                rtmrs.values = rtmrs.follow(&told, &boot_files(&image.directory, &image.manifest)?)?;
+            }
+            Boot::Disk => rtmrs.of_disk(&told, &DiskFile::read(&image.directory.join(artifact::DISK))?)?,
+        }
         Ok(Self { placement: told.placement, ..rtmrs })
     }
 
-    /// What the guest of a simulated launch would have measured of what it read by fw_cfg; `None` where it read nothing.
+    fn of_disk(&mut self, told: &Told, disk: &DiskFile) -> Result<(), Failure> {
+        let pins = inputs::pins()?;
+        let mut may_be = KnownFirmware::find(&self.firmware, &pins)?.disk(disk).into_iter();
+        self.values = self.follow_platform(told)?;
+        let [_, rtmr1, rtmr2, _] = registers(&may_be.next().unwrap_or_default()).map(|digest| digest.to_string());
+        self.values.0.extend([rtmr1, rtmr2]);
+        self.other_rtmr1 = may_be.next().map(|events| registers(&events)[1].to_string());
+        Ok(())
+    }
+
+    /// RTMR0 alone.
+    fn follow_platform(&self, told: &Told) -> Result<RtmrValues, Failure> {
+        let pins = inputs::pins()?;
+        let events = KnownFirmware::find(&self.firmware, &pins)?.platform_of_disk(&told.fw_cfg, self.memory_mib)?;
+        let [rtmr0, ..] = registers(&events);
+        Ok(RtmrValues(vec![rtmr0.to_string()]))
+    }
+
+    /// What the guest of a simulated launch would have measured of what it read by fw_cfg, RTMR0 alone where firmware starts a
+    /// disk; `None` where it read nothing.
     pub(super) fn of_simulation(&self, report: &SimulationReport) -> Result<Option<RtmrValues>, Failure> {
         if report.values.get("fw_cfg").is_none_or(Value::is_null) {
             return Ok(None);
         }
         let directory = simulation::fw_cfg(&report.path);
+        if self.boot == Boot::Disk {
+            return self.follow_platform(&Told::import(&directory)?).map(Some);
+        }
         let path = |name: &str| directory.join(name);
         let line = inputs::read_text(&path("cmdline_data"))?;
         let boot = BootFiles::read(&path("etc/boot/kernel"), Some(&path("initrd_data")), line.trim_end_matches('\0'))?;
@@ -134,7 +175,7 @@ impl Rtmrs {
         let mut events = known.platform(&told.fw_cfg, self.memory_mib)?;
         events.extend(known.image(boot, self.qemu_version)?);
         let [rtmr0, rtmr1, rtmr2, _] = registers(&events);
-        Ok(RtmrValues([rtmr0, rtmr1, rtmr2].map(|digest| digest.to_string())))
+        Ok(RtmrValues([rtmr0, rtmr1, rtmr2].map(|digest| digest.to_string()).into()))
     }
 }
 

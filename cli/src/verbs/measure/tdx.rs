@@ -4,6 +4,7 @@ use std::path::Path;
 
 use launcher::qemu::oracle::{Answer as Told, Devices};
 use measure::Digest384;
+use measure::shape::Boot;
 use measure::tdx::mrtd::{self, PageOrder};
 use measure::tdx::{PredictedEvent, registers};
 use serde::Serialize;
@@ -174,10 +175,6 @@ fn predict<'a>(
     if verb.kernel.is_none() && verb.disk.is_none() && verb.memory.is_none() {
         return Ok(predicted);
     }
-    if verb.disk.is_some() && verb.memory.is_some() && verb.disk_at.is_none() {
-        let message = "RTMR0 of a disk boot depends on the disk's place, and on tables that QEMU is not asked for";
-        return Err(Failure::new(Outcome::Usage, message).with_hint("give --disk-at and --acpi, or leave out --memory"));
-    }
     let known = KnownFirmware::find(file, pins)?;
     let memory_mib = verb.memory.map(whole_mib).transpose()?;
     // QEMU may have to be asked for the tables; kernel and initrd are hashed meanwhile.
@@ -193,7 +190,10 @@ fn predict<'a>(
     if let (Some((told, tables)), Some(memory_mib)) = (tables?, memory_mib) {
         qemu_version = told.qemu_version;
         predicted.tables = Some(tables);
-        predicted.events = known.platform_starting(&told.fw_cfg, memory_mib, verb.disk_at)?;
+        predicted.events = match verb.disk.is_some() && verb.disk_at.is_none() {
+            true => known.platform_of_disk(&told.fw_cfg, memory_mib)?,
+            false => known.platform_starting(&told.fw_cfg, memory_mib, verb.disk_at)?,
+        };
     }
     if let Some(boot) = boot? {
         predicted.events.extend(known.image(&boot, qemu_version)?);
@@ -222,7 +222,8 @@ fn tables<'a>(
     let vcpus = verb.vcpus.unwrap_or(1);
     check_vcpus(&[vcpus])?;
     let store = inputs::open_store(arguments)?;
-    let told = Oracle::new(&verb.qemu, &store, Devices::default())?.ask(firmware, vcpus, memory_mib)?;
+    let boot = if verb.disk.is_some() { Boot::Disk } else { Boot::Kernel };
+    let told = Oracle::new(&verb.qemu, &store, Devices::default()).ask(firmware, boot, vcpus, memory_mib)?;
     let version = told.qemu_version.unwrap_or_default().map(|number| number.to_string()).join(".");
     Ok((told, TablesInput::Qemu(version)))
 }

@@ -79,7 +79,7 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
     let refused = |error: PlatformError| Failure::new(Outcome::Refused, format!("{}: {error}", file.path.display()));
     let mut common = Common::new(&facts, &store, &fw_cfg).map_err(refused)?;
     if let Some(slot) = verb.disk_at {
-        common = common.starting_disk(slot).map_err(refused)?;
+        common = common.starting_disk(slot, &fw_cfg).map_err(refused)?;
     }
     let boot = match (&verb.disk, &verb.kernel, &kernel) {
         (Some(disk), ..) => disk_boot(&facts, disk)?,

@@ -20,8 +20,17 @@ struct Moved {
     now: Option<String>,
 }
 
-pub(super) fn run(directory: &Path, manifest: Manifest, machine: &Machine<'_>) -> Result<u8, Failure> {
-    let mut references = weigh::references(directory, &manifest, machine)?;
+/// TDX shapes that are in the manifest stay there, and those of `added` join them.
+pub(super) fn run(
+    directory: &Path,
+    manifest: Manifest,
+    machine: &Machine<'_>,
+    added: &[(u32, u64)],
+) -> Result<u8, Failure> {
+    let platforms = manifest.references.tdx.iter().filter_map(|tdx| tdx.platform.as_ref());
+    let kept = platforms.flat_map(|platform| &platform.rtmr0).map(|shape| (shape.vcpus, shape.memory_mib));
+    let shapes: Vec<_> = kept.chain(added.iter().copied()).collect();
+    let mut references = weigh::references(directory, &manifest, machine, &shapes)?;
     keep_id_blocks(&manifest.references, &mut references);
     let moved = moved(&manifest.references, &references);
     for Moved { value, was, now } in &moved {
@@ -69,11 +78,21 @@ fn values(references: &ReferenceValues) -> BTreeMap<String, String> {
             values
                 .extend([("RTMR1".to_owned(), image.rtmr1.to_string()), ("RTMR2".to_owned(), image.rtmr2.to_string())]);
         }
-        if let Some(platform) = &tdx.platform {
-            values.push(("QEMU of RTMR0".to_owned(), platform.qemu_version.clone()));
+        if let Some(disk) = &tdx.disk {
+            let rtmr1: Vec<_> = disk.rtmr1_one_of.iter().map(ToString::to_string).collect();
+            values.extend([
+                ("RTMR1 from disk".to_owned(), rtmr1.join(" or ")),
+                ("RTMR2 from disk".to_owned(), disk.rtmr2.to_string()),
+            ]);
+        }
+        let of_disk = tdx.disk.as_ref().and_then(|disk| disk.platform.as_ref());
+        for (platform, how) in
+            tdx.platform.iter().map(|platform| (platform, "")).chain(of_disk.map(|of| (of, " from disk")))
+        {
+            values.push((format!("QEMU of RTMR0{how}"), platform.qemu_version.clone()));
             values.extend(platform.rtmr0.iter().map(|shape| {
                 let memory = Size::from_mib(shape.memory_mib);
-                (format!("RTMR0, {} vCPUs, {memory}", shape.vcpus), shape.rtmr0.to_string())
+                (format!("RTMR0{how}, {} vCPUs, {memory}", shape.vcpus), shape.rtmr0.to_string())
             }));
         }
         values

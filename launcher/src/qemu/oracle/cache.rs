@@ -88,8 +88,9 @@ mod tests {
     #[test]
     fn an_answer_comes_back_as_it_was() {
         let cache = tempfile::tempdir().unwrap();
-        let place =
-            |arguments: &[String]| Place::of(cache.path(), &Sha256Digest([1; 32]), &Sha256Digest([2; 32]), arguments, "");
+        let place = |arguments: &[String]| {
+            Place::of(cache.path(), &Sha256Digest([1; 32]), &Sha256Digest([2; 32]), arguments, "")
+        };
         let mut fw_cfg = FwCfg::default();
         fw_cfg.insert("etc/acpi/tables", [b"DSDT".as_slice(), &[0; 100]].concat());
         fw_cfg.insert("bootorder", Vec::new());

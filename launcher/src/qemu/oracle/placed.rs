@@ -22,11 +22,7 @@ pub fn ask_older(question: &Question<'_>, cache: &Path) -> Result<Answer, Oracle
 
 /// The same once the devices are where `placement` says, without firmware: what the answer of [`ask_older`] about a machine with
 /// the same devices and memory, and other vCPUs, has as its placement.
-pub fn ask_placed(
-    question: &Question<'_>,
-    placement: &[ConfigWrite],
-    cache: &Path,
-) -> Result<Answer, OracleError> {
+pub fn ask_placed(question: &Question<'_>, placement: &[ConfigWrite], cache: &Path) -> Result<Answer, OracleError> {
     let arguments = arguments(question, cache)?;
     let manner = format!(" placed {placement:?}");
     remembered(question, arguments, &manner, cache, |arguments, inherited| {

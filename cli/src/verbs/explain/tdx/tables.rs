@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use launcher::qemu::oracle::{Answer as Told, Devices, releases_alike};
+use measure::Digest384;
 use measure::eventlog::{Event, EventLog};
 use measure::tdx::explain::{Difference, memory_mib};
 use measure::tdx::{Input, PredictedEvent, Rtmr, registers};
-use measure::Digest384;
 use serde_json::json;
 use spec::manifest::{Manifest, artifact};
 
@@ -15,11 +15,11 @@ use super::super::answer::{Answer, Row};
 use super::Context;
 use crate::failure::Failure;
 use crate::inputs;
+use crate::weigh::image_firmware;
 use crate::weigh::machine::Machine;
 use crate::weigh::neighbours::{Neighbour, Sought, search};
 use crate::weigh::prediction::TdxPrediction;
 use crate::weigh::registers::KnownFirmware;
-use crate::weigh::image_firmware;
 
 /// The expected machine, and who can be asked about others.
 pub(super) struct Tables<'a> {
@@ -88,12 +88,7 @@ pub(super) fn behind_register(rtmr0: Digest384, context: &Context<'_>) -> Result
 }
 
 /// What the log has in the place of the event of `input`; what is predicted, where they are the same.
-fn logged(
-    log: &EventLog<'_>,
-    found: &[Difference],
-    predicted: &[PredictedEvent],
-    input: Input,
-) -> Option<Digest384> {
+fn logged(log: &EventLog<'_>, found: &[Difference], predicted: &[PredictedEvent], input: Input) -> Option<Digest384> {
     let other = found.iter().find_map(|difference| match difference {
         Difference::Digest { event, expected, .. } | Difference::Unknown { event, expected } => {
             (expected.input == input).then_some(*event)
@@ -120,8 +115,7 @@ impl<'a> Tables<'a> {
 
     fn search(&self, memory_mib: u64, is: &dyn Fn(&Told) -> bool) -> Result<Option<Neighbour>, Failure> {
         let firmware = image_firmware(self.directory, self.manifest, artifact::FIRMWARE_TDX)?;
-        let vcpus = self.vcpus.unwrap_or(1);
-        search(&self.machine, &Sought { firmware: &firmware.bytes, vcpus, memory_mib, is })
+        search(&self.machine, &Sought { firmware: &firmware.bytes, vcpus: self.vcpus, memory_mib, is })
     }
 
     fn row(&self, found: &Neighbour) -> Row {
