@@ -124,7 +124,8 @@ fn other_devices(expected: Devices) -> Vec<Devices> {
     let nics = NICS.into_iter().map(|nics| Devices { nics, ..expected });
     let volumes = VOLUMES.into_iter().map(|volumes| Devices { volumes, ..expected });
     let pci = PCI.into_iter().map(|pci| Devices { pci, ..expected });
-    nics.chain(volumes).chain(pci).filter(|devices| *devices != expected).collect()
+    let vsock = [Devices { vsock: !expected.vsock, ..expected }];
+    nics.chain(volumes).chain(pci).chain(vsock).filter(|devices| *devices != expected).collect()
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl<'a> Tables<'a> {
     }
 
     fn row(&self, found: &Neighbour) -> Row {
-        let Devices { nics, pci, volumes, .. } = found.devices;
+        let Devices { nics, pci, volumes, vsock } = found.devices;
         let version = found.qemu_version.map(|number| number.to_string()).join(".");
         let mut parts = Vec::new();
         if self.vcpus != Some(found.vcpus) {
@@ -130,7 +130,8 @@ impl<'a> Tables<'a> {
             parts.push(format!("QEMU {}", releases_alike(found.qemu_version).join(", ")));
         }
         if found.devices != self.machine.devices {
-            parts.push(format!("{nics} networks, {pci} passed functions and {volumes} volumes"));
+            let with_vsock = if vsock { ", with a vsock" } else { "" };
+            parts.push(format!("{nics} networks, {pci} passed functions and {volumes} volumes{with_vsock}"));
         }
         let machine = if parts.is_empty() { "the expected machine".to_owned() } else { parts.join(", ") };
         Row {
@@ -138,6 +139,7 @@ impl<'a> Tables<'a> {
             kind: "differs",
             value: Some(json!({
                 "vcpus": found.vcpus, "qemu_version": version, "nics": nics, "pci": pci, "volumes": volumes,
+                "vsock": vsock,
             })),
             text: format!("those of a machine with {machine}"),
             ..Row::default()
