@@ -292,6 +292,10 @@ pub(crate) struct Launch {
     /// Power the guest off as soon as it is ready
     #[arg(long)]
     pub(crate) until_ready: bool,
+    /// Type on the guest's serial line, for images with a shell there. What the guest writes drives this terminal as it likes.
+    /// Ctrl-] gives the terminal back; the guest runs on
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) console: bool,
 }
 
 #[derive(Debug, Args)]

@@ -76,6 +76,15 @@ pub(crate) enum ToolError {
 impl Children {
     /// Starts a program whose standard output and error are `output`, and registers it.
     pub(crate) fn start(&self, program: &Program, output: &OwnedFd) -> Result<Pid, ToolError> {
+        self.register(program, &Place::Output(output))
+    }
+
+    /// The same with a terminal of its own, from which it also reads.
+    pub(crate) fn start_on(&self, terminal: &str, program: &Program) -> Result<Pid, ToolError> {
+        self.register(program, &Place::Terminal(terminal))
+    }
+
+    fn register(&self, program: &Program, place: &Place<'_>) -> Result<Pid, ToolError> {
         let name = || program.words.first().cloned().unwrap_or_default();
         let start = |error: io::Error| ToolError::Start { program: name(), error };
         let strings = |texts: &[String]| -> Result<Vec<CString>, ToolError> {
@@ -85,7 +94,7 @@ impl Children {
         let (words, environment) = (strings(&program.words)?, strings(&program.environment)?);
         // Held from before the start: a child that ends at once is reaped only when it is registered.
         let mut awaited = self.lock();
-        let pid = spawn(&name(), &words, environment, output).map_err(|error| start(error.into()))?;
+        let pid = spawn(&name(), &words, environment, place).map_err(|error| start(error.into()))?;
         awaited.insert(pid.as_raw(), None);
         Ok(pid)
     }
@@ -168,18 +177,37 @@ fn by_signal(signal: Signal) -> u8 {
     u8::try_from(signal as i32).map_or(u8::MAX, |number| number.saturating_add(128))
 }
 
-fn spawn(path: &str, words: &[CString], more: Vec<CString>, output: &OwnedFd) -> nix::Result<Pid> {
+/// What a program reads from and writes to.
+enum Place<'a> {
+    /// It reads nothing.
+    Output(&'a OwnedFd),
+    Terminal(&'a str),
+}
+
+fn spawn(path: &str, words: &[CString], more: Vec<CString>, place: &Place<'_>) -> nix::Result<Pid> {
     let fixed: Vec<CString> = ENVIRONMENT.iter().filter_map(|pair| CString::new(*pair).ok()).collect();
     let name = |pair: &CString| pair.to_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
     // What every program gets cannot be given otherwise.
     let more = more.into_iter().filter(|pair| !fixed.iter().any(|other| name(other) == name(pair)));
     let environment: Vec<CString> = fixed.iter().cloned().chain(more).collect();
     let mut actions = PosixSpawnFileActions::init()?;
-    actions.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?;
-    actions.add_dup2(output.as_raw_fd(), 1)?;
-    actions.add_dup2(output.as_raw_fd(), 2)?;
+    let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK;
+    let output = match place {
+        Place::Output(output) => {
+            actions.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?;
+            output.as_raw_fd()
+        }
+        Place::Terminal(terminal) => {
+            // A session's leader that opens a terminal has it for its own (tty(4), credentials(7)): keys make signals there.
+            flags |= PosixSpawnFlags::from_bits_retain(nix::libc::POSIX_SPAWN_SETSID);
+            actions.add_open(0, *terminal, OFlag::O_RDWR, Mode::empty())?;
+            0
+        }
+    };
+    actions.add_dup2(output, 1)?;
+    actions.add_dup2(output, 2)?;
     let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
+    attributes.set_flags(flags)?;
     // This process holds SIGCHLD back; a child that inherited that could wait for its own children for ever.
     attributes.set_sigmask(&SigSet::empty())?;
     posix_spawn(path, &actions, &attributes, words, &environment)

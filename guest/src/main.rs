@@ -28,6 +28,7 @@ mod power;
 mod process;
 mod root_device;
 mod scratch;
+mod shell;
 mod start;
 mod supervisor;
 mod switch_root;

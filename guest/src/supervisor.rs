@@ -16,6 +16,7 @@ use crate::failure::{Failure, OrFail as _, Stage};
 use crate::port::Port;
 use crate::power::PowerOffRequested;
 use crate::process::child_signals;
+use crate::shell;
 use crate::start::Started;
 use crate::workload::{Report, Runner};
 
@@ -40,6 +41,7 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
     let mut channel = Channel::new(agent::ready(&guest));
     console::ready(&guest.identity());
     let children = Arc::new(Children::default());
+    shell::begin(&children)?;
     let runner = Runner::begin(&guest.config, &children)?;
     if let Some(runner) = &runner {
         epoll

@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             output: Path::new(output),
             jobs,
             replace: true,
+            believe_cache: false,
         },
         &store,
     )?;

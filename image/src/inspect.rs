@@ -39,6 +39,9 @@ impl Diagnostic for InspectError {
     }
 }
 
+/// The file by which a root file system asks the guest for a shell on its serial line (`guest/src/shell.rs`).
+pub(crate) const SHELL: &str = "usr/lib/bullion/shell";
+
 /// What is in a root file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RootContent {
@@ -58,6 +61,8 @@ pub struct RootContent {
     pub runs_compose: bool,
     /// Whether mke2fs is there, which the guest needs for scratch volumes.
     pub makes_scratch: bool,
+    /// The shell that the guest starts on its serial line, with its arguments. No release has one.
+    pub shell: Option<String>,
 }
 
 /// A line of `/etc/passwd`.
@@ -101,10 +106,18 @@ fn content(image: &[u8]) -> Result<RootContent, ErofsReadError> {
             _ => {}
         }
     }
+    if let Some(node) = nodes.get(SHELL) {
+        found.shell = Some(shell(&node.content()?));
+    }
     if let Some(node) = nodes.get("etc/passwd") {
         found.users = users(&String::from_utf8_lossy(&node.content()?));
     }
     Ok(found)
+}
+
+/// The words of the file at `SHELL`, as a person would type them.
+pub(crate) fn shell(file: &[u8]) -> String {
+    String::from_utf8_lossy(file).lines().collect::<Vec<_>>().join(" ")
 }
 
 /// passwd(5); lines that are none are left out.

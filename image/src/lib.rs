@@ -17,6 +17,7 @@ pub mod effects;
 pub mod erofs;
 pub mod initrd;
 pub mod inspect;
+mod kept;
 pub mod kernel;
 mod little_endian;
 pub mod measured;
@@ -38,4 +39,4 @@ pub use unpack::{UnpackError, UnpackedTree, open_tree, unpack_tree};
 
 /// The version of the writers in this crate: EROFS with its LZ4 encoder, dm-verity, unified kernel images, disks, cpio, zstd. It
 /// changes whenever the same inputs would give other bits, and stands in the manifest.
-pub const FORMAT_EPOCH: u32 = 1;
+pub const FORMAT_EPOCH: u32 = 2;

@@ -8,7 +8,7 @@ use std::path::Path;
 use image::{BuildError, BuildRequest, Guest, Staged, build, compare_images};
 use spec::manifest::{Manifest, artifact};
 use spec::{Diagnostic as _, Outcome, Sha256Digest};
-use support::{IMAGE_RECIPE, STATIC_PROGRAM, World, image_world, image_world_with};
+use support::{Deb, IMAGE_RECIPE, STATIC_PROGRAM, World, image_world, image_world_with};
 
 const GUEST: Guest<'static> = Guest { bytes: &STATIC_PROGRAM, component: None };
 
@@ -22,6 +22,7 @@ fn request<'a>(world: &'a World, output: &'a Path) -> BuildRequest<'a> {
         output,
         jobs: 2,
         replace: false,
+        believe_cache: false,
     }
 }
 
@@ -434,4 +435,39 @@ fn a_command_line_that_the_kernel_would_cut_is_refused() {
     assert!(error.to_string().contains("the kernel takes 2047"), "{error}");
     assert_eq!(error.outcome(), Outcome::Usage);
     assert!(error.hint().unwrap().contains("kernel.command_line"));
+}
+
+#[test]
+fn packages_that_a_build_kept_make_the_same_image_and_damaged_ones_make_none() {
+    let mut world = image_world();
+    let noise: Vec<u8> = (0..8_000u32).flat_map(|number| Sha256Digest::of(&number.to_le_bytes()).0).collect();
+    let deb = Deb::new("other").file("./usr/lib/noise", noise).build();
+    let locked = world.lock.package.iter_mut().find(|package| package.name == "other").unwrap();
+    (locked.sha256, locked.size) = (world.store.insert_bytes(&deb).unwrap(), deb.len() as u64);
+    let sha256 = locked.sha256;
+    world.lock_text = world.lock.to_text().unwrap();
+    let build = |name: &str, believe_cache: bool| {
+        let output = world.path(name);
+        build(&BuildRequest { believe_cache, ..request(&world, &output) }, &world.store).and_then(Staged::commit)
+    };
+    let first = build("first", false).unwrap();
+    assert_eq!(build("keeping", true).unwrap(), first);
+    // Without the locked package, what was kept is all there is: enough for those who may believe it.
+    world.store.discard(&sha256).unwrap();
+    assert_eq!(build("kept", true).unwrap(), first);
+    assert!(matches!(build("not kept", false).unwrap_err(), BuildError::Store { .. }));
+    world.store.insert_bytes(&deb).unwrap();
+    let mut notes = std::fs::read_dir(world.store.verdicts_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let note = notes.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("repacked-")).unwrap();
+    let kept: Sha256Digest = std::fs::read_to_string(&note).unwrap().split_once(' ').unwrap().0.parse().unwrap();
+    let path = world.store.blob_path(&kept);
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(build("damaged", true).unwrap(), first);
+    // A package of another name is not taken for this one.
+    let other = Deb::new("base-files").build();
+    let other_sha256 = world.store.insert_bytes(&other).unwrap();
+    std::fs::write(&note, format!("{other_sha256} {}\n", other.len())).unwrap();
+    assert_eq!(build("swapped", true).unwrap(), first);
 }

@@ -75,7 +75,14 @@ const GROUP: &str = "root:*:0:\ndaemon:*:1:\nadm:*:4:\nutmp:*:43:\nnogroup:*:655
 #[test]
 fn system_users_are_those_that_systemd_sysusers_makes() {
     let Some(sysusers) = tool("systemd-sysusers") else { return };
+    for ranges in ["", "r - 600-700\nr - 450\nr - 650-720\n"] {
+        system_users(&sysusers, ranges);
+    }
+}
+
+fn system_users(sysusers: &Path, ranges: &str) {
     let declared = [
+        ("usr/lib/sysusers.d/ranges.conf", ranges),
         (
             "usr/lib/sysusers.d/basic.conf",
             "g adm 4\ng input - -\nu root 0 \"Super User\" /root\nu! locked - \"Locked one\"\n",
@@ -203,7 +210,7 @@ fn the_loader_cache_is_the_one_that_ldconfig_writes() {
     let directory = tempfile::tempdir().unwrap();
     write(&tree, directory.path());
     run(Command::new(&ldconfig).arg("-r").arg(directory.path()));
-    effects::index(&mut tree, |_| false).unwrap();
+    effects::index(&mut tree, |_| false, None).unwrap();
     let ours = tree.file("etc/ld.so.cache").unwrap();
     let cache = directory.path().join("etc/ld.so.cache");
     let theirs = fs::read(&cache).unwrap();
@@ -354,7 +361,20 @@ fn indexes_of_odd_modules_are_those_that_depmod_writes() {
     let root = tempfile::tempdir().unwrap();
     write(&tree, root.path());
     run(Command::new(depmod).arg("-b").arg(root.path()).arg(support::KERNEL));
-    effects::index(&mut tree, |path| path.ends_with("modules.weakdep")).unwrap();
+    let mut kept = Vec::new();
+    // As made for the first time, as kept, and as taken from what was kept.
+    let cache = tempfile::tempdir().unwrap();
+    let store = store::Store::open(cache.path()).unwrap();
+    for _ in 0..2 {
+        let mut tree = tree.clone();
+        effects::index(&mut tree, |_| false, Some(&store)).unwrap();
+        kept.push(in_memory(&tree));
+    }
+    let mut whole = tree.clone();
+    effects::index(&mut whole, |_| false, None).unwrap();
+    assert_eq!(kept, [in_memory(&whole), in_memory(&whole)]);
+    assert!(fs::read_dir(store.verdicts_dir()).unwrap().count() == 1, "something was kept");
+    effects::index(&mut tree, |path| path.ends_with("modules.weakdep"), None).unwrap();
     for name in MODULE_INDEXES.iter().filter(|name| **name != "modules.weakdep") {
         let theirs = fs::read(root.path().join(&directory).join(name)).unwrap();
         let ours = tree.file(&format!("{directory}/{name}")).unwrap();
@@ -367,7 +387,7 @@ fn indexes_of_odd_modules_are_those_that_depmod_writes() {
 #[test]
 fn a_module_that_cannot_be_indexed_is_named() {
     let mut tree = tree_of(&[("usr/lib/modules/1/kernel/a.ko", "no module")]);
-    let error = effects::index(&mut tree, |_| false).unwrap_err();
+    let error = effects::index(&mut tree, |_| false, None).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the module-index effect: /usr/lib/modules/1/kernel/a.ko: it is no ELF file of 64 bits"
@@ -377,9 +397,89 @@ fn a_module_that_cannot_be_indexed_is_named() {
         tree.insert(path, Node::file(support::module("a", "", &["alias=\u{e4}"]), 0o644, "test"));
     }
     tree.finish().unwrap();
-    let error = effects::index(&mut tree, |_| false).unwrap_err();
+    let error = effects::index(&mut tree, |_| false, None).unwrap_err();
     assert!(error.to_string().ends_with("the module \"a\" is there twice: a.ko and updates/a.ko"), "{error}");
     tree.retain(|path| !path.contains("updates"));
-    let error = effects::index(&mut tree, |_| false).unwrap_err();
+    let error = effects::index(&mut tree, |_| false, None).unwrap_err();
     assert!(error.to_string().contains("modules.alias.bin: \"\u{e4}\" cannot be indexed"), "{error}");
+}
+
+/// The links below `/etc/systemd` that systemctl makes in a tree, and those that we make.
+fn enabled(systemctl: &Path, tree: &mut Tree) -> [BTreeMap<String, String>; 2] {
+    tree.insert("usr/lib/systemd/systemd", Node::file(b"".to_vec(), 0o755, "test"));
+    tree.finish().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    write(tree, directory.path());
+    for words in [&["preset-all"][..], &["--global", "preset-all"]] {
+        // It fails where a unit is masked, after it has done its work.
+        let root = format!("--root={}", directory.path().display());
+        Command::new(systemctl).arg(root).args(words).output().unwrap();
+    }
+    let links = |(path, text): (String, String)| {
+        let text = text.strip_prefix("-> ").map(str::to_owned);
+        path.starts_with("etc/systemd").then_some(path).zip(text)
+    };
+    let theirs = on_disk(directory.path()).into_iter().filter_map(links).collect();
+    effects::index(tree, |_| false, None).unwrap();
+    [theirs, in_memory(tree).into_iter().filter_map(links).collect()]
+}
+
+#[test]
+fn units_are_enabled_as_systemctl_presets_them() {
+    let Some(systemctl) = tool("systemctl") else { return };
+    let unit = |name: &str, text: &str| (format!("usr/lib/systemd/system/{name}"), text.to_owned());
+    let wanted = "[Install]\nWantedBy=a.target\n";
+    let files = [
+        unit(
+            "plain.service",
+            "[Unit]\nDescription=x\n[Service]\nExecStart=/x\n[Install]\nWantedBy=a.target  b.target\nWantedBy=c.target\n",
+        ),
+        unit("reset.service", "[Install]\nWantedBy=a.target\nWantedBy=\nRequiredBy=d.target\nUpheldBy=e.target\n"),
+        unit("dropped.service", "[Service]\nExecStart=/x\n"),
+        unit("dropped.service.d/10.conf", wanted),
+        unit(
+            "continued.service",
+            "[Install]\nWantedBy=a.target \\\n  b.target\n# WantedBy=c.target\n;x\nAlias=other.service dbus-%N.service\n",
+        ),
+        unit("template@.service", "[Install]\nWantedBy=a.target\nDefaultInstance=one\nAlias=again@.service\n"),
+        unit("without@.service", wanted),
+        unit("instances@.service", "[Install]\nWantedBy=%i.target\n"),
+        unit("also.service", "[Install]\nAlso=off.socket missing.service\nWantedBy=a.target\n"),
+        unit("off.socket", "[Install]\nWantedBy=sockets.target\n"),
+        unit("off.timer", wanted),
+        unit("named.service", "[Install]\nWantedBy=%p-%n.target\n"),
+        unit("no-unit.txt", wanted),
+        unit("empty.service", ""),
+        unit("masked.service", wanted),
+        unit("q1.service", wanted),
+        unit("elsewhere.service", wanted),
+        ("etc/systemd/system/elsewhere.service".to_owned(), "[Install]\nWantedBy=etc.target\n".to_owned()),
+        ("usr/lib/systemd/user/of-user.service".to_owned(), "[Install]\nWantedBy=default.target\n".to_owned()),
+        ("usr/lib/systemd/user/not-of-user.service".to_owned(), "[Install]\nWantedBy=default.target\n".to_owned()),
+        ("usr/lib/systemd/user-preset/50.preset".to_owned(), "disable not-*\n".to_owned()),
+        (
+            "usr/lib/systemd/system-preset/50.preset".to_owned(),
+            "# x\nenable instances@.service one two\nignore plain.*\ndisable off.*\ndisable q?.service\n".to_owned(),
+        ),
+        ("usr/lib/systemd/system-preset/60.preset".to_owned(), "enable off.socket\n".to_owned()),
+        ("usr/lib/systemd/system-preset/70.preset".to_owned(), "disable *\n".to_owned()),
+        ("etc/systemd/system-preset/70.preset".to_owned(), "enable named.service\n".to_owned()),
+    ];
+    let mut tree = tree_of(&files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect::<Vec<_>>());
+    tree.insert("etc/systemd/system/masked.service", Node::symlink("/dev/null", "test"));
+    tree.insert("usr/lib/systemd/system/alias.service", Node::symlink("plain.service", "test"));
+    tree.insert("usr/lib/systemd/system/gone.service", Node::symlink("/opt/gone.service", "test"));
+    let [theirs, ours] = enabled(&systemctl, &mut tree);
+    assert_eq!(ours, theirs);
+    assert!(ours.len() > 15, "{ours:#?}");
+
+    // All units of systemd and what comes with it.
+    let Some(root) = judges_root() else { return };
+    let mut tree = Tree::default();
+    for directory in ["system", "user", "system-preset", "user-preset"] {
+        take(&mut tree, &root, &format!("usr/lib/systemd/{directory}"));
+    }
+    let [theirs, ours] = enabled(&systemctl, &mut tree);
+    assert_eq!(ours, theirs);
+    assert!(ours.len() > 30, "{ours:#?}");
 }

@@ -125,6 +125,12 @@ impl<'a> Console<'a> {
         Ok(Some(Received { bytes, findings, log_error }))
     }
 
+    /// Gives bytes to the guest's serial line, as far as they fit into what QEMU has not taken up yet: whoever types faster
+    /// than that types again.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write(bytes);
+    }
+
     /// The last lines.
     pub(crate) fn last_words(&self) -> Vec<String> {
         self.watch.last_words()

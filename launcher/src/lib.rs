@@ -14,6 +14,7 @@ pub mod firmware;
 pub mod gpu;
 pub mod host;
 pub mod id_block;
+pub mod keyboard;
 pub mod launch;
 
 mod life;

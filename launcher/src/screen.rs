@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use crate::keyboard::Keyboard;
+
 /// How much may wait to be shown. What does not fit is left out; the log has it.
 const MAX_BACKLOG: usize = 256 << 10;
 /// How much is written at a time: POSIX promises that a pipe with room takes this much without blocking (PIPE_BUF), and
@@ -102,6 +104,7 @@ impl TerminalGuard {
 pub struct Screen {
     target: OwnedFd,
     guard: Option<TerminalGuard>,
+    keyboard: Option<Keyboard>,
     backlog: Vec<u8>,
     left_out: u64,
 }
@@ -111,7 +114,27 @@ impl Screen {
     pub fn new(target: &impl AsFd) -> io::Result<Self> {
         let target = target.as_fd().try_clone_to_owned()?;
         let guard = target.is_terminal().then(TerminalGuard::default);
-        Ok(Self { target, guard, backlog: Vec::new(), left_out: 0 })
+        Ok(Self { target, guard, keyboard: None, backlog: Vec::new(), left_out: 0 })
+    }
+
+    /// With a keyboard, what the guest writes drives the terminal as it likes: programs that read keys edit lines with it.
+    #[must_use]
+    pub fn with_keyboard(self, keyboard: Keyboard) -> Self {
+        Self { guard: None, keyboard: Some(keyboard), ..self }
+    }
+
+    /// The keyboard, for as long as somebody types on it.
+    pub(crate) fn keyboard(&self) -> Option<&Keyboard> {
+        self.keyboard.as_ref()
+    }
+
+    /// What was typed; the keyboard is given up when its user leaves. The screen is guarded again then.
+    pub(crate) fn typed(&mut self) -> Vec<u8> {
+        let typed = self.keyboard.as_mut().and_then(Keyboard::read);
+        if typed.is_none() && self.keyboard.take().is_some() && self.target.is_terminal() {
+            self.guard = Some(TerminalGuard::default());
+        }
+        typed.unwrap_or_default()
     }
 
     /// Adds console bytes to what is to be shown.

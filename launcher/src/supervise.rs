@@ -111,6 +111,7 @@ enum Source {
     Console,
     Stderr,
     Screen,
+    Keyboard,
 }
 
 /// How a QEMU's life was.
@@ -201,6 +202,9 @@ impl Supervision<'_> {
         if let Some(screen) = self.screen.as_ref().filter(|screen| screen.has_backlog()) {
             sources.push((Source::Screen, screen.as_fd(), PollFlags::POLLOUT));
         }
+        if let Some(keyboard) = self.screen.as_ref().and_then(|screen| screen.keyboard()) {
+            sources.push((Source::Keyboard, keyboard.as_fd(), PollFlags::POLLIN));
+        }
         sources
     }
 
@@ -211,6 +215,11 @@ impl Supervision<'_> {
             Source::Screen => {
                 if let Some(screen) = &mut self.screen {
                     screen.write_some();
+                }
+            }
+            Source::Keyboard => {
+                if let Some(screen) = &mut self.screen {
+                    self.console.send(&screen.typed());
                 }
             }
             Source::Signals => {

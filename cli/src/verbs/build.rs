@@ -15,6 +15,7 @@ use store::Store;
 
 use super::diff;
 use super::rebuild::{self, Again};
+use super::unchanged::Unchanged;
 use crate::args::{Arguments, Build};
 use crate::component;
 use crate::failure::Failure;
@@ -57,7 +58,17 @@ pub(super) fn with_component(
         output: &verb.output,
         jobs: inputs::jobs(verb.jobs),
         replace: verb.replace,
+        // As with the results of components.
+        believe_cache: !verb.release && arguments.cache_dir.is_none(),
     };
+    let unchanged = Unchanged::of(arguments, verb, &request, &store);
+    if let Some(manifest) = unchanged.as_ref().and_then(|unchanged| unchanged.image(verb)) {
+        report(&verb.output, &manifest, &[], printer);
+        printer.note(format_args!("nothing has changed: looked through in {:.2} s", begun.elapsed().as_secs_f64()));
+        say_unpublished(&manifest, printer);
+        printer.value(&manifest);
+        return Ok(0);
+    }
     let mut staged = image::build(&request, &store)?;
     if given.is_some() {
         staged.manifest.class = Class::Dev;
@@ -79,13 +90,20 @@ pub(super) fn with_component(
     }
     let open_origins = std::mem::take(&mut staged.open_origins);
     let manifest = staged.commit()?;
+    if let Some(unchanged) = unchanged {
+        unchanged.keep(verb);
+    }
     report(&verb.output, &manifest, &open_origins, printer);
     printer.note(format_args!("built in {:.2} s", begun.elapsed().as_secs_f64()));
+    say_unpublished(&manifest, printer);
+    printer.value(&manifest);
+    Ok(0)
+}
+
+fn say_unpublished(manifest: &Manifest, printer: &Printer) {
     if manifest.standing == Standing::Unpublished {
         printer.warning("UNPUBLISHED: this image comes from a lock that was made on the spot; it is not golden");
     }
-    printer.value(&manifest);
-    Ok(0)
 }
 
 /// Shows what two builds of one lock differ in. There is no image then.

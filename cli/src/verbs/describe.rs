@@ -35,6 +35,8 @@ pub(crate) fn run(verb: &Describe, printer: &Printer) -> Result<u8, Failure> {
     printer.line("what it can do");
     printer.line(format_args!("  containers         {}", ability.workloads()));
     printer.line(format_args!("  scratch volumes    {}", ability.scratch()));
+    let shell = root.shell.as_ref().map(|shell| format!("YES: {shell}; whoever has the host has the guest"));
+    printer.line(format_args!("  shell on console   {}", shell.as_deref().unwrap_or("no")));
     printer.value(&json!({
         "name": manifest.name,
         "class": manifest.class,
@@ -61,6 +63,7 @@ pub(crate) fn run(verb: &Describe, printer: &Printer) -> Result<u8, Failure> {
         "references": manifest.references,
         "runs_workloads": ability.podman,
         "runs_compose_files": ability.compose,
+        "shell": root.shell,
         "makes_scratch_volumes": ability.mke2fs && ability.dm_crypt,
     }));
     Ok(0)

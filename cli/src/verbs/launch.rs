@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use launcher::host::check::Needs;
 use launcher::host::prepare::after;
+use launcher::keyboard::Keyboard;
 use launcher::plan::Simulation;
 use launcher::screen::Screen;
 use launcher::simulation::SimulationReport;
@@ -14,6 +15,7 @@ use launcher::{Directories, HostFacts, Image, Options, Progress, Report, Request
 use serde::Serialize;
 use serde_json::{Value, json};
 use spec::agent::{Identity, Measurements, Workload};
+use spec::manifest::Class;
 use spec::vm::Vm;
 use spec::{Outcome, Tee};
 
@@ -61,9 +63,24 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
     if verb.plan {
         return show_plan(&request, expected.as_ref(), printer);
     }
-    let screen = if printer.json() { None } else { Screen::new(&std::io::stdout()).ok() };
+    let mut screen = if printer.json() { None } else { Screen::new(&std::io::stdout()).ok() };
+    if verb.console {
+        screen = Some(with_keyboard(screen, &image)?);
+    }
     let report = launcher::launch(&request, screen, &mut |progress| tell(progress, expected.as_ref(), verb, printer))?;
     finish(&vm, &report, expected.as_ref(), verb, printer)
+}
+
+/// The screen with what is typed here for the guest. A release listens to nobody.
+fn with_keyboard(screen: Option<Screen>, image: &Image) -> Result<Screen, Failure> {
+    let refused = |message: &str| Failure::new(Outcome::Usage, message);
+    if image.manifest.class == Class::Release {
+        return Err(refused("--console is for images with a shell on their serial line, and no release has one"));
+    }
+    let screen = screen.ok_or_else(|| refused("--console shows what the guest writes, which --json does not"))?;
+    let keyboard = Keyboard::new(&std::io::stdin())
+        .map_err(|error| Failure::new(Outcome::HostCannot, format!("reading what is typed: {error}")))?;
+    Ok(screen.with_keyboard(keyboard))
 }
 
 /// Holds the image against its signed release: in a TEE always, unless the caller wants the risk; otherwise where the caller

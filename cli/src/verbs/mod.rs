@@ -29,6 +29,7 @@ mod rm;
 mod sandbox;
 mod selftest;
 mod stop;
+mod unchanged;
 mod vendor;
 mod vm;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use image::PublishRequest;
+use image::inspect::root_content;
 use launcher::Image;
 use serde_json::json;
 use sign::PrivateKey;
@@ -36,6 +37,12 @@ fn guest_svn(typed: Option<u32>, image: &Image) -> Result<u32, Failure> {
 pub(crate) fn run(verb: &Publish, printer: &Printer) -> Result<u8, Failure> {
     let key = PrivateKey::read(&verb.key)?;
     let image = Image::open(&verb.image)?;
+    if let Some(shell) = root_content(&image.directory)?.shell {
+        let message = format!("{} has a shell on its serial line ({shell}): it is not published", verb.image.display());
+        return Err(
+            Failure::new(Outcome::Refused, message).with_hint("publish the image that this one is an overlay of")
+        );
+    }
     let now = trust::now()?;
     let release = Release {
         name: image.manifest.name.clone(),

@@ -1,16 +1,15 @@
 //! The kernel side of an image: `vmlinuz` and `initrd`.
 
-use spec::lock::Use;
 use spec::manifest::{Artifact, artifact};
 use spec::recipe::ImageRecipe;
 use store::Store;
 
 use super::output::Output;
-use super::{BuildError, BuildRequest, first_error, initrd_cache, inputs};
+use super::{BuildError, BuildRequest, first_error, initrd_cache};
 use crate::content::Content;
+use crate::deb::Package;
 use crate::initrd;
 use crate::kernel::{self, Kernel, Wanted};
-use crate::sbom::Facts;
 
 pub(super) struct Boot {
     pub(super) vmlinuz: Artifact,
@@ -21,16 +20,10 @@ pub(super) struct Boot {
     pub(super) kernel_version: String,
 }
 
-/// The kernel with the modules that the recipe asks for, and what is to be said of its packages.
-pub(super) fn kernel(
-    request: &BuildRequest<'_>,
-    image: &ImageRecipe,
-    store: &Store,
-) -> Result<(Kernel, Vec<Facts>), BuildError> {
-    let packages = inputs::all(request.lock, Use::Kernel, store)?;
+/// The kernel of these packages with the modules that the recipe asks for.
+pub(super) fn kernel(image: &ImageRecipe, packages: Vec<Package>) -> Result<Kernel, BuildError> {
     let wanted = Wanted { boot: &image.boot_modules, device: &image.device_modules, root: &image.root_modules };
-    let kernel = kernel::find(&packages.iter().collect::<Vec<_>>(), &wanted)?;
-    Ok((kernel, packages.iter().map(Facts::of).collect()))
+    Ok(kernel::find(&packages.iter().collect::<Vec<_>>(), &wanted)?)
 }
 
 pub(super) fn make(

@@ -10,6 +10,7 @@ mod guest_binary;
 mod initrd_cache;
 mod inputs;
 mod output;
+mod repacked;
 mod root;
 mod staging;
 
@@ -61,6 +62,9 @@ pub struct BuildRequest<'a> {
     pub jobs: usize,
     /// Whether an image directory that is there already is replaced.
     pub replace: bool,
+    /// Whether packages are taken as earlier builds kept them in the cache, and kept for later ones. What the cache says of
+    /// them is believed then: not for images of class release.
+    pub believe_cache: bool,
 }
 
 /// The guest binary: given by the caller, who knows where it came from.
@@ -109,13 +113,14 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         .map_err(|error| BuildError::Threads(error.to_string()))?;
     let output = Output::new(staging.directory());
     let (boot, (root, firmware), mut facts, unrecorded) = pool.install(|| {
-        let (kernel, packages) = rayon::join(|| boot::kernel(request, image, store), || root::packages(request, store));
-        let ((kernel, mut facts), packages) = first_error(kernel, packages)?;
-        facts.extend(packages.iter().map(Facts::of));
+        let [of_kernel, packages] = inputs::all(request, [Use::Kernel, Use::Tree], store)?;
+        let facts: Vec<Facts> = of_kernel.iter().chain(&packages).map(Facts::of).collect();
+        let kernel = boot::kernel(image, of_kernel)?;
+        let packages = root::in_order(packages);
         let (boot, root) = rayon::join(
             || boot::make(request, &kernel, store, &output),
             || {
-                let root = root::make(request, image, &packages, &kernel, &output)?;
+                let root = root::make(request, image, &packages, &kernel, store, &output)?;
                 Ok((root, firmware(request, image, store, &output)?))
             },
         );
@@ -143,6 +148,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         }
     }
     let mut open = open_origins(request.lock, request.guest.component.map(|component| component.standing));
+    open.extend(root.shell.map(|shell| format!("it has a shell on its serial line: {shell}")));
     open.extend(unrecorded.into_iter().map(|script| format!("the lock has no answer to the {script}")));
     let documents = BTreeMap::from([(LOCK_FILE.to_owned(), output.write(LOCK_FILE, request.lock_text.as_bytes())?)]);
     let mut manifest = Manifest {
@@ -241,7 +247,7 @@ fn uki(
     os_release: Option<&Content>,
     command_line: &str,
 ) -> Result<(Vec<u8>, Facts), BuildError> {
-    let package = inputs::one(request.lock, Use::Stub, &recipe.package.name, store)?;
+    let package = inputs::one(request, Use::Stub, &recipe.package.name, store)?;
     let parts = uki::Parts {
         stub: inputs::file(&package, &recipe.path)?.bytes(),
         os_release: os_release.map(Content::bytes),
@@ -278,7 +284,7 @@ fn firmware(
     wanted
         .into_iter()
         .map(|(name, source)| {
-            let package = inputs::one(request.lock, Use::Firmware, &source.package.name, store)?;
+            let package = inputs::one(request, Use::Firmware, &source.package.name, store)?;
             let content = inputs::file(&package, &source.path)?;
             let derived = source.derive.map(|how| derive(how, source, content.bytes())).transpose()?;
             let bytes = derived.as_deref().unwrap_or(content.bytes());

@@ -3,18 +3,17 @@
 use std::collections::BTreeSet;
 use std::io::{BufWriter, Write as _};
 
-use spec::lock::Use;
 use spec::manifest::{Artifact, Verity, artifact};
 use spec::recipe::ImageRecipe;
 use store::Store;
 
 use super::output::Output;
-use super::{BuildError, BuildRequest, inputs};
+use super::{BuildError, BuildRequest};
 use crate::content::Content;
 use crate::deb::Package;
 use crate::kernel::Kernel;
 use crate::tree::{Glob, GlobError, Kind, Tree, parent};
-use crate::{effects, erofs, root_modules, verity};
+use crate::{effects, erofs, inspect, root_modules, verity};
 
 /// The package whose directories win: it owns the layout of a Debian system.
 pub(crate) const FIRST: &str = "base-files";
@@ -24,13 +23,14 @@ pub(super) struct Root {
     pub(super) verity: Verity,
     /// The content of `os-release`, where there is one.
     pub(super) os_release: Option<Content>,
+    /// The shell that the guest will start on its serial line.
+    pub(super) shell: Option<String>,
 }
 
-/// The packages of the root file system, in the order in which they are merged.
-pub(super) fn packages(request: &BuildRequest<'_>, store: &Store) -> Result<Vec<Package>, BuildError> {
-    let mut packages = inputs::all(request.lock, Use::Tree, store)?;
+/// The packages of the root file system in the order in which they are merged.
+pub(super) fn in_order(mut packages: Vec<Package>) -> Vec<Package> {
     packages.sort_by_key(|package| package.name != FIRST);
-    Ok(packages)
+    packages
 }
 
 pub(super) fn make(
@@ -38,10 +38,13 @@ pub(super) fn make(
     image: &ImageRecipe,
     packages: &[Package],
     kernel: &Kernel,
+    store: &Store,
     output: &Output,
 ) -> Result<Root, BuildError> {
-    let tree = tree(request, image, packages, kernel)?;
+    let tree = tree(request, image, packages, kernel, store)?;
     let os_release = os_release(&tree);
+    // Whatever is at that path, and whoever put it there.
+    let shell = tree.get(inspect::SHELL).map(|_| inspect::shell(tree.file(inspect::SHELL).unwrap_or_default()));
     let uuid = uuid(&image.uuid)?;
     let salt = image.salt_bytes();
     let plan = erofs::Image::plan(&tree, uuid, image.compression)?;
@@ -64,7 +67,7 @@ pub(super) fn make(
         salt: image.verity_salt.clone(),
         root_hash: hashes.root_hash,
     };
-    Ok(Root { artifact: file.finish()?, verity, os_release })
+    Ok(Root { artifact: file.finish()?, verity, os_release, shell })
 }
 
 /// os-release(5): `/etc/os-release` is a link to the file of the vendor's tree.
@@ -82,6 +85,7 @@ fn tree(
     image: &ImageRecipe,
     packages: &[Package],
     kernel: &Kernel,
+    store: &Store,
 ) -> Result<Tree, BuildError> {
     let left_out = LeftOut::of(image)?;
     let mut tree = Tree::default();
@@ -96,7 +100,8 @@ fn tree(
     effects::link(&mut tree, packages);
     left_out.remove_from(&mut tree);
     tree.overlay(image, request.recipe_dir)?;
-    effects::index(&mut tree, |path| left_out.names(path))?;
+    let cache = request.believe_cache.then_some(store);
+    effects::index(&mut tree, |path| left_out.names(path), cache)?;
     tree.finish()?;
     Ok(tree)
 }

@@ -3,6 +3,7 @@
 use super::error::DebError;
 
 /// The parts of a package, still compressed.
+#[derive(Clone, Copy)]
 pub(super) struct Members<'a> {
     pub(super) control: Member<'a>,
     pub(super) data: Member<'a>,
@@ -15,7 +16,7 @@ pub(super) struct Member<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-const MAGIC: &[u8] = b"!<arch>\n";
+pub(super) const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: usize = 60;
 
 pub(super) fn members(deb: &[u8]) -> Result<Members<'_>, DebError> {

@@ -57,5 +57,7 @@ fn bounded(reader: impl Read, packed: usize, limit: u64) -> io::Result<Option<Ve
     // A small guess only: what the header says about the unpacked size is not to be trusted.
     let mut decoded = Vec::with_capacity(packed);
     reader.take(limit.saturating_add(1)).read_to_end(&mut decoded)?;
+    // A buffer that grew has up to as much again behind it, and it is kept for as long as the build lasts.
+    decoded.shrink_to_fit();
     Ok((decoded.len() as u64 <= limit).then_some(decoded))
 }

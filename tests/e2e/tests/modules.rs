@@ -59,7 +59,7 @@ fn depmod_writes_the_same_indexes_of_a_whole_kernel() {
     write(&tree, &theirs);
     std::os::unix::fs::symlink("usr/lib", theirs.join("lib")).unwrap();
     run(depmod.arg("-b").arg(&theirs).arg(&kernel.version)).expect(0, &[]);
-    image::effects::index(&mut tree, |_| false).unwrap();
+    image::effects::index(&mut tree, |_| false, None).unwrap();
     write(&tree, &ours);
     let at = |root: &Path| root.join("usr/lib/modules").join(&kernel.version);
     let (theirs, ours) = (indexes(&at(&theirs)), indexes(&at(&ours)));

@@ -152,7 +152,7 @@ fn a_bundle_is_refused_with_the_reason() {
     // A manifest of other files, with the release of the right ones.
     fs::copy(desk.path("older/release.dsse.json"), desk.path("bundle/release.dsse.json")).unwrap();
     let text = String::from_utf8(read(&desk.path("bundle/manifest.json"))).unwrap();
-    fs::write(desk.path("bundle/manifest.json"), text.replace("\"format_epoch\":1", "\"format_epoch\":9")).unwrap();
+    fs::write(desk.path("bundle/manifest.json"), text.replace("\"format_epoch\":2", "\"format_epoch\":9")).unwrap();
     desk.verify("bundle", &TRUST).expect(5, &["not about this image", "manifest.json"]);
 }
 

@@ -1,5 +1,7 @@
 //! sysusers.d(5): the system users and groups that packages declare, numbered as `systemd-sysusers` numbers them.
 
+use std::ops::RangeInclusive;
+
 use super::{Accounts, EffectError, Group, Login, NOLOGIN, User};
 use crate::effects::words;
 use crate::tree::Tree;
@@ -33,11 +35,13 @@ struct Declared {
     groups: Vec<Wanted>,
     /// User and group.
     members: Vec<(String, String)>,
+    /// Where numbers are taken from, instead of those for system accounts.
+    ranges: Vec<RangeInclusive<u32>>,
 }
 
 pub(super) fn apply(tree: &Tree, accounts: &mut Accounts) -> Result<(), EffectError> {
     let mut declared = Declared::default();
-    for (path, text) in crate::effects::configuration(tree, "sysusers.d") {
+    for (path, text) in crate::effects::configuration(tree, "sysusers.d", ".conf") {
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let refuse = |reason: &str| EffectError {
                 effect: "sysusers",
@@ -50,9 +54,10 @@ pub(super) fn apply(tree: &Tree, accounts: &mut Accounts) -> Result<(), EffectEr
     }
     declared.complete();
     let refuse = |reason: String| EffectError { effect: "sysusers", path: "sysusers.d".to_owned(), reason };
+    let ranges = Ranges::of(declared.ranges);
     // Groups before users: a user without a number takes that of the group of its name.
-    declared.groups.iter().try_for_each(|group| accounts.add_group(group).map(drop)).map_err(refuse)?;
-    declared.users.iter().try_for_each(|user| accounts.add_user(user)).map_err(refuse)?;
+    declared.groups.iter().try_for_each(|group| accounts.add_group(group, &ranges).map(drop)).map_err(refuse)?;
+    declared.users.iter().try_for_each(|user| accounts.add_user(user, &ranges)).map_err(refuse)?;
     for (user, group) in declared.members {
         if let Some(group) = accounts.groups.iter_mut().find(|known| known.name == group)
             && !group.members.contains(&user)
@@ -69,7 +74,10 @@ impl Declared {
         let word = |index: usize| words.get(index).map(String::as_str).filter(|word| *word != "-");
         let name = word(1).unwrap_or_default();
         let kind = words.first().map(String::as_str).unwrap_or_default();
-        // `r` names a range of numbers, which Debian's packages do not use.
+        if kind == "r" {
+            self.ranges.push(range(word(2).unwrap_or_default()).filter(|_| name.is_empty()).ok_or("names no range")?);
+            return Ok(());
+        }
         if !is_name(name) || !matches!(kind, "u" | "u!" | "g" | "m") {
             return Err("is not understood".to_owned());
         }
@@ -136,8 +144,30 @@ fn id(word: Option<&str>) -> Result<Id, String> {
     }
 }
 
+/// `FIRST-LAST`, or one number.
+fn range(text: &str) -> Option<RangeInclusive<u32>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = first.parse().ok()?..=last.parse().ok()?;
+    (!range.is_empty()).then_some(range)
+}
+
+/// Where numbers are taken from.
+struct Ranges(Vec<RangeInclusive<u32>>);
+
+impl Ranges {
+    fn of(declared: Vec<RangeInclusive<u32>>) -> Self {
+        Self(if declared.is_empty() { vec![1..=HIGHEST] } else { declared })
+    }
+
+    /// The highest number that is free.
+    fn free(&self, accounts: &Accounts) -> Result<u32, String> {
+        let of_each = self.0.iter().filter_map(|range| range.clone().rev().find(|id| accounts.is_free(*id)));
+        of_each.max().ok_or_else(|| "no number for an account is left".to_owned())
+    }
+}
+
 impl Accounts {
-    fn add_group(&mut self, wanted: &Wanted) -> Result<u32, String> {
+    fn add_group(&mut self, wanted: &Wanted, ranges: &Ranges) -> Result<u32, String> {
         if let Some(gid) = self.gid(&wanted.name) {
             return Ok(gid);
         }
@@ -147,12 +177,12 @@ impl Accounts {
         };
         // A user of that name lends its number.
         let lent = self.uid(&wanted.name).filter(|uid| !self.groups.iter().any(|group| group.gid == *uid));
-        let gid = asked.or(lent).map_or_else(|| self.free(), Ok)?;
+        let gid = asked.or(lent).map_or_else(|| ranges.free(self), Ok)?;
         self.groups.push(Group { name: wanted.name.clone(), gid, members: Vec::new(), login: Login::Locked });
         Ok(gid)
     }
 
-    fn add_user(&mut self, wanted: &Wanted) -> Result<(), String> {
+    fn add_user(&mut self, wanted: &Wanted, ranges: &Ranges) -> Result<(), String> {
         if self.uid(&wanted.name).is_some() {
             return Ok(());
         }
@@ -161,22 +191,17 @@ impl Accounts {
                 let gid = group.parse().ok().or_else(|| self.gid(group));
                 (*uid, gid.ok_or_else(|| format!("user \"{}\" names the unknown group \"{group}\"", wanted.name))?)
             }
-            Id::Fixed(uid) => (Some(*uid), self.add_group(wanted)?),
+            Id::Fixed(uid) => (Some(*uid), self.add_group(wanted, ranges)?),
             Id::Any => {
-                let gid = self.add_group(wanted)?;
+                let gid = self.add_group(wanted, ranges)?;
                 (Some(gid), gid)
             }
         };
         let asked = asked.filter(|uid| !self.users.iter().any(|user| user.uid == *uid));
-        let uid = asked.map_or_else(|| self.free(), Ok)?;
+        let uid = asked.map_or_else(|| ranges.free(self), Ok)?;
         let Wanted { name, gecos, home, shell, login, .. } = wanted.clone();
         self.users.push(User { name, uid, gid, gecos, home, shell, login });
         Ok(())
-    }
-
-    /// The highest number for system accounts that nobody has.
-    fn free(&self) -> Result<u32, String> {
-        (1..=HIGHEST).rev().find(|id| self.is_free(*id)).ok_or_else(|| "no number for an account is left".to_owned())
     }
 }
 
@@ -208,10 +233,31 @@ mod tests {
     }
 
     #[test]
+    fn numbers_come_from_the_ranges_that_are_named() {
+        let (passwd, _) = accounts("r - 10-20\nr - 500\nr - 30-40\nu a -\nu b -\ng c 40\nu d -\n").unwrap();
+        let uids: Vec<&str> = passwd.lines().filter_map(|line| line.split(':').nth(2)).collect();
+        assert_eq!(uids, ["0", "500", "39", "38"]);
+        assert!(accounts("r - 7\nu a -\nu b -\n").is_err(), "only one is left");
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused() {
-        for bad in
-            ["x a", "u", "u a b", "u a -:nogroup", "m a", "m a b:c", "u a - \"open", "u a - \"b:c\"", "u a - b c:d"]
-        {
+        for bad in [
+            "r",
+            "r -",
+            "r a 5",
+            "r - 9-5",
+            "r - x",
+            "x a",
+            "u",
+            "u a b",
+            "u a -:nogroup",
+            "m a",
+            "m a b:c",
+            "u a - \"open",
+            "u a - \"b:c\"",
+            "u a - b c:d",
+        ] {
             assert!(accounts(bad).is_err(), "{bad}");
         }
     }

@@ -6,11 +6,13 @@
 
 mod builtin;
 mod hash;
+mod kept;
 mod module;
 mod order;
 mod trie;
 
 use rayon::prelude::*;
+use store::Store;
 
 use super::{EffectError, replace_file};
 use crate::content::Content;
@@ -22,27 +24,29 @@ use trie::Trie;
 
 const EFFECT: &str = "the module-index effect";
 const DIRECTORY: &str = "usr/lib/modules";
+/// What the kernel's build says, besides the modules.
+const ORDER: &str = "modules.order";
+const BUILTIN: &str = "modules.builtin";
+const BUILTIN_MODINFO: &str = "modules.builtin.modinfo";
 /// Longer aliases are cut by depmod (PATH_MAX), and by nobody made.
 const MAX_KEY: usize = 4095;
 
-pub(super) fn apply(tree: &mut Tree, is_left_out: impl Fn(&str) -> bool) -> Result<(), EffectError> {
+pub(super) fn apply(
+    tree: &mut Tree,
+    is_left_out: impl Fn(&str) -> bool,
+    cache: Option<&Store>,
+) -> Result<(), EffectError> {
     let kernels: Vec<String> = tree
         .children(DIRECTORY)
         .filter(|(_, node)| node.is_directory())
         .map(|(version, _)| format!("{DIRECTORY}/{version}"))
         .collect();
     for directory in kernels {
-        let modules = modules(tree, &directory)?;
-        if modules.is_empty() {
+        let inputs = inputs(tree, &directory);
+        if inputs.is_empty() {
             continue;
         }
-        let at = |path: &str, reason: String| EffectError { effect: "module-index", path: format!("/{path}"), reason };
-        let order = tree.file(&format!("{directory}/modules.order")).unwrap_or_default();
-        let modules = Modules::sorted(modules, order).map_err(|reason| at(&directory, reason))?;
-        let text = |name: &str| tree.file(&format!("{directory}/{name}"));
-        let files = files(&modules, text("modules.builtin"), text("modules.builtin.modinfo"))
-            .map_err(|(file, reason)| at(&format!("{directory}/{file}"), reason))?;
-        for (name, content) in files {
+        for (name, content) in kept::or_made(cache, tree, &directory, &inputs, || indexes(tree, &directory, &inputs))? {
             let path = format!("{directory}/{name}");
             if !is_left_out(&path) {
                 replace_file(tree, &path, 0o644, content, EFFECT);
@@ -52,29 +56,44 @@ pub(super) fn apply(tree: &mut Tree, is_left_out: impl Fn(&str) -> bool) -> Resu
     Ok(())
 }
 
-/// The modules below a kernel's directory, in no order that matters. `build` and `source` are no part of it.
-fn modules(tree: &Tree, directory: &str) -> Result<Vec<Module>, EffectError> {
+/// Every file that depmod writes for the kernel in `directory`.
+fn indexes(tree: &Tree, directory: &str, inputs: &Inputs<'_>) -> Result<Files, EffectError> {
+    let at = |path: &str, reason: String| EffectError { effect: "module-index", path: format!("/{path}"), reason };
+    let text = |name: &str| tree.file(&format!("{directory}/{name}"));
+    let modules = Modules::sorted(modules(directory, inputs)?, text(ORDER).unwrap_or_default())
+        .map_err(|reason| at(directory, reason))?;
+    files(&modules, text(BUILTIN), text(BUILTIN_MODINFO))
+        .map_err(|(file, reason)| at(&format!("{directory}/{file}"), reason))
+}
+
+/// The files of modules by their path in the kernel's directory.
+type Inputs<'a> = Vec<(&'a str, &'a Content)>;
+
+/// The modules below a kernel's directory, in the order of their paths. `build` and `source` are no part of it.
+fn inputs<'a>(tree: &'a Tree, directory: &str) -> Inputs<'a> {
     let skip = directory.len() + 1;
-    let files: Vec<(&str, &Content)> = tree
-        .below(directory)
+    tree.below(directory)
         .filter_map(|(path, node)| match &node.kind {
             Kind::File { content, .. } => Some((path.get(skip..)?, content)),
             _ => None,
         })
         .filter(|(path, _)| module_name(path).is_some() && !path.starts_with("build/") && !path.starts_with("source/"))
-        .collect();
-    let read = |(path, content): (&str, &Content)| {
+        .collect()
+}
+
+fn modules(directory: &str, inputs: &Inputs<'_>) -> Result<Vec<Module>, EffectError> {
+    let read = |(path, content): &(&str, &Content)| {
         Module::read(path, content.bytes()).map_err(|reason| EffectError {
             effect: "module-index",
             path: format!("/{directory}/{path}"),
             reason,
         })
     };
-    files.into_par_iter().map(read).collect()
+    inputs.par_iter().map(read).collect()
 }
 
 /// Names and contents.
-type Files = Vec<(&'static str, Vec<u8>)>;
+type Files = Vec<(String, Vec<u8>)>;
 
 /// Every file that depmod writes; the error names the file.
 fn files(
@@ -91,7 +110,7 @@ fn files(
         Some(trie) => binary(name, trie),
         None => Ok((name, Vec::new())),
     };
-    Ok(vec![
+    let files = vec![
         ("modules.dep", dependencies(modules).into_bytes()),
         binary("modules.dep.bin", dependency_index(modules))?,
         ("modules.alias", aliases(modules).into_bytes()),
@@ -103,7 +122,8 @@ fn files(
         described("modules.builtin.bin", builtin.map(builtin::names))?,
         described("modules.builtin.alias.bin", builtin_modinfo.map(builtin::aliases))?,
         ("modules.devname", device_names(modules).into_bytes()),
-    ])
+    ];
+    Ok(files.into_iter().map(|(name, content)| (name.to_owned(), content)).collect())
 }
 
 fn dependencies(modules: &Modules) -> String {
