@@ -1,13 +1,34 @@
-//! Accounts and directories that packages declare: whatever sysusers.d and tmpfiles.d say, what is written is a tree, and
-//! files of accounts that can be read again.
+//! Accounts, directories and units that packages declare: whatever sysusers.d and tmpfiles.d say, what is written is a tree,
+//! and files of accounts that can be read again; whatever units and presets say, links stay below `/etc/systemd`.
 #![no_main]
 
 use image::effects;
 use image::tree::{Node, Tree};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (&str, &str, &str, &str)| {
-    let (passwd, group, sysusers, tmpfiles) = input;
+/// What is linked because of this unit and these presets.
+fn units(unit: &str, presets: &str) {
+    let mut tree = Tree::default();
+    for (path, text) in [
+        ("usr/lib/systemd/systemd", ""),
+        ("usr/lib/systemd/system/a@b.service", unit),
+        ("usr/lib/systemd/system/t@.service", unit),
+        ("usr/lib/systemd/system-preset/a.preset", presets),
+    ] {
+        tree.insert(path, Node::file(text.as_bytes().to_vec(), 0o644, "fuzz"));
+    }
+    tree.finish().expect("a tree");
+    let before = tree.clone();
+    if effects::index(&mut tree, |path| path == "etc/ld.so.cache", None).is_ok() {
+        for (path, _) in tree.iter().filter(|(path, _)| before.get(path).is_none()) {
+            assert!(path.starts_with("etc/systemd/system/") && !path.split('/').any(|part| matches!(part, "" | "." | "..")));
+        }
+    }
+}
+
+fuzz_target!(|input: (&str, &str, &str, &str, &str, &str)| {
+    let (passwd, group, sysusers, tmpfiles, unit, presets) = input;
+    units(unit, presets);
     let mut tree = Tree::default();
     for (path, text) in [
         ("etc/passwd", passwd),

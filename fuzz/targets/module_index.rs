@@ -17,7 +17,7 @@ fuzz_target!(|input: (&[u8], &[u8], &[u8], &[u8])| {
         tree.insert(&format!("usr/lib/modules/1/{name}"), Node::file(bytes.to_vec(), 0o644, "fuzz"));
     }
     tree.finish().expect("a tree");
-    if effects::index(&mut tree, |_| false).is_ok() {
+    if effects::index(&mut tree, |_| false, None).is_ok() {
         let lines = tree.file("usr/lib/modules/1/modules.dep").expect("an index");
         assert_eq!(lines, b"kernel/a.ko:\n");
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
+use image::sandbox::map_user;
 use image::{BuildRequest, Difference, Staged, compare_images};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
@@ -225,8 +226,6 @@ fn check_given(given: &Component, recipe: &Path) -> Result<(), Failure> {
 fn become_another(uid: u32, host_name: &str) -> io::Result<()> {
     let (own_uid, own_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWUTS)?;
-    fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/uid_map", format!("{uid} {own_uid} 1"))?;
-    fs::write("/proc/self/gid_map", format!("{uid} {own_gid} 1"))?;
+    map_user(uid, own_uid.as_raw(), own_gid.as_raw()).map_err(io::Error::other)?;
     Ok(nix::unistd::sethostname(host_name)?)
 }

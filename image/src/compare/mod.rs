@@ -18,6 +18,7 @@ use crate::{deb, erofs};
 pub use cpio::CpioReadError;
 pub use manifests::{ManifestDifference, PackageChange, ValueChange, compare_manifests};
 use nodes::Facts;
+pub use nodes::initrd_paths;
 use store::open_regular;
 
 /// One difference.

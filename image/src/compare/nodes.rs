@@ -61,6 +61,11 @@ pub(super) fn of_rootfs(image: &[u8]) -> Option<BTreeMap<String, Facts>> {
     nodes.into_iter().map(|(path, node)| Some((path, facts(node)?))).collect()
 }
 
+/// The paths in an initrd as `diff` reads it; `None` where it cannot be read.
+pub fn initrd_paths(initrd: &[u8]) -> Option<Vec<String>> {
+    Some(of_initrd(initrd)?.into_keys().collect())
+}
+
 /// The files of a compressed cpio archive; `None` where it cannot be read.
 pub(super) fn of_initrd(initrd: &[u8]) -> Option<BTreeMap<String, Facts>> {
     let archive = deb::decode_zstd(initrd, MAX_INITRD).ok()??;

@@ -5,7 +5,7 @@
 //! with a table of hashes of five bytes. Decoding is left to `lz4_flex`.
 
 /// log2 of how many positions are remembered.
-const HASH_BITS: u32 = 14;
+const HASH_BITS: u32 = 15;
 /// The longest distance of a match.
 const MAX_DISTANCE: usize = 65_535;
 const MIN_MATCH: usize = 4;

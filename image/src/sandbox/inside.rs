@@ -41,7 +41,7 @@ pub(super) fn run(plan: &Plan) -> Result<(), SandboxError> {
     if let Some(user) = user {
         rights::become_user(user)?;
         unshare(CloneFlags::CLONE_NEWUSER).map_err(SandboxError::Namespaces)?;
-        rights::map(user, user)?;
+        rights::map_user(0, user, user)?;
         // Changing the user has cleared it (prctl(2)).
         set_pdeathsig(Signal::SIGKILL).map_err(SandboxError::Namespaces)?;
     }

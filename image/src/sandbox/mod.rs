@@ -19,6 +19,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 pub use error::SandboxError;
+pub use rights::map_user;
 pub use run::run;
 
 /// The version of what the sandbox shows to a script, a part of every component's key.

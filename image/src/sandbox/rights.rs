@@ -62,9 +62,11 @@ pub(super) fn become_user(id: u32) -> Result<(), SandboxError> {
     set_dumpable(true).map_err(SandboxError::Namespaces)
 }
 
-/// After unshare(2) with a new user namespace: the user and group of before are root inside, and nobody else exists.
-pub(super) fn map(uid: u32, gid: u32) -> Result<(), SandboxError> {
-    let maps = [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))];
+/// After unshare(2) with a new user namespace: the user and group that this process had before have the number `inside`, and
+/// nobody else exists (user_namespaces(7)).
+pub fn map_user(inside: u32, uid: u32, gid: u32) -> Result<(), SandboxError> {
+    let number = |before: u32| format!("{inside} {before} 1");
+    let maps = [("setgroups", "deny".to_owned()), ("uid_map", number(uid)), ("gid_map", number(gid))];
     for (name, text) in maps {
         let path = Path::new("/proc/self").join(name);
         fs::write(&path, text).map_err(SandboxError::inside("writing", &path))?;

@@ -103,7 +103,7 @@ pub(super) fn enter(plan: &Plan) -> Result<u8, SandboxError> {
     } else {
         let (uid, gid) = (getuid(), getgid());
         unshare(others | CloneFlags::CLONE_NEWUSER).map_err(SandboxError::Namespaces)?;
-        rights::map(uid.as_raw(), gid.as_raw())?;
+        rights::map_user(0, uid.as_raw(), gid.as_raw())?;
     }
     // The program, whatever its name is by now: the link is read by the child.
     let program = Path::new("/proc/self/exe");

@@ -159,9 +159,10 @@ impl Ranges {
         Self(if declared.is_empty() { vec![1..=HIGHEST] } else { declared })
     }
 
-    /// The highest number that is free.
+    /// The highest number that is free. Two are nobody's: in 16 and in 32 bits they mean "none" (chown(2)).
     fn free(&self, accounts: &Accounts) -> Result<u32, String> {
-        let of_each = self.0.iter().filter_map(|range| range.clone().rev().find(|id| accounts.is_free(*id)));
+        let is_free = |id: &u32| accounts.is_free(*id) && ![0xffff, u32::MAX].contains(id);
+        let of_each = self.0.iter().filter_map(|range| range.clone().rev().find(is_free));
         of_each.max().ok_or_else(|| "no number for an account is left".to_owned())
     }
 }
