@@ -199,7 +199,7 @@ fn spawn(path: &str, words: &[CString], more: Vec<CString>, place: &Place<'_>) -
         }
         Place::Terminal(terminal) => {
             // A session's leader that opens a terminal has it for its own (tty(4), credentials(7)): keys make signals there.
-            flags |= PosixSpawnFlags::from_bits_retain(nix::libc::POSIX_SPAWN_SETSID);
+            flags |= PosixSpawnFlags::from_bits_retain(nix::libc::POSIX_SPAWN_SETSID.into());
             actions.add_open(0, *terminal, OFlag::O_RDWR, Mode::empty())?;
             0
         }
