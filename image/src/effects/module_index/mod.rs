@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn without_modules_there_is_no_index() {
         let mut tree = Tree::default();
-        apply(&mut tree, |_| false).unwrap();
+        apply(&mut tree, |_| false, None).unwrap();
         assert_eq!(tree.len(), 1);
     }
 }
