@@ -32,6 +32,8 @@ fn whoever_has_the_serial_line_of_an_overlay_has_a_shell() {
     let Some((_, image)) = overlay(&bench) else { return };
     let scratch = tempfile::tempdir().unwrap();
     let vm = bench.vm(scratch.path(), "t-shell", "none", 1, image);
+    let text = std::fs::read_to_string(&vm).unwrap();
+    std::fs::write(&vm, format!("{text}[host]\nready_timeout_s = 180\n")).unwrap();
     let mut words = vec!["launch".to_owned(), vm.display().to_string(), "--console".to_owned()];
     words.extend(bench.vmm_words());
     let mut command = bench.command(&words);
