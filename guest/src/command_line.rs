@@ -1,6 +1,7 @@
-//! The three words of the measured kernel command line that say which root file system to open.
+//! The words of the measured kernel command line that say which root file system to open, and of which class the image is.
 //!
-//! `bullion.root=HASH bullion.salt=SALT bullion.blocks=COUNT`; every other word is the kernel's business. Under a TEE the
+//! `bullion.root=HASH bullion.salt=SALT bullion.blocks=COUNT`, and `bullion.class=release` where it is; every other word is the
+//! kernel's business. Under a TEE the
 //! command line is measured, so it is trusted; it is still read strictly, because a word that is read twice or in two ways
 //! would let two images have one meaning, or one image two.
 
@@ -22,6 +23,15 @@ pub(crate) struct RootParameters {
     pub(crate) salt: Vec<u8>,
     /// How many 4096-byte data blocks the tree covers, 1 to 2^40.
     pub(crate) data_blocks: u64,
+}
+
+/// What the command line says to this program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parameters {
+    /// Which root file system to open.
+    pub(crate) root: RootParameters,
+    /// Whether the image is of class release: after its start, such a guest writes nothing on the console.
+    pub(crate) release: bool,
 }
 
 /// A command line that does not say which root file system to open.
@@ -52,26 +62,34 @@ const PREFIX: &str = "bullion.";
 const ROOT: &str = "bullion.root";
 const SALT: &str = "bullion.salt";
 const BLOCKS: &str = "bullion.blocks";
+const CLASS: &str = "bullion.class";
+const RELEASE: &str = "release";
 
 /// Reads the words out of the content of `/proc/cmdline`.
-pub(crate) fn parse(text: &str) -> Result<RootParameters, CommandLineError> {
-    let (mut root, mut salt, mut blocks) = (None, None, None);
+pub(crate) fn parse(text: &str) -> Result<Parameters, CommandLineError> {
+    let (mut root, mut salt, mut blocks, mut class) = (None, None, None, None);
     for word in text.split_ascii_whitespace().filter(|word| word.starts_with(PREFIX)) {
         let (slot, name, value) = match word.split_once('=') {
             Some((ROOT, value)) => (&mut root, ROOT, value),
             Some((SALT, value)) => (&mut salt, SALT, value),
             Some((BLOCKS, value)) => (&mut blocks, BLOCKS, value),
+            Some((CLASS, value)) => (&mut class, CLASS, value),
             _ => return Err(CommandLineError::Unknown(word.to_owned())),
         };
         if slot.replace(value).is_some() {
             return Err(CommandLineError::Duplicate(name));
         }
     }
-    Ok(RootParameters {
+    // Without the word it is of class dev: a word that somebody leaves out opens nothing that the digest does not show.
+    if let Some(other) = class.filter(|class| *class != RELEASE) {
+        return Err(malformed(CLASS, other, "\"release\", or no such word"));
+    }
+    let root = RootParameters {
         root_hash: parse_root(root.ok_or(CommandLineError::Missing(ROOT))?)?,
         salt: parse_salt(salt.ok_or(CommandLineError::Missing(SALT))?)?,
         data_blocks: parse_blocks(blocks.ok_or(CommandLineError::Missing(BLOCKS))?)?,
-    })
+    };
+    Ok(Parameters { root, release: class.is_some() })
 }
 
 fn malformed(name: &'static str, found: &str, expected: &'static str) -> CommandLineError {

@@ -73,6 +73,18 @@ pub(crate) fn wait_for(serial: &str) -> Result<Disk, DiskError> {
     }
 }
 
+/// The kernel names of the virtio disks with other serial numbers than these, or with none.
+pub(crate) fn others(serials: &[String]) -> Vec<String> {
+    others_in(Path::new("/sys/block"), serials)
+}
+
+fn others_in(sys_block: &Path, serials: &[String]) -> Vec<String> {
+    let other = |(name, serial): (String, String)| (!serials.contains(&serial)).then_some(name);
+    let mut names: Vec<String> = virtio_disks(sys_block).into_iter().filter_map(other).collect();
+    names.sort();
+    names
+}
+
 fn find_in(sys_block: &Path, serial: &str) -> Result<Option<Disk>, DiskError> {
     let mut named: Vec<String> =
         virtio_disks(sys_block).into_iter().filter(|(_, found)| found == serial).map(|(name, _)| name).collect();
@@ -129,6 +141,13 @@ mod tests {
         assert_eq!(disk.node(), Path::new("/dev/vdb"));
         assert_eq!(find_in(sys.path(), "bullion"), Ok(None));
         assert_eq!(find_in(&sys.path().join("absent"), "bullion-root"), Ok(None));
+    }
+
+    #[test]
+    fn disks_of_other_names_are_found() {
+        let sys = sys_block(&[("vda", "a", "8\n"), ("vdc", "", "8\n"), ("vdb", "b\n", "8\n"), ("sda", "c", "9\n")]);
+        assert_eq!(others_in(sys.path(), &["a".to_owned()]), ["vdb", "vdc"]);
+        assert_eq!(others_in(sys.path(), &["a".to_owned(), "b".to_owned(), String::new()]), [""; 0]);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) enum Stage {
     Start,
     /// Reading the kernel command line.
     CommandLine,
+    /// Deciding which devices get a driver.
+    Devices,
     /// Loading kernel modules.
     Modules,
     /// Finding the disk or partitions with the root file system.
@@ -47,6 +49,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Start => "start",
             Self::CommandLine => "command-line",
+            Self::Devices => "devices",
             Self::Modules => "modules",
             Self::RootDevice => "root-device",
             Self::Verity => "verity",

@@ -6,6 +6,7 @@
 //! on the agent's port, and power-off (`failure`).
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod admission;
 mod agent;
 mod archive;
 mod channel;
@@ -32,6 +33,7 @@ mod shell;
 mod start;
 mod supervisor;
 mod switch_root;
+mod sysctl;
 mod tee;
 mod uevent;
 mod uptime;

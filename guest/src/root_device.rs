@@ -33,6 +33,16 @@ pub(crate) enum RootDevice {
     },
 }
 
+impl RootDevice {
+    /// The devices by themselves.
+    pub(crate) fn devices(&self) -> Vec<&Disk> {
+        match self {
+            Self::Disk(disk) => vec![disk],
+            Self::Partitions { data, tree } => vec![data, tree],
+        }
+    }
+}
+
 /// A root file system that cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RootDeviceError {

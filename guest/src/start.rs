@@ -7,14 +7,19 @@ use std::path::Path;
 
 use spec::Tee;
 use spec::agent::{Configuration, Identity, Measurements, ROOT_DISK_SERIAL};
-use spec::guest_config::GuestConfig;
+use spec::guest_config::{DISK_SERIAL, GuestConfig};
 use spec::vm::is_hostname;
+use spec::volume::GuestVolume;
 
 use crate::agent::Guest;
-use crate::command_line::{self, RootParameters};
+use crate::command_line::{self, Parameters, RootParameters};
 use crate::device_mapper::{self, Target};
 use crate::failure::{Failure, OrFail as _, Stage};
-use crate::{configuration, gpus, modules, mounts, process, root_device, switch_root, tee, uptime, verity};
+use crate::root_device::RootDevice;
+use crate::{
+    admission, configuration, disks, gpus, modules, mounts, process, root_device, switch_root, sysctl, tee, uptime,
+    verity,
+};
 
 /// The host name of a guest that was given none.
 const DEFAULT_HOSTNAME: &str = "bullion";
@@ -23,6 +28,8 @@ const DEFAULT_HOSTNAME: &str = "bullion";
 #[derive(Debug)]
 pub(crate) struct Started {
     root: RootParameters,
+    /// Whether the image is of class release.
+    pub(crate) release: bool,
     tee: Tee,
     hostname: String,
     configuration: Configuration,
@@ -35,25 +42,41 @@ pub(crate) struct Started {
 pub(crate) fn start() -> Result<Started, Failure> {
     process::harden()?;
     mounts::mount_kernel_filesystems()?;
+    sysctl::harden()?;
+    admission::close()?;
     let text = std::fs::read_to_string("/proc/cmdline").or_fail_doing(Stage::CommandLine, "/proc/cmdline")?;
-    let root = command_line::parse(&text).or_fail(Stage::CommandLine)?;
+    let Parameters { root, release } = command_line::parse(&text).or_fail(Stage::CommandLine)?;
     let tee = tee::detect();
     modules::load_all(tee)?;
-    let device = open_root(&root)?;
+    admission::bind()?;
+    let found = root_device::wait_for(&root).or_fail(Stage::RootDevice)?;
+    let device = open_root(&found, &root)?;
     let (config, hostname, configuration) = configure(tee)?;
+    let declared = admission::Declared { network: config.network.is_some(), gpus: config.gpus.is_some() };
+    admission::settle(declared, &undeclared(&found, &config))?;
+    if !config.asks_for_something() {
+        modules::load_no_more()?;
+    }
     switch_root::switch_root(&device)?;
     let kernel = nix::sys::utsname::uname().or_fail_doing(Stage::Start, "uname")?;
     let kernel_release = kernel.release().to_string_lossy().into_owned();
-    Ok(Started { root, tee, hostname, configuration, config, kernel_release })
+    Ok(Started { root, release, tee, hostname, configuration, config, kernel_release })
 }
 
-/// Finds the root file system, checks the top of its tree and opens it. Returns the node of the verified device.
-fn open_root(root: &RootParameters) -> Result<String, Failure> {
-    let device = root_device::wait_for(root).or_fail(Stage::RootDevice)?;
-    verity::check_top(&device, root).or_fail(Stage::Verity)?;
-    let (sectors, parameters) = verity::table(&device, root);
+/// Checks the top of the root file system's tree and opens it. Returns the node of the verified device.
+fn open_root(device: &RootDevice, root: &RootParameters) -> Result<String, Failure> {
+    verity::check_top(device, root).or_fail(Stage::Verity)?;
+    let (sectors, parameters) = verity::table(device, root);
     let target = Target { name: ROOT_DISK_SERIAL, kind: "verity", read_only: true, sectors, parameters: &parameters };
     device_mapper::open(&target, Stage::Verity)
+}
+
+/// The virtio disks that are neither the root's, nor the configuration's, nor a volume of it.
+fn undeclared(root: &RootDevice, config: &GuestConfig) -> Vec<String> {
+    let mut declared: Vec<String> = config.volumes.iter().map(GuestVolume::serial).collect();
+    declared.extend([ROOT_DISK_SERIAL.to_owned(), DISK_SERIAL.to_owned()]);
+    let holds_root = |disk: &str| root.devices().iter().any(|device| device.name.starts_with(disk));
+    disks::others(&declared).into_iter().filter(|disk| !holds_root(disk)).collect()
 }
 
 /// Reads the configuration, compares it with the guest's own report and applies it.

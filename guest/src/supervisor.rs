@@ -40,6 +40,9 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
         .or_fail_doing(Stage::Supervise, "watching for children")?;
     let mut channel = Channel::new(agent::ready(&guest));
     console::ready(&guest.identity());
+    if guest.release {
+        console::close()?;
+    }
     let children = Arc::new(Children::default());
     shell::begin(&children)?;
     let runner = Runner::begin(&guest.config, &children)?;

@@ -25,7 +25,7 @@ use spec::workload::{Runs, Workload};
 
 use crate::children::Children;
 use crate::failure::{Failure, OrFail as _, Stage};
-use crate::{archive, disks, modules, network, scratch, writable};
+use crate::{admission, archive, disks, modules, network, scratch, writable};
 use stopping::Stopping;
 
 /// How many reports may wait for the supervisor before who makes them waits too.
@@ -80,7 +80,7 @@ impl Teller {
 impl Runner {
     /// Begins with what `config` asks for; `None` where it asks for nothing.
     pub(crate) fn begin(config: &GuestConfig, children: &Arc<Children>) -> Result<Option<Self>, Failure> {
-        if config.workload.is_none() && config.volumes.is_empty() && config.network.is_none() {
+        if !config.asks_for_something() {
             return Ok(None);
         }
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
@@ -159,6 +159,9 @@ impl Work {
             return Err(Failure::new(Stage::Workload, reason));
         }
         modules::load_from_root()?;
+        if self.config.network.is_some() {
+            admission::bind_network()?;
+        }
         writable::prepare()?;
         network::bring_loopback_up().or_fail_doing(Stage::Network, "bringing the loopback interface up")?;
         let resolver = "/etc/resolv.conf";

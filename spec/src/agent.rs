@@ -18,6 +18,8 @@ use crate::tee::Tee;
 pub const PORT_NAME: &str = "org.bullion.agent.0";
 /// The prefix of the one console line by which the guest says that it stops, and why: `bullion-guest: FAILED STAGE: REASON`.
 pub const CONSOLE_FAILED: &str = "bullion-guest: FAILED ";
+/// The prefix of a console line that names a device without a driver: one that the guest was not told of.
+pub const CONSOLE_REFUSED: &str = "bullion-guest: REFUSED DEVICE ";
 /// The prefix of the one console line by which the guest says that it is ready.
 pub const CONSOLE_READY: &str = "bullion-guest: READY ";
 /// The longest line either side accepts, in bytes.

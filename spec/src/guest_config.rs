@@ -91,6 +91,11 @@ impl GuestConfig {
         volume::guest_fault(&self.volumes)
     }
 
+    /// Whether the guest has more to do than to be there.
+    pub fn asks_for_something(&self) -> bool {
+        self.workload.is_some() || !self.volumes.is_empty() || self.network.is_some()
+    }
+
     /// The value for SNP HOST_DATA.
     pub fn host_data(&self) -> Result<Sha256Digest, CanonicalError> {
         Ok(Sha256Digest::of(&tagged(&self.canonical_bytes()?)))

@@ -10,10 +10,20 @@ fn line(root: &str, salt: &str, blocks: &str) -> String {
 fn the_kernels_own_words_are_passed_over() {
     let root = "ab".repeat(32);
     let parameters = parse(&line(&root, "00ff", "37")).unwrap();
-    assert_eq!(
-        parameters,
-        RootParameters { root_hash: Sha256Digest([0xab; 32]), salt: vec![0, 0xff], data_blocks: 37 }
-    );
+    let root = RootParameters { root_hash: Sha256Digest([0xab; 32]), salt: vec![0, 0xff], data_blocks: 37 };
+    assert_eq!(parameters, Parameters { root, release: false });
+}
+
+#[test]
+fn a_release_image_says_so_in_one_way() {
+    let good = line(&"ab".repeat(32), "00", "1");
+    assert!(parse(&format!("{good} bullion.class=release")).unwrap().release);
+    for bad in ["", "dev", "Release", "release "] {
+        let found = parse(&format!("bullion.class={bad} {good}"));
+        assert!(matches!(found, Err(CommandLineError::Malformed { name: CLASS, .. })) || bad == "release ", "{bad}");
+    }
+    let twice = format!("{good} bullion.class=release bullion.class=release");
+    assert_eq!(parse(&twice), Err(CommandLineError::Duplicate(CLASS)));
 }
 
 #[test]
@@ -54,7 +64,7 @@ fn unknown_words_of_ours_are_refused() {
 
 proptest! {
     #[test]
-    fn any_text_never_panics(text in ".{0,300}", words in proptest::collection::vec("bullion\\.(root|salt|blocks)=[0-9a-f]{0,70}", 0..5)) {
+    fn any_text_never_panics(text in ".{0,300}", words in proptest::collection::vec("bullion\\.(root|salt|blocks|class)=[0-9a-f]{0,70}", 0..5)) {
         let _ = parse(&text);
         let _ = parse(&words.join(" "));
     }

@@ -39,7 +39,7 @@ fn image(veritysetup: &Path, directory: &Path, blocks: u64) -> (PathBuf, RootPar
     let text = String::from_utf8(output.stdout).unwrap();
     let root = text.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap().trim();
     let command_line = format!("bullion.root={root} bullion.salt={SALT} bullion.blocks={blocks}");
-    (path, crate::command_line::parse(&command_line).unwrap())
+    (path, crate::command_line::parse(&command_line).unwrap().root)
 }
 
 /// A file where a device would be: an absolute path stays what it is below `/dev`.

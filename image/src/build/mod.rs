@@ -128,7 +128,11 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         let unrecorded = scripts::unrecorded(request.lock, request.recipe, &packages);
         Ok::<_, BuildError>((boot, root, facts, unrecorded))
     })?;
-    let command_line = command_line(image, &root.verity)?;
+    let mut open = open_origins(request.lock, request.guest.component.map(|component| component.standing));
+    open.extend(root.shell.as_ref().map(|shell| format!("it has a shell on its serial line: {shell}")));
+    open.extend(unrecorded.into_iter().map(|script| format!("the lock has no answer to the {script}")));
+    let class = if open.is_empty() { Class::Release } else { Class::Dev };
+    let command_line = command_line(image, &root.verity, class)?;
     let mut artifacts = BTreeMap::from([
         (artifact::KERNEL.to_owned(), boot.vmlinuz.clone()),
         (artifact::INITRD.to_owned(), boot.initrd.clone()),
@@ -147,14 +151,11 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
             artifacts.insert(artifact::DISK.to_owned(), disk(sizes, &bytes, &root, &output)?);
         }
     }
-    let mut open = open_origins(request.lock, request.guest.component.map(|component| component.standing));
-    open.extend(root.shell.map(|shell| format!("it has a shell on its serial line: {shell}")));
-    open.extend(unrecorded.into_iter().map(|script| format!("the lock has no answer to the {script}")));
     let documents = BTreeMap::from([(LOCK_FILE.to_owned(), output.write(LOCK_FILE, request.lock_text.as_bytes())?)]);
     let mut manifest = Manifest {
         schema: 1,
         name: request.recipe.name.clone(),
-        class: if open.is_empty() { Class::Release } else { Class::Dev },
+        class,
         standing: request.lock.standing,
         format_epoch: crate::FORMAT_EPOCH,
         artifacts,
@@ -226,11 +227,15 @@ fn first_error<A, B>(a: Result<A, BuildError>, b: Result<B, BuildError>) -> Resu
     Ok((a?, b?))
 }
 
-fn command_line(image: &ImageRecipe, verity: &manifest::Verity) -> Result<String, BuildError> {
+fn command_line(image: &ImageRecipe, verity: &manifest::Verity, class: Class) -> Result<String, BuildError> {
     let mut words = image.command_line.clone();
     words.push(format!("bullion.root={}", verity.root_hash));
     words.push(format!("bullion.salt={}", verity.salt));
     words.push(format!("bullion.blocks={}", verity.data_blocks));
+    // A guest that does not find it is of class dev, and goes on writing on the host's console.
+    if class == Class::Release {
+        words.push("bullion.class=release".to_owned());
+    }
     let line = words.join(" ");
     if line.len() > MAX_COMMAND_LINE {
         return Err(BuildError::CommandLine { length: line.len() });

@@ -336,6 +336,9 @@ fn an_image_with_the_component_is_of_class_release() {
         fs::read(scratch.path().join("image").join(name)).unwrap() == fs::read(bench.image().join(name)).unwrap()
     };
     assert!(same("initrd") && same("rootfs"), "the same binary makes the same image");
+    // The one word more by which a guest knows that it is one of a release.
+    let line = |image: &Path| fs::read_to_string(image.join("cmdline")).unwrap();
+    assert_eq!(line(&scratch.path().join("image")), format!("{} bullion.class=release", line(bench.image())));
 
     let provenance: Value =
         serde_json::from_slice(&fs::read(scratch.path().join("image/provenance.json")).unwrap()).unwrap();

@@ -1,0 +1,243 @@
+//! Which devices get a driver: those that every guest has, and those that the measured configuration speaks of. Nothing that
+//! the host adds binds to a driver by itself, neither at the start nor while the guest runs.
+//!
+//! Drivers that are built into the kernel bind before the first process runs; what they hold and should not is taken away from
+//! them. A refused device stays on its bus, where it can be seen, without a driver; the console names it. Numbers: PCI Code and
+//! ID Assignment Specification; Virtual I/O Device (VIRTIO) 1.2, sections 4.1.2 and 5.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::console;
+use crate::failure::{Failure, OrFail as _, Stage};
+
+const SYSFS: &str = "/sys";
+/// The buses whose devices the host chooses.
+const BUSES: [&str; 2] = ["pci", "virtio"];
+/// How many refused devices are named on the console.
+const MAX_NAMED: usize = 16;
+
+const NVIDIA_VENDOR: u32 = 0x10de;
+const VIRTIO_VENDOR: u32 = 0x1af4;
+const VIRTIO_NETWORK: u32 = 0x1041;
+const VIRTIO_BLOCK: u32 = 0x1042;
+const VIRTIO_CONSOLE: u32 = 0x1043;
+const VIRTIO_NETWORK_TRANSITIONAL: u32 = 0x1000;
+const VIRTIO_BLOCK_TRANSITIONAL: u32 = 0x1001;
+const VIRTIO_CONSOLE_TRANSITIONAL: u32 = 0x1003;
+
+/// What stands in every q35 machine beside its bridges, and gets no driver: SATA and SMBus controllers of the ICH9.
+const CHIPSET: [(u32, u32); 2] = [(0x8086, 0x2922), (0x8086, 0x2930)];
+
+/// What a device is to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// A bridge, with the kernel's driver for ports.
+    Bridge,
+    /// A part of every machine that needs no driver.
+    Chipset,
+    /// A disk or the controller of one, or the ports of the agent.
+    Needed,
+    /// A network card, which the configuration must speak of.
+    Network,
+    /// A GPU or an NVSwitch, which the configuration must speak of (`gpus` counts them).
+    Gpu,
+    /// Nothing that any configuration can speak of.
+    Foreign,
+}
+
+/// A PCI function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Device {
+    address: String,
+    vendor: u32,
+    device: u32,
+    class: u32,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:04x}:{:04x} class {:06x}", self.address, self.vendor, self.device, self.class)
+    }
+}
+
+impl Device {
+    fn part(&self) -> Part {
+        if CHIPSET.contains(&(self.vendor, self.device)) {
+            return Part::Chipset;
+        }
+        if self.vendor == VIRTIO_VENDOR {
+            return match self.device {
+                VIRTIO_BLOCK | VIRTIO_BLOCK_TRANSITIONAL | VIRTIO_CONSOLE | VIRTIO_CONSOLE_TRANSITIONAL => Part::Needed,
+                VIRTIO_NETWORK | VIRTIO_NETWORK_TRANSITIONAL => Part::Network,
+                _ => Part::Foreign,
+            };
+        }
+        match self.class >> 8 {
+            // Host, ISA and PCI-to-PCI bridges.
+            0x06_00 | 0x06_01 | 0x06_04 => Part::Bridge,
+            // Non-volatile memory: a disk of the image may be one (`modules::is_wanted`).
+            0x01_08 => Part::Needed,
+            // VGA and 3D controllers; bridges of the subclass "other", which NVSwitches are.
+            0x03_00 | 0x03_02 | 0x06_80 if self.vendor == NVIDIA_VENDOR => Part::Gpu,
+            _ => Part::Foreign,
+        }
+    }
+}
+
+/// Stops that devices bind by themselves, and refuses those that no guest has. Comes before the first module is loaded.
+pub(crate) fn close() -> Result<(), Failure> {
+    let bus = Buses(Path::new(SYSFS));
+    let refused = bus.close().or_fail(Stage::Devices)?;
+    name(&refused);
+    Ok(())
+}
+
+/// Lets drivers that were loaded since have the devices that every guest has.
+pub(crate) fn bind() -> Result<(), Failure> {
+    Buses(Path::new(SYSFS)).bind(|part| part == Part::Needed).or_fail(Stage::Devices)
+}
+
+/// Lets the network's driver have its card.
+pub(crate) fn bind_network() -> Result<(), Failure> {
+    Buses(Path::new(SYSFS)).bind(|part| part == Part::Network).or_fail(Stage::Devices)
+}
+
+/// What the configuration speaks of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Declared {
+    /// A network.
+    pub(crate) network: bool,
+    /// GPUs, which are counted elsewhere.
+    pub(crate) gpus: bool,
+}
+
+/// Refuses what the configuration does not speak of: network cards behind the first or, without a network, all; GPUs; and the
+/// disks of these kernel names.
+pub(crate) fn settle(declared: Declared, disks: &[String]) -> Result<(), Failure> {
+    let refused = Buses(Path::new(SYSFS)).settle(declared, disks).or_fail(Stage::Devices)?;
+    name(&refused);
+    Ok(())
+}
+
+fn name(refused: &[Device]) {
+    refused.iter().take(MAX_NAMED).for_each(|device| console::refused(device));
+    if let Some(more) = refused.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+        console::refused(&format_args!("and {more} more"));
+    }
+}
+
+/// What goes wrong at a file of sysfs.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", .path.display())]
+struct SysfsError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// The buses below a sysfs.
+struct Buses<'a>(&'a Path);
+
+impl Buses<'_> {
+    fn close(&self) -> Result<Vec<Device>, SysfsError> {
+        for bus in BUSES {
+            let path = self.0.join("bus").join(bus).join("drivers_autoprobe");
+            match fs::write(&path, "0") {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.map_err(|error| SysfsError { path, error })?,
+            }
+        }
+        let refused: Vec<Device> =
+            self.devices()?.into_iter().filter(|device| device.part() == Part::Foreign).collect();
+        refused.iter().try_for_each(|device| self.unbind(device))?;
+        Ok(refused)
+    }
+
+    fn settle(&self, declared: Declared, disks: &[String]) -> Result<Vec<Device>, SysfsError> {
+        let devices = self.devices()?;
+        let cards = devices.iter().filter(|device| device.part() == Part::Network).skip(usize::from(declared.network));
+        let gpus = devices.iter().filter(|device| device.part() == Part::Gpu && !declared.gpus);
+        let behind = disks.iter().map(|name| self.behind(name)).collect::<Result<Vec<String>, _>>()?;
+        let disks = devices.iter().filter(|device| behind.contains(&device.address));
+        let refused: Vec<Device> = cards.chain(gpus).chain(disks).cloned().collect();
+        refused.iter().try_for_each(|device| self.unbind(device))?;
+        Ok(refused)
+    }
+
+    /// All functions, by address.
+    fn devices(&self) -> Result<Vec<Device>, SysfsError> {
+        let directory = self.0.join("bus/pci/devices");
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| SysfsError { path: directory, error })?,
+        };
+        let mut devices: Vec<Device> =
+            entries.flatten().map(|entry| read(&entry.path())).collect::<Result<_, SysfsError>>()?;
+        devices.sort_by(|a, b| a.address.cmp(&b.address));
+        Ok(devices)
+    }
+
+    /// Takes the device away from its driver, if it has one.
+    fn unbind(&self, device: &Device) -> Result<(), SysfsError> {
+        let path = self.0.join("bus/pci/devices").join(&device.address).join("driver/unbind");
+        match fs::write(&path, &device.address) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|error| SysfsError { path, error }),
+        }
+    }
+
+    /// Offers the devices of some parts, and what is on the virtio bus behind them, to the drivers that are there.
+    fn bind(&self, wanted: impl Fn(Part) -> bool) -> Result<(), SysfsError> {
+        for device in self.devices()?.iter().filter(|device| wanted(device.part())) {
+            self.probe("pci", &device.address)?;
+            let directory = self.0.join("bus/pci/devices").join(&device.address);
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if let Some(name) = entry.file_name().to_str().filter(|name| is_virtio(name)) {
+                    self.probe("virtio", name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn probe(&self, bus: &str, name: &str) -> Result<(), SysfsError> {
+        let path = self.0.join("bus").join(bus).join("drivers_probe");
+        match fs::write(&path, name) {
+            // It has a driver, or none fits.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
+            result => result.map_err(|error| SysfsError { path, error }),
+        }
+    }
+
+    /// The address of the function that a disk is behind; empty where there is none.
+    fn behind(&self, disk: &str) -> Result<String, SysfsError> {
+        let path = self.0.join("block").join(disk);
+        let place = fs::canonicalize(&path).map_err(|error| SysfsError { path, error })?;
+        let parts = place.components().rev().filter_map(|part| part.as_os_str().to_str());
+        let mut behind = parts.skip_while(|part| !is_virtio(part)).skip(1);
+        Ok(behind.next().unwrap_or_default().to_owned())
+    }
+}
+
+fn is_virtio(name: &str) -> bool {
+    name.strip_prefix("virtio").is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
+}
+
+fn read(directory: &Path) -> Result<Device, SysfsError> {
+    let number = |name: &str| {
+        let path = directory.join(name);
+        let text = fs::read_to_string(&path);
+        let number = text.and_then(|text| {
+            let digits = text.trim_end().strip_prefix("0x").unwrap_or_default();
+            u32::from_str_radix(digits, 16).map_err(io::Error::other)
+        });
+        number.map_err(|error| SysfsError { path, error })
+    };
+    let address = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Device { address, vendor: number("vendor")?, device: number("device")?, class: number("class")? })
+}
+
+#[cfg(test)]
+mod tests;

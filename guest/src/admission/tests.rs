@@ -1,0 +1,135 @@
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+/// A sysfs with these functions: address, vendor, device, class, driver.
+fn sysfs(functions: &[(&str, &str, &str, &str, Option<&str>)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for bus in BUSES {
+        let bus = directory.path().join("bus").join(bus);
+        fs::create_dir_all(bus.join("devices")).unwrap();
+        fs::write(bus.join("drivers_autoprobe"), "1\n").unwrap();
+        fs::write(bus.join("drivers_probe"), "").unwrap();
+    }
+    for (address, vendor, device, class, driver) in functions {
+        let function = directory.path().join("bus/pci/devices").join(address);
+        fs::create_dir(&function).unwrap();
+        for (name, value) in [("vendor", vendor), ("device", device), ("class", class)] {
+            fs::write(function.join(name), format!("0x{value}\n")).unwrap();
+        }
+        if let Some(driver) = driver {
+            let driver = directory.path().join("bus/pci/drivers").join(driver);
+            fs::create_dir_all(&driver).unwrap();
+            fs::write(driver.join("unbind"), "").unwrap();
+            symlink(&driver, function.join("driver")).unwrap();
+        }
+    }
+    directory
+}
+
+/// The q35 machine of a guest with a root disk and the agent's ports.
+const MACHINE: [(&str, &str, &str, &str, Option<&str>); 6] = [
+    ("0000:00:00.0", "8086", "29c0", "060000", None),
+    ("0000:00:02.0", "1af4", "1042", "018000", Some("virtio-pci")),
+    ("0000:00:04.0", "1af4", "1043", "078000", Some("virtio-pci")),
+    ("0000:00:1f.0", "8086", "2918", "060100", None),
+    ("0000:00:1f.2", "8086", "2922", "010601", None),
+    ("0000:00:1f.3", "8086", "2930", "0c0500", None),
+];
+
+fn text(directory: &tempfile::TempDir, path: &str) -> String {
+    fs::read_to_string(directory.path().join(path)).unwrap()
+}
+
+fn addresses(devices: &[Device]) -> Vec<&str> {
+    devices.iter().map(|device| device.address.as_str()).collect()
+}
+
+#[test]
+fn nothing_of_an_ordinary_machine_is_refused_and_nothing_binds_by_itself() {
+    let directory = sysfs(&MACHINE);
+    assert_eq!(Buses(directory.path()).close().unwrap(), []);
+    for bus in BUSES {
+        assert_eq!(text(&directory, &format!("bus/{bus}/drivers_autoprobe")), "0");
+    }
+    assert_eq!(text(&directory, "bus/pci/drivers/virtio-pci/unbind"), "");
+    assert_eq!(Buses(Path::new("/no-such-sysfs")).close().unwrap(), []);
+}
+
+#[test]
+fn foreign_devices_are_taken_from_their_drivers() {
+    let mut functions = MACHINE.to_vec();
+    functions.push(("0000:00:05.0", "1b36", "0002", "070002", Some("serial")));
+    functions.push(("0000:00:06.0", "8086", "10d3", "020000", None));
+    // Entropy, and a virtio device of a number that nobody knows.
+    functions.push(("0000:00:07.0", "1af4", "1044", "00ff00", None));
+    functions.push(("0000:00:08.0", "1af4", "ffff", "010800", None));
+    let directory = sysfs(&functions);
+    let refused = Buses(directory.path()).close().unwrap();
+    assert_eq!(addresses(&refused), ["0000:00:05.0", "0000:00:06.0", "0000:00:07.0", "0000:00:08.0"]);
+    assert_eq!(refused[1].to_string(), "0000:00:06.0 8086:10d3 class 020000");
+    assert_eq!(text(&directory, "bus/pci/drivers/serial/unbind"), "0000:00:05.0");
+}
+
+#[test]
+fn a_network_card_is_for_a_configuration_with_a_network() {
+    let mut functions = MACHINE.to_vec();
+    functions.push(("0000:02:00.0", "1af4", "1041", "020000", Some("second")));
+    functions.push(("0000:01:00.0", "1af4", "1000", "020000", Some("first")));
+    let directory = sysfs(&functions);
+    let buses = Buses(directory.path());
+    assert_eq!(buses.close().unwrap(), []);
+    assert_eq!(addresses(&buses.settle(Declared { network: true, gpus: false }, &[]).unwrap()), ["0000:02:00.0"]);
+    assert_eq!(text(&directory, "bus/pci/drivers/first/unbind"), "");
+    assert_eq!(addresses(&buses.settle(Declared::default(), &[]).unwrap()), ["0000:01:00.0", "0000:02:00.0"]);
+    assert_eq!(text(&directory, "bus/pci/drivers/first/unbind"), "0000:01:00.0");
+}
+
+#[test]
+fn gpus_are_for_a_configuration_with_gpus() {
+    let mut functions = MACHINE.to_vec();
+    functions.push(("0000:01:00.0", "10de", "2330", "030200", None));
+    functions.push(("0000:02:00.0", "10de", "22a3", "068000", None));
+    functions.push(("0000:03:00.0", "1002", "740f", "030200", None));
+    let directory = sysfs(&functions);
+    let buses = Buses(directory.path());
+    assert_eq!(addresses(&buses.close().unwrap()), ["0000:03:00.0"]);
+    assert_eq!(buses.settle(Declared { network: false, gpus: true }, &[]).unwrap(), []);
+    assert_eq!(addresses(&buses.settle(Declared::default(), &[]).unwrap()), ["0000:01:00.0", "0000:02:00.0"]);
+}
+
+#[test]
+fn a_disk_that_nobody_declared_is_taken_away() {
+    let directory = sysfs(&MACHINE);
+    let disk = directory.path().join("bus/pci/devices/0000:00:02.0/virtio0/block/vda");
+    fs::create_dir_all(&disk).unwrap();
+    fs::create_dir(directory.path().join("block")).unwrap();
+    symlink(&disk, directory.path().join("block/vda")).unwrap();
+    let buses = Buses(directory.path());
+    assert_eq!(addresses(&buses.settle(Declared::default(), &["vda".to_owned()]).unwrap()), ["0000:00:02.0"]);
+    assert_eq!(text(&directory, "bus/pci/drivers/virtio-pci/unbind"), "0000:00:02.0");
+    assert!(buses.settle(Declared::default(), &["vdz".to_owned()]).is_err());
+}
+
+#[test]
+fn only_wanted_devices_are_offered_to_drivers() {
+    let mut functions = MACHINE.to_vec();
+    functions.push(("0000:01:00.0", "1af4", "1041", "020000", None));
+    let directory = sysfs(&functions);
+    fs::create_dir(directory.path().join("bus/pci/devices/0000:01:00.0/virtio2")).unwrap();
+    let buses = Buses(directory.path());
+    buses.bind(|part| part == Part::Needed).unwrap();
+    // The last that was offered.
+    assert_eq!(text(&directory, "bus/pci/drivers_probe"), "0000:00:04.0");
+    assert_eq!(text(&directory, "bus/virtio/drivers_probe"), "");
+    buses.bind(|part| part == Part::Network).unwrap();
+    assert_eq!(text(&directory, "bus/pci/drivers_probe"), "0000:01:00.0");
+    assert_eq!(text(&directory, "bus/virtio/drivers_probe"), "virtio2");
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error() {
+    let directory = sysfs(&[("0000:00:00.0", "8086", "x", "060000", None)]);
+    let error = Buses(directory.path()).close().unwrap_err();
+    assert!(error.to_string().contains("0000:00:00.0/device"), "{error}");
+}
