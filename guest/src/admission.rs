@@ -123,7 +123,7 @@ pub(crate) fn settle(declared: Declared, disks: &[String]) -> Result<(), Failure
 }
 
 fn name(refused: &[Device]) {
-    refused.iter().take(MAX_NAMED).for_each(|device| console::refused(device));
+    refused.iter().take(MAX_NAMED).for_each(console::refused);
     if let Some(more) = refused.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
         console::refused(&format_args!("and {more} more"));
     }
