@@ -287,6 +287,9 @@ pub(crate) struct Launch {
     /// Boot even if an artifact does not hash to the manifest: to see the guest itself refuse it. Without a TEE only
     #[arg(long)]
     pub(crate) dangerously_skip_artifact_verification: bool,
+    /// Let QEMU run with all rights of this user, instead of in a place of its own: to find out what it lacks there
+    #[arg(long)]
+    pub(crate) dangerously_unconfined: bool,
     #[command(flatten)]
     pub(crate) release: ReleaseWords,
     /// Power the guest off as soon as it is ready

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -22,10 +23,15 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpid, getppid};
 use rustix::process::{PidfdFlags, pidfd_open};
 
+use crate::confine::{Confinement, Entered, Entrance};
+
 /// A child that is killed and reaped when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
+    /// The child, or where that is confined the one that waits for it.
     process: std::process::Child,
+    /// The number of the child itself.
+    id: u32,
     pidfd: OwnedFd,
     status: Option<ExitStatus>,
 }
@@ -33,6 +39,16 @@ pub(crate) struct Child {
 /// Starts `argv` with exactly the environment `env` and, besides the standard three, exactly the descriptors `fds`
 /// (number in the child, descriptor). Standard input and output are `/dev/null`, standard error is a pipe.
 pub(crate) fn spawn(argv: &[String], env: &BTreeMap<String, String>, fds: Vec<(i32, OwnedFd)>) -> io::Result<Child> {
+    spawn_in(argv, env, fds, None)
+}
+
+/// The same in a confinement, where there is one, whose root is mounted over an empty directory.
+pub(crate) fn spawn_in(
+    argv: &[String],
+    env: &BTreeMap<String, String>,
+    fds: Vec<(i32, OwnedFd)>,
+    confinement: Option<(&Confinement, &Path)>,
+) -> io::Result<Child> {
     let (program, arguments) = argv.split_first().ok_or_else(|| io::Error::other("the command line is empty"))?;
     let mappings = fds.into_iter().map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
     let mut command = Command::new(program);
@@ -41,20 +57,48 @@ pub(crate) fn spawn(argv: &[String], env: &BTreeMap<String, String>, fds: Vec<(i
     let parent = getpid();
     // SAFETY: the closure runs in the forked child and makes three async-signal-safe system calls, without allocating.
     unsafe { command.pre_exec(move || die_with(parent).and_then(|()| keep_descriptors_to_ourselves())) };
-    // After the closure above: these are the ones that stay open.
+    let entered = confinement.map(|(confinement, directory)| Entrance::new(confinement, directory)).transpose()?;
+    let entered = entered.map(|(entrance, entered)| {
+        // SAFETY: the process has one thread; `Entrance::enter` says why it may allocate.
+        unsafe { command.pre_exec(move || entrance.enter()) };
+        entered
+    });
+    // After the closures above: these are the ones that stay open.
     command.fd_mappings(mappings).map_err(io::Error::other)?;
-    let mut process = command.spawn()?;
+    let (mut process, id) = started(command.spawn(), entered)?;
     let pidfd = i32::try_from(process.id())
         .ok()
         .and_then(rustix::process::Pid::from_raw)
         .ok_or_else(|| io::Error::other("a process id of zero"))
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
     match pidfd {
-        Ok(pidfd) => Ok(Child { process, pidfd, status: None }),
+        Ok(pidfd) => Ok(Child { process, id, pidfd, status: None }),
         Err(error) => {
             let _ = process.kill().and_then(|()| process.wait());
             Err(error)
         }
+    }
+}
+
+/// A process that was started, and the number of the child. An error says at which step of its confinement it came up.
+fn started(
+    spawned: io::Result<std::process::Child>,
+    entered: Option<Entered>,
+) -> io::Result<(std::process::Child, u32)> {
+    match (spawned, entered) {
+        (Ok(process), None) => {
+            let id = process.id();
+            Ok((process, id))
+        }
+        (Ok(process), Some(mut entered)) => {
+            let id = entered.process().unwrap_or(process.id());
+            Ok((process, id))
+        }
+        (Err(error), None) => Err(error),
+        (Err(error), Some(mut entered)) => match entered.failed_step() {
+            step if step.is_empty() => Err(error),
+            step => Err(io::Error::new(error.kind(), format!("confining it failed at {step}: {error}"))),
+        },
     }
 }
 
@@ -75,7 +119,7 @@ fn keep_descriptors_to_ourselves() -> io::Result<()> {
 impl Child {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
-        self.process.id()
+        self.id
     }
 
     /// Its standard error, once.
@@ -169,7 +213,7 @@ mod tests {
         let child = spawn(&shell("exec sleep 100"), &BTreeMap::new(), vec![]).unwrap();
         let id = child.id();
         drop(child);
-        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+        assert!(!Path::new(&format!("/proc/{id}")).exists());
     }
 
     /// A wrapper that does not `exec`, and the number of what it has started.

@@ -6,6 +6,7 @@
 
 pub mod answers;
 pub mod check;
+pub mod choose;
 mod clock;
 pub mod cpu;
 pub mod kernel;

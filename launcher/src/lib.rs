@@ -8,6 +8,7 @@
 mod agent;
 mod channel;
 mod child;
+pub mod confine;
 mod console;
 pub mod ending;
 pub mod firmware;

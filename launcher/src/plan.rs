@@ -3,6 +3,7 @@
 //! `plan` reads nothing and changes nothing. The same inputs give the same plan, so that it can be shown, compared with
 //! a golden text, and held against what was measured, before anything happens.
 
+mod confinement;
 mod error;
 mod gpus;
 mod text;
@@ -22,10 +23,12 @@ use spec::vm::{Accelerator as Wanted, Boot as From, Restart, RestartPolicy, Vm};
 use spec::{Sha256Digest, Tee};
 use store::Image;
 
+use crate::confine::Confinement;
 use crate::firmware;
 use crate::gpu::attach::Preparation;
 use crate::host::answers::{QGS_PORT, QGS_SOCKET, QuoteService};
 use crate::host::check;
+use crate::host::choose::chosen;
 use crate::host::{HostFacts, KvmAccess, PciFunction};
 use crate::id_block;
 use crate::network::{self, Tap};
@@ -51,6 +54,8 @@ pub struct Options {
     pub dangerously_skip_artifact_verification: bool,
     /// Start a guest in a TEE from an image that nobody known has released.
     pub dangerously_allow_unsigned: bool,
+    /// Let QEMU run with all rights of this user, and see all that this user sees.
+    pub dangerously_unconfined: bool,
     /// Stop the guest as soon as it is ready: to see that it boots.
     pub until_ready: bool,
     /// What the TEE should measure, where that can be predicted: a register as the vendor writes it (`MEASUREMENT` for
@@ -165,6 +170,8 @@ pub struct Plan {
     pub verify_artifacts: bool,
     /// The simulation, where this is one.
     pub simulation: Option<Simulation>,
+    /// What QEMU sees of its host; none where it runs with all rights of this user.
+    pub confinement: Option<Confinement>,
     /// The facts of the host that the command rests on: with others it would be another.
     pub facts: Vec<String>,
     /// What the person who launches should know.
@@ -240,6 +247,11 @@ fn check_release(inputs: &Inputs<'_>) -> Result<Option<String>, PlanError> {
 
 /// Plans a launch, or says why it is refused.
 pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
+    let vm = chosen(inputs.vm, inputs.facts).map_err(|line| PlanError::Unmet { vm: inputs.vm.name.clone(), line })?;
+    plan_of_chosen(&Inputs { vm: &vm, ..*inputs })
+}
+
+fn plan_of_chosen(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let Inputs { vm, image, features, options, .. } = *inputs;
     let mut shape = shape(vm)?;
     if let TeeShape::Snp(snp) = &mut shape.tee {
@@ -277,6 +289,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     }
     notes.extend(reservations(inputs));
     notes.extend(gpus::notes(inputs));
+    let confinement = confinement::of(inputs, accelerator, &mut notes);
     let volumes = volume::volumes(vm);
     let (argv, env) = command(inputs, &shape, accelerator, &volumes)?;
     let configuration = |source| PlanError::Configuration { vm: vm.name.clone(), source };
@@ -313,6 +326,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         expected_measurements: options.expected_measurements.clone(),
         verify_artifacts: !options.dangerously_skip_artifact_verification,
         simulation: options.simulate.clone(),
+        confinement,
         notes,
         ready_timeout: vm.host.ready_timeout_s.map_or(READY_TIMEOUT, Duration::from_secs),
         stop_timeout: vm.host.stop_timeout_s.map_or(STOP_TIMEOUT, Duration::from_secs),
@@ -453,6 +467,7 @@ fn command(
         stand_in: false,
         volumes,
         host: &inputs.vm.host,
+        topology: inputs.vm.topology.unwrap_or_default(),
         by_iommufd: by_iommufd(inputs),
         // Where there is no room, `check::unmet` has refused.
         window_mib: qemu::bars::window(inputs.vm.tee, &passed_functions(inputs)).unwrap_or(None),

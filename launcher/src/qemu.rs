@@ -18,7 +18,7 @@ mod tdx;
 use measure::shape::{Boot, Shape, TeeShape};
 use spec::agent::{PORT_NAME, ROOT_DISK_SERIAL};
 use spec::guest_config::DISK_SERIAL;
-use spec::vm::Host;
+use spec::vm::{Host, Topology};
 
 use arguments::{Arguments, Properties};
 pub use features::{FeatureError, Features};
@@ -159,6 +159,8 @@ pub(crate) struct CommandLine<'a> {
     pub(crate) window_mib: Option<u64>,
     /// Whether this is the machine without what only the real host has: what `oracle` asks, never what is launched.
     pub(crate) stand_in: bool,
+    /// How the vCPUs are arranged.
+    pub(crate) topology: Topology,
     /// The volumes, in the order of their slots.
     pub(crate) volumes: &'a [Volume],
 }
@@ -216,7 +218,10 @@ impl CommandLine<'_> {
         );
         arguments.option("-cpu", tee.cpu(Properties::of(&self.shape.cpu_model), self.accelerator, self.facts));
         let vcpus = self.shape.vcpus.to_string();
-        let topology = Properties::of(&vcpus).with("sockets", "1").with("cores", &vcpus).with("threads", "1");
+        // What cannot be arranged so was refused with the description.
+        let cores = self.topology.cores(self.shape.vcpus).unwrap_or(self.shape.vcpus).to_string();
+        let (sockets, threads) = (self.topology.sockets.to_string(), self.topology.threads.to_string());
+        let topology = Properties::of(&vcpus).with("sockets", &sockets).with("cores", &cores).with("threads", &threads);
         arguments.option("-smp", topology);
         let size = format!("{}M", self.shape.memory_mib);
         arguments.option("-m", Properties::of(&size));
@@ -285,12 +290,20 @@ impl CommandLine<'_> {
             let node = &volume.serial;
             let driver = if volume.block_device { "host_device" } else { "file" };
             let file = Properties::with_first("driver", driver).with("node-name", node);
-            let file = file.with("filename", &path(descriptor::VOLUMES + index)).with("aio", "threads");
+            // The very description that is locked, whoever may open the disk anew: QEMU can be another user.
+            let number = (descriptor::VOLUMES + index).to_string();
+            arguments.option("-add-fd", Properties::with_first("fd", &number).with("set", &number));
+            let file = file.with("filename", &format!("/dev/fdset/{number}")).with("aio", "threads");
             let file = file.with("read-only", if volume.read_only { "on" } else { "off" });
             // The host's page cache would hold ciphertext that nobody reads twice.
             let file = if volume.block_device { file.with("cache.direct", "on") } else { file };
             arguments.option("-blockdev", file.with("discard", "unmap"));
+            // A thread of its own, so that disks wait neither for each other nor for the main loop; QEMU gives the disk a queue
+            // for each vCPU by itself.
+            let thread = format!("io-{node}");
+            arguments.option("-object", Properties::of("iothread").with("id", &thread));
             let device = Properties::of("virtio-blk-pci").with("id", &format!("disk-{node}")).with("drive", node);
+            let device = device.with("iothread", &thread);
             let slot = format!("{:#x}", FIRST_VOLUME_SLOT + index);
             let device = device.with("serial", &volume.serial).with("bus", "pcie.0").with("addr", &slot);
             arguments.option("-device", self.tee().virtio(device));

@@ -7,6 +7,7 @@ mod lifecycle;
 mod network;
 mod placement;
 mod policy;
+mod topology;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +19,9 @@ use crate::volume::{self, HostVolume};
 
 pub use lifecycle::{LogTerms, Restart, RestartPolicy};
 pub use network::{Forward, MAX_NICS, Nic, Protocol, Vsock};
-pub use placement::{MAX_PCI, PciDevice};
+pub use placement::{MAX_PCI, PciDevice, PciKind};
 pub use policy::{SnpPolicy, TdxAttributes};
+pub use topology::Topology;
 
 /// A VM description.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,9 @@ pub struct Vm {
     /// How many vCPUs.
     #[serde(default = "one")]
     pub vcpus: u32,
+    /// How they are arranged. Default: cores of one socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topology: Option<Topology>,
     /// Guest memory, a whole number of MiB.
     pub memory: Size,
     /// The CPU model as QEMU names it. Default: `EPYC-v4` for SNP, `host` for TDX, `max` without a TEE.
@@ -169,6 +174,13 @@ impl Vm {
         }
         if !(1..=MAX_VCPUS).contains(&vm.vcpus) {
             return refuse("vcpus", format!("vcpus is {}: use 1 to {MAX_VCPUS}", vm.vcpus));
+        }
+        if let Some(topology) = vm.topology.filter(|topology| topology.cores(vm.vcpus).is_none()) {
+            let Topology { sockets, threads } = topology;
+            return refuse(
+                "topology",
+                format!("{} vCPUs cannot be {sockets} sockets of cores with {threads} threads each", vm.vcpus),
+            );
         }
         if vm.memory.whole_mib().is_none_or(|mib| mib < 128) {
             return refuse("memory", format!("memory is {}: use a whole number of MiB, at least 128MiB", vm.memory));

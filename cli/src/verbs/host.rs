@@ -3,7 +3,7 @@
 pub(crate) mod prepare;
 
 use launcher::HostFacts;
-use launcher::host::check::{Line, Needs, Qemu, Status, check, mark_mended, worst};
+use launcher::host::check::{Line, Qemu, Status, check, mark_mended, worst};
 use launcher::qemu::Features;
 use serde_json::json;
 use spec::Outcome;
@@ -23,8 +23,8 @@ pub(crate) fn run(arguments: &Arguments, verb: &Host, printer: &Printer) -> Resu
 
 fn run_check(arguments: &Arguments, verb: &HostCheck, printer: &Printer) -> Result<u8, Failure> {
     let vm = verb.vm.as_deref().map(inputs::vm).transpose()?;
-    let needs = vm.as_ref().map(|(vm, _)| Needs::of(vm));
     let facts = HostFacts::probe();
+    let needs = vm.as_ref().map(|(vm, _)| prepare::needs(vm, &facts)).transpose()?;
     let features = features(arguments, verb);
     let qemu = match &features {
         Ok(Some(features)) => Qemu::Known(features),

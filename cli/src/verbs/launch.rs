@@ -5,7 +5,6 @@ mod expected;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use launcher::host::check::Needs;
 use launcher::host::prepare::after;
 use launcher::keyboard::Keyboard;
 use launcher::plan::Simulation;
@@ -117,6 +116,7 @@ fn options(verb: &Launch, expected: Option<&Expected>) -> Result<Options, Failur
         simulate,
         dangerously_skip_artifact_verification: verb.dangerously_skip_artifact_verification,
         dangerously_allow_unsigned: verb.release.dangerously_allow_unsigned,
+        dangerously_unconfined: verb.dangerously_unconfined,
         until_ready: verb.until_ready,
         expected_measurements: expected
             .map(|expected| (expected.register.to_owned(), expected.value.clone()))
@@ -142,7 +142,8 @@ fn simulator() -> Result<PathBuf, Failure> {
 fn show_plan(request: &Request<'_>, expected: Option<&Expected>, printer: &Printer) -> Result<u8, Failure> {
     // A host that is not ready yet is planned for as it will be once it is.
     let facts = HostFacts::probe();
-    let (_, preparation) = super::host::prepare::plan(&facts, Some(&Needs::of(request.vm)), None, false);
+    let (_, preparation) =
+        super::host::prepare::plan(&facts, Some(&super::host::prepare::needs(request.vm, &facts)?), None, false);
     let changes = if preparation.refusals.is_empty() { preparation.steps } else { Vec::new() };
     let plan = launcher::launch::plan_only(request, &after(&facts, &changes))?;
     changes.iter().for_each(|step| printer.line(format_args!("{:<12} {step}", "prepare")));

@@ -48,7 +48,7 @@ fn summary(vm: &Vm) -> String {
         vec![format!("\"{}\", tee {}, {} vCPUs {}, {}", vm.name, vm.tee, vm.vcpus, vm.cpu_model(), vm.memory)];
     let host = &vm.host;
     words.extend((!host.nics.is_empty()).then(|| format!("networks: {}", host.nics.len())));
-    words.extend(host.pci.iter().map(|device| format!("PCI {}", device.address)));
+    words.extend(host.pci.iter().map(|device| format!("PCI {}", device.label())));
     words.extend(host.huge_pages.map(|size| format!("huge pages of {size}")));
     words.extend(host.numa_node.map(|node| format!("NUMA node {node}")));
     words.join(", ")

@@ -90,7 +90,7 @@ fn attribute(directory: &Path, name: &str) -> Option<String> {
 }
 
 /// Who has the device: an NVIDIA driver, or whoever has its VFIO device or group open.
-fn holder(directory: &Path, procfs: &Path, driver: Option<&str>, group: Option<u32>) -> Option<String> {
+pub(crate) fn holder(directory: &Path, procfs: &Path, driver: Option<&str>, group: Option<u32>) -> Option<String> {
     let driver = driver?;
     if DRIVERS_IN_USE.contains(&driver) {
         return Some(format!("the driver {driver}"));

@@ -35,6 +35,8 @@ pub struct PciFunction {
     pub disks: Vec<String>,
     /// What the host uses it for, a phrase each: mounted disks, swap, addresses.
     pub uses: Vec<String>,
+    /// The process that has it open by VFIO, as far as this user sees.
+    pub held_by: Option<String>,
 }
 
 impl PciFunction {
@@ -57,10 +59,18 @@ pub(super) fn read(root: &Path) -> Vec<PciFunction> {
         }
     }
     for function in &mut functions {
+        function.held_by = holder(root, function);
         let peers = function.group.and_then(|group| groups.get(&group)).into_iter().flatten();
         function.peers = peers.filter(|peer| **peer != function.address).cloned().collect();
     }
     functions
+}
+
+/// Only what vfio-pci has is opened so; then all processes are looked at.
+fn holder(root: &Path, function: &PciFunction) -> Option<String> {
+    function.driver.as_deref().filter(|driver| *driver == "vfio-pci")?;
+    let (sysfs, procfs) = (root.join("sys/bus/pci/devices").join(&function.address), root.join("proc"));
+    crate::gpu::sysfs::holder(&sysfs, &procfs, function.driver.as_deref(), function.group)
 }
 
 fn function(directory: &Path, usage: &Usage, address: String) -> PciFunction {
@@ -83,6 +93,7 @@ fn function(directory: &Path, usage: &Usage, address: String) -> PciFunction {
         reset_methods: text("reset_method"),
         disks: usage.disks_of(&address),
         uses: usage.of(&address),
+        held_by: None,
         address,
     }
 }

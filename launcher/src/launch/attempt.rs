@@ -1,8 +1,9 @@
 //! One attempt: the descriptors of a plan made real, QEMU started with them, and supervised to its end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use crate::qmp::Qmp;
 use crate::screen::Screen;
 use crate::sealed_memory::sealed_memory;
 use crate::simulation::{self, SimulationReport};
+use crate::state::directories::create_private_directory;
 use crate::state::{StateError, create_private};
 use crate::supervise::{Outcome, Progress, Signals, Stderr, Supervision};
 
@@ -54,7 +56,11 @@ impl Trial<'_> {
 
         let starting = |source| LaunchError::Start { program: plan.argv.first().cloned().unwrap_or_default(), source };
         let started = Instant::now();
-        let mut child = child::spawn(&plan.argv, &plan.env, inherited.into_iter().collect()).map_err(starting)?;
+        let inside = presence.directories.running(&plan.name).join("root");
+        create_private_directory(&inside)?;
+        let confinement = plan.confinement.as_ref().map(|confinement| (confinement, inside.as_path()));
+        let inherited = inherited.into_iter().collect();
+        let mut child = child::spawn_in(&plan.argv, &plan.env, inherited, confinement).map_err(starting)?;
         let stderr = child.take_stderr().map(|pipe| Stderr::new(pipe, qemu_log)).transpose().map_err(&making)?;
         let pid = child.id();
         presence.record.qemu_pid = Some(pid);
@@ -117,12 +123,22 @@ impl Trial<'_> {
             },
             Role::Device(path) => fs::OpenOptions::new().read(true).write(true).open(path)?.into(),
             Role::Artifact(name) => match self.artifacts.get(*name) {
-                Some(file) => file.try_clone()?.into(),
+                Some(file) => readable_by_others(file)?,
                 None => return Err(io::Error::other(format!("the image has no artifact \"{name}\""))),
             },
             other => return Err(io::Error::other(format!("{other} is no file"))),
         })
     }
+}
+
+/// QEMU opens an artifact anew, perhaps as another user. One that only its owner can read is given to it as a copy in memory.
+fn readable_by_others(file: &File) -> io::Result<OwnedFd> {
+    if file.metadata()?.mode() & 0o004 != 0 {
+        return Ok(file.try_clone()?.into());
+    }
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    sealed_memory(&bytes)
 }
 
 /// A QEMU that left by itself, and left a report of the whole launch or of its refusal, has done what was asked; one that

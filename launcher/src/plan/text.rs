@@ -19,6 +19,9 @@ impl fmt::Display for Plan {
         for note in &self.notes {
             line(f, "note", note)?;
         }
+        if let Some(confinement) = &self.confinement {
+            line(f, "confined", confinement)?;
+        }
         for volume in &self.volumes {
             let what = if volume.read_only { "read only" } else { "scratch: what it holds is lost" };
             line(f, "volume", format_args!("{} {} ({what})", volume.name, volume.path.display()))?;

@@ -16,13 +16,13 @@ mod placement;
 mod session;
 mod wire;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use measure::shape::{Shape, TeeShape};
-use spec::vm::{Host, Nic, PciDevice, Vm};
+use spec::vm::{Host, Nic, PciDevice, Topology, Vm};
 use spec::{Sha256Digest, Tee};
 
 pub use error::{ImportError, OracleError};
@@ -66,6 +66,8 @@ pub struct Devices {
     pub volumes: usize,
     /// Whether it has a vsock.
     pub vsock: bool,
+    /// How the vCPUs are arranged.
+    pub topology: Topology,
 }
 
 impl Devices {
@@ -76,13 +78,14 @@ impl Devices {
             pci: vm.host.pci.len(),
             volumes: vm.guest.volumes.len(),
             vsock: vm.host.vsock.is_some(),
+            topology: vm.topology.unwrap_or_default(),
         }
     }
 
     /// A host that has them. Networks lead nowhere, and no port of this host is taken.
     fn host(&self) -> Host {
         let nic = Nic { no_outbound: true, ..Nic::default() };
-        let function = PciDevice { address: String::new() };
+        let function = PciDevice::at("");
         let vsock = self.vsock.then(Default::default);
         Host { nics: vec![nic; self.nics], pci: vec![function; self.pci], vsock, ..Host::default() }
     }
@@ -184,6 +187,7 @@ fn command_line(shape: &Shape, devices: &Devices, sandbox: bool) -> Vec<String> 
         stand_in: true,
         volumes: &devices.stand_in_volumes(),
         host: &devices.host(),
+        topology: devices.topology,
         by_iommufd: false,
         window_mib: None,
     };
@@ -212,13 +216,19 @@ fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
             }
             Role::Artifact(name) if Some(name) == firmware => sealed_memory(question.firmware)?,
             Role::Artifact(spec::manifest::artifact::KERNEL) => sealed_memory(&kernel())?,
-            Role::Configuration | Role::Artifact(_) | Role::Volume(_) => sealed_memory(&[0; 4096])?,
+            // A set of descriptors gives out one whose access is what is asked for.
+            Role::Volume(_) => read_only(&sealed_memory(&[0; 4096])?)?,
+            Role::Configuration | Role::Artifact(_) => sealed_memory(&[0; 4096])?,
             // `descriptors` names none of these: the machine that is asked has no part of the host.
             Role::Device(_) | Role::Vsock(_) | Role::Tap(_) => continue,
         };
         inherited.push((descriptor.number, file));
     }
     Ok((inherited, peers))
+}
+
+fn read_only(file: &OwnedFd) -> std::io::Result<OwnedFd> {
+    Ok(std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into())
 }
 
 /// As much of a bzImage as QEMU looks at (Linux `Documentation/arch/x86/boot.rst`): it offers one to firmware, which
@@ -261,6 +271,7 @@ mod tests {
             stand_in: false,
             volumes: &[],
             host: &Host::default(),
+            topology: Topology::default(),
             by_iommufd: false,
             window_mib: None,
         };

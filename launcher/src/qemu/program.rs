@@ -54,6 +54,8 @@ pub struct QemuProgram {
     pub(crate) binary: PathBuf,
     /// Whether the first word of the command is a loader that takes `--preload`.
     pub(crate) by_loader: bool,
+    /// The tree that holds all its files, where they are known.
+    pub(crate) tree: Option<PathBuf>,
 }
 
 impl QemuProgram {
@@ -76,6 +78,7 @@ impl QemuProgram {
             env: BTreeMap::from([("QEMU_MODULE_DIR".to_owned(), text(root.join(MODULES))?)]),
             binary,
             by_loader: true,
+            tree: Some(root.to_owned()),
         })
     }
 
@@ -85,7 +88,7 @@ impl QemuProgram {
         let binary = path.canonicalize().map_err(missing)?;
         // A wrapper script needs to find its shell's programs.
         let env = BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]);
-        Ok(Self { command: vec![text(binary.clone())?], data: Vec::new(), env, binary, by_loader: false })
+        Ok(Self { command: vec![text(binary.clone())?], data: Vec::new(), env, binary, by_loader: false, tree: None })
     }
 
     /// The same QEMU with a library loaded before all others. Where QEMU was named by the user it must be the program

@@ -15,6 +15,7 @@ use launcher::qemu::oracle::{self, Answer, Devices, Question};
 use launcher::{Plan, QemuProgram};
 use measure::shape::{Boot, Shape, TdxShape, TeeShape};
 use measure::tdx::platform::AcpiDigests;
+use spec::vm::Topology;
 
 /// Firmware that ships without a TEE's sections in the way: any OVMF places the devices alike.
 const FIRMWARE: &str = "tdx/firmware/ubuntu-25.04_ovmf_2025.02-3ubuntu2_OVMF.fd.xz";
@@ -148,7 +149,7 @@ fn tables_of_a_vm_with_devices_are_those_that_its_own_words_give() {
     let plan = situation.plan().unwrap();
     let cache = tempfile::tempdir().unwrap();
     let devices = Devices::of(&situation.fixture.vm);
-    assert_eq!(devices, Devices { nics: 2, pci: 1, volumes: 1, vsock: true });
+    assert_eq!(devices, Devices { nics: 2, pci: 1, volumes: 1, vsock: true, ..Devices::default() });
     let ask = |devices| {
         let question = Question { program: &program, firmware: &firmware, shape: &plan.shape, devices };
         oracle::ask(&question, cache.path()).unwrap()
@@ -165,6 +166,23 @@ fn tables_of_a_vm_with_devices_are_those_that_its_own_words_give() {
     for other in others.into_iter().chain([without_vsock]) {
         assert_ne!(ask(other).fw_cfg.acpi().unwrap().tables, told.fw_cfg.acpi().unwrap().tables, "{other:?}");
     }
+}
+
+/// Of a topology the processors' SMBIOS tables tell, and where the numbers of vCPUs have gaps, the ACPI tables as well.
+#[test]
+fn a_topology_is_in_the_tables() {
+    let (Some(firmware), Some(program)) = (vector(TDX_FIRMWARE), tree("BULLION_TEST_QEMU_TREE")) else { return };
+    let cache = tempfile::tempdir().unwrap();
+    let ask = |sockets, threads| {
+        let devices = Devices { topology: Topology { sockets, threads }, ..Devices::default() };
+        let shape = shape(6, 2048);
+        let question = Question { program: &program, firmware: &firmware, shape: &shape, devices };
+        oracle::ask(&question, cache.path()).unwrap()
+    };
+    let (flat, sockets) = (ask(1, 1), ask(2, 1));
+    assert_ne!(sockets.fw_cfg.smbios_tables(), flat.fw_cfg.smbios_tables());
+    // Three cores of a socket take two bits: the second socket begins at 4.
+    assert_ne!(sockets.fw_cfg.acpi().unwrap().tables, flat.fw_cfg.acpi().unwrap().tables);
 }
 
 /// The plan's own words, without the TEE and its host's CPU, and with this device in the place of what is passed.

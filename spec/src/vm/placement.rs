@@ -17,8 +17,58 @@ const MAX_NODE: u32 = 1023;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PciDevice {
-    /// Its address with the domain, `0000:c1:00.0`, as `lspci -D` prints it.
+    /// Its address with the domain, `0000:c1:00.0`, as `lspci -D` prints it. Empty where a kind is named, until one is chosen.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
+    /// What it is, instead of where: the first free function of the kind is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<PciKind>,
+    /// Of a GPU: the beginning of its product's name, such as `H100`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// What a PCI function is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum PciKind {
+    /// An NVMe controller, with all its namespaces.
+    Nvme,
+    /// An NVIDIA GPU.
+    Gpu,
+    /// An NVIDIA NVSwitch.
+    Nvswitch,
+    /// A network controller.
+    Network,
+}
+
+impl PciKind {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nvme => "nvme",
+            Self::Gpu => "gpu",
+            Self::Nvswitch => "nvswitch",
+            Self::Network => "network",
+        }
+    }
+}
+
+impl PciDevice {
+    /// The function at an address.
+    pub fn at(address: &str) -> Self {
+        Self { address: address.to_owned(), kind: None, model: None }
+    }
+
+    /// Where it is, or what it is: for people.
+    pub fn label(&self) -> String {
+        match (self.kind, &self.model) {
+            (Some(kind), Some(model)) if self.address.is_empty() => format!("one {} {model}", kind.as_str()),
+            (Some(kind), None) if self.address.is_empty() => format!("one {}", kind.as_str()),
+            _ => self.address.clone(),
+        }
+    }
 }
 
 /// What is wrong with the placement: the key it is about, and why.
@@ -32,7 +82,19 @@ pub(super) fn fault(
         return Some(("pci", format!("there are {} PCI devices: use at most {MAX_PCI}", pci.len())));
     }
     let mut seen = BTreeSet::new();
-    for PciDevice { address } in pci {
+    for PciDevice { address, kind, model } in pci {
+        if kind.is_some() {
+            if !address.is_empty() {
+                return Some(("kind", format!("{address} has a kind already: name an address or a kind")));
+            }
+            if model.is_some() && *kind != Some(PciKind::Gpu) {
+                return Some(("model", "only GPUs are chosen by model".to_owned()));
+            }
+            continue;
+        }
+        if model.is_some() {
+            return Some(("model", "model goes with kind = \"gpu\"".to_owned()));
+        }
         if !is_pci_address(address) {
             return Some(("address", format!("\"{address}\" is not a PCI address: write it like 0000:c1:00.0")));
         }

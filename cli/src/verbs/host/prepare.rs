@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use launcher::host::check::Needs;
+use launcher::host::choose::chosen;
 use launcher::host::prepare::{self, Group, LocalMachine, Preparation, Undone};
-use launcher::{Directories, HostFacts};
+use launcher::{Directories, HostFacts, PlanError};
 use nix::unistd::geteuid;
 use serde_json::json;
 use spec::Outcome;
+use spec::vm::Vm;
 
 use crate::args::{HostPrepare, HostRestore};
 use crate::failure::Failure;
@@ -26,11 +28,17 @@ pub(crate) fn plan(
     (machine, preparation)
 }
 
+/// What a VM needs, with a function chosen for each that it asks for by kind.
+pub(crate) fn needs(vm: &Vm, facts: &HostFacts) -> Result<Needs, Failure> {
+    let chosen = chosen(vm, facts).map_err(|line| PlanError::Unmet { vm: vm.name.clone(), line })?;
+    Ok(Needs::of(&chosen))
+}
+
 pub(super) fn run(verb: &HostPrepare, printer: &Printer) -> Result<u8, Failure> {
     let vm = verb.vm.as_deref().map(inputs::vm).transpose()?;
-    let needs = vm.as_ref().map(|(vm, _)| Needs::of(vm));
-    let group = verb.group.as_deref().map(group).transpose()?;
     let facts = HostFacts::probe();
+    let needs = vm.as_ref().map(|(vm, _)| needs(vm, &facts)).transpose()?;
+    let group = verb.group.as_deref().map(group).transpose()?;
     let (mut machine, preparation) = plan(&facts, needs.as_ref(), group.as_ref(), verb.persist);
     let Preparation { steps, refusals, notes } = &preparation;
     steps.iter().for_each(|step| printer.line(step));
