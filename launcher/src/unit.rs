@@ -180,13 +180,13 @@ impl Unit<'_> {
     /// The devices of this VM, and no other.
     fn devices(&self) -> Result<Lines, UnitError> {
         let (vm, host) = (self.vm, &self.vm.host);
-        let mut lines = vec![("DevicePolicy", "closed".to_owned()), ("DeviceAllow", "/dev/kvm rw".to_owned())];
+        let mut lines = vec![("DevicePolicy", "closed".to_owned()), ("DeviceAllow", "/dev/kvm rwm".to_owned())];
         let mut allow = |device: &str| lines.push(("DeviceAllow", device.to_owned()));
         if vm.tee == Tee::Snp {
-            allow("/dev/sev rw");
+            allow("/dev/sev rwm");
         }
         if !host.pci.is_empty() {
-            ["/dev/iommu rw", "/dev/vfio/vfio rw", "char-vfio* rw"].into_iter().for_each(&mut allow);
+            ["/dev/iommu rw", "/dev/vfio/vfio rwm", "char-vfio* rwm"].into_iter().for_each(&mut allow);
         }
         if host.vsock.is_some() {
             allow("/dev/vhost-vsock rw");
@@ -207,7 +207,14 @@ impl Unit<'_> {
         // QEMU is given another user and namespaces of its own by the supervisor, which needs these for it.
         let mut capabilities =
             vec!["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"];
-        capabilities.extend(["CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SYS_RESOURCE", "CAP_IPC_LOCK"]);
+        capabilities.extend([
+            "CAP_SETPCAP",
+            "CAP_SYS_ADMIN",
+            "CAP_SYS_CHROOT",
+            "CAP_SYS_RESOURCE",
+            "CAP_IPC_LOCK",
+            "CAP_MKNOD",
+        ]);
         if bridged {
             capabilities.push("CAP_NET_ADMIN");
         }

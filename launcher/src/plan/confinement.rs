@@ -6,6 +6,7 @@ use spec::Tee;
 
 use super::{Inputs, by_iommufd};
 use crate::confine::Confinement;
+use crate::host::answers::{QGS_SOCKET, QuoteService};
 use crate::qemu::Accelerator;
 
 /// The confinement of a launch; none, with a note, where there is none.
@@ -23,10 +24,14 @@ pub(super) fn of(inputs: &Inputs<'_>, accelerator: Accelerator, notes: &mut Vec<
     };
     let mut confinement = Confinement::new(vec![tree.clone()]);
     let host = &inputs.vm.host;
-    if !host.nics.is_empty() {
+    if host.nics.iter().any(|nic| nic.bridge.is_none()) {
         // User-mode networking makes connections as the host does, and answers the guest's questions for names.
         confinement.host_network = true;
         confinement.readable.extend(["/etc/resolv.conf", "/etc/hosts"].map(PathBuf::from));
+    }
+    if inputs.vm.tee == Tee::Tdx && QuoteService::of(inputs.facts) == Some(QuoteService::Unix) {
+        // Its directory, because a service that is started again makes its socket anew.
+        confinement.readable.extend(Path::new(QGS_SOCKET).parent().map(Path::to_owned));
     }
     let mut device = |path: &str| confinement.devices.push(path.into());
     if accelerator == Accelerator::Kvm {

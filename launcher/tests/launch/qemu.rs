@@ -86,6 +86,30 @@ fn a_kernel_without_a_root_panics() {
     eprintln!("{told:#?}");
 }
 
+/// The pinned kind of QEMU, which is confined: as another user where this is root, with a disk that only root can open.
+#[test]
+fn a_confined_qemu_boots_a_kernel_with_a_disk() {
+    let (Some(tree), Some(kernel)) = (std::env::var_os("BULLION_TEST_QEMU_TREE"), kernel()) else {
+        eprintln!("skipped: BULLION_TEST_QEMU_TREE is not set");
+        return;
+    };
+    let qemu = QemuProgram::from_tree(Path::new(&tree)).unwrap();
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    disk.as_file().set_len(1 << 20).unwrap();
+    let more = format!(
+        "ready_timeout_s = 300\naccelerator = \"tcg\"\n[[host.volume]]\nname = \"tmp\"\npath = \"{}\"\n\
+         [[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/lib/containers\"\n",
+        disk.path().display()
+    );
+    let fixture = bootable(kernel, "console=ttyS0 quiet panic=-1", &more);
+    let (report, told) = fixture.launch(&qemu);
+    let report = report.unwrap();
+    let panicked =
+        matches!(&report.ending, Ending::GuestPanicked { panic } if panic.contains("VFS: Unable to mount root"));
+    assert!(panicked, "{:?}", report.ending);
+    assert!(told.iter().all(|line| !line.contains("unconfined")), "{told:#?}");
+}
+
 #[test]
 fn a_kernel_that_kvm_cannot_run_is_run_by_tcg() {
     let (Some(qemu), Some(kernel)) = (tool(), kernel()) else { return };

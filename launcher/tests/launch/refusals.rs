@@ -240,7 +240,7 @@ fn devices_that_cannot_be_passed() {
     has(said("genoa", "snp", "pci = [{ address = \"0000:99:00.0\" }]"), &["no PCI function 0000:99:00.0", "lspci"]);
     has(said("genoa", "snp", "pci = [{ address = \"0000:00:01.0\" }]"), &["bridge"]);
     has(said("genoa", "none", drive), &["shares IOMMU group 31 with 0000:43:00.0, which nvme drives"]);
-    has(said("genoa", "none", "pci = [{ address = \"0000:41:00.0\" }]"), &["driven by nvme", "driver_override"]);
+    has(said("genoa", "none", "pci = [{ address = \"0000:41:00.0\" }]"), &["driven by nvme", "bullion host prepare"]);
     has(said("shared-group", "snp", gpu), &["group 21 with 0000:41:00.0"]);
     has(said("debian-kernel-vfio", "snp", gpu), &["no character device"]);
     has(said("genoa-small-rmp", "snp", gpu), &["no permission to open /dev/iommu"]);

@@ -86,11 +86,16 @@ impl<M: Machine> Wish<'_, M> {
             let needed = needs.is_some_and(|needs| needs.tee != Tee::None);
             self.module("iommufd", Vec::new(), facts.answers.opens("/dev/iommu").is_ok(), needed);
         }
-        if needs.is_none() {
-            for (module, device) in
-                [("vhost_vsock", "/dev/vhost-vsock"), ("vhost_net", "/dev/vhost-net"), ("tun", "/dev/net/tun")]
-            {
-                self.module(module, Vec::new(), facts.answers.opens(device).is_ok(), false);
+        let vsock = needs.map_or((true, false), |needs| (needs.vsock, true));
+        let bridged = needs.map_or((true, false), |needs| (needs.bridged, true));
+        for (module, device, (wanted, needed)) in [
+            ("vhost_vsock", "/dev/vhost-vsock", vsock),
+            // Without it QEMU moves the packets itself.
+            ("vhost_net", "/dev/vhost-net", (bridged.0, false)),
+            ("tun", "/dev/net/tun", bridged),
+        ] {
+            if wanted {
+                self.module(module, Vec::new(), facts.answers.opens(device).is_ok(), needed);
             }
         }
     }
@@ -184,8 +189,11 @@ impl<M: Machine> Wish<'_, M> {
         if self.passes_functions() {
             devices.extend([Device::Iommu, Device::Vfio]);
         }
-        if needs.is_none() {
-            devices.extend([Device::VhostVsock, Device::VhostNet, Device::Tun]);
+        if needs.is_none_or(|needs| needs.vsock) {
+            devices.push(Device::VhostVsock);
+        }
+        if needs.is_none_or(|needs| needs.bridged) {
+            devices.extend([Device::VhostNet, Device::Tun]);
         }
         let will_be = |device: &Device| device.module().is_some_and(|module| self.will_be_loaded(module));
         devices.retain(|device| device.node(self.machine).is_some() || will_be(device));
