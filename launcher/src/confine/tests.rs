@@ -100,7 +100,7 @@ fn what_it_is_given_is_there_and_nothing_else() {
     child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
     let user = if geteuid().is_root() { "65532".to_owned() } else { geteuid().to_string() };
     let temporary = given.path().components().nth(1).unwrap().as_os_str().to_str().unwrap();
-    let mut root = vec!["bin", "dev", "etc", "lib", "lib64", "proc", temporary, "usr"];
+    let mut root = ["bin", "dev", "etc", "lib", "lib64", "proc", temporary, "usr"];
     root.sort_unstable();
     let expected = format!(
         "given read-only\n{}\nnull\n{user}\nbullion\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t0\n0\n",

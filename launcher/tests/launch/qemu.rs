@@ -97,7 +97,7 @@ fn a_confined_qemu_boots_a_kernel_with_a_disk() {
     let disk = tempfile::NamedTempFile::new().unwrap();
     disk.as_file().set_len(1 << 20).unwrap();
     let more = format!(
-        "ready_timeout_s = 300\naccelerator = \"tcg\"\n[[host.volume]]\nname = \"tmp\"\npath = \"{}\"\n\
+        "ready_timeout_s = 300\n[[host.volume]]\nname = \"tmp\"\npath = \"{}\"\n\
          [[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/lib/containers\"\n",
         disk.path().display()
     );
