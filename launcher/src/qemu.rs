@@ -218,9 +218,10 @@ impl CommandLine<'_> {
         );
         arguments.option("-cpu", tee.cpu(Properties::of(&self.shape.cpu_model), self.accelerator, self.facts));
         let vcpus = self.shape.vcpus.to_string();
-        // What cannot be arranged so was refused with the description.
-        let cores = self.topology.cores(self.shape.vcpus).unwrap_or(self.shape.vcpus).to_string();
-        let (sockets, threads) = (self.topology.sockets.to_string(), self.topology.threads.to_string());
+        // With a description what does not fit was refused; a search over vCPU counts tries some that do not.
+        let arranged = self.topology.cores(self.shape.vcpus).map(|cores| (self.topology, cores));
+        let (arranged, cores) = arranged.unwrap_or((Topology::default(), self.shape.vcpus));
+        let [sockets, cores, threads] = [arranged.sockets, cores, arranged.threads].map(|number| number.to_string());
         let topology = Properties::of(&vcpus).with("sockets", &sockets).with("cores", &cores).with("threads", &threads);
         arguments.option("-smp", topology);
         let size = format!("{}M", self.shape.memory_mib);

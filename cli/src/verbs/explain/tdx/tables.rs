@@ -119,7 +119,8 @@ impl<'a> Tables<'a> {
     }
 
     fn row(&self, found: &Neighbour) -> Row {
-        let Devices { nics, pci, volumes, vsock } = found.devices;
+        // Other topologies are not searched for.
+        let Devices { nics, pci, volumes, vsock, topology: _ } = found.devices;
         let version = found.qemu_version.map(|number| number.to_string()).join(".");
         let mut parts = Vec::new();
         if self.vcpus != Some(found.vcpus) {
