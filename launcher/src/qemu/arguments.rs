@@ -40,6 +40,11 @@ impl Properties {
         Self(format!("{key}={}", escape(value)))
     }
 
+    /// All properties as JSON, which some options take in the place of a list. No pair can be added.
+    pub(super) fn json(properties: &serde_json::Value) -> Self {
+        Self(properties.to_string())
+    }
+
     /// The list with one more pair.
     pub(super) fn with(mut self, key: &str, value: &str) -> Self {
         self.0.push_str(&format!(",{key}={}", escape(value)));

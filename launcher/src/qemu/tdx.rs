@@ -1,6 +1,7 @@
 //! Intel TDX (QEMU documentation, "Intel Trusted Domain eXtension"; object `tdx-guest`).
 
 use measure::shape::TdxShape;
+use serde_json::json;
 
 use super::arguments::{Arguments, Properties, base64};
 use super::{Accelerator, TeeArguments};
@@ -12,7 +13,7 @@ use crate::host::answers::{QGS_PORT, QGS_SOCKET, QuoteService};
 const PROCESSOR_ID: &str = "0xfabfbff000c06f2";
 
 /// The host as it is seen by vsock (vsock(7), VMADDR_CID_HOST).
-const HOST_CID: u32 = 2;
+const HOST_CID: &str = "2";
 
 pub(super) struct Tdx<'a>(pub(super) &'a TdxShape);
 
@@ -27,20 +28,24 @@ impl TeeArguments for Tdx<'_> {
     }
 
     fn confidential_guest(&self, facts: &HostFacts) -> Option<Properties> {
-        let guest = Properties::of("tdx-guest")
-            .with("id", "tee")
-            .with("attributes", &format!("{:#x}", self.0.attributes))
-            .with("mrconfigid", &base64(&self.0.mrconfigid));
         // QEMU connects anew for every quote (qapi SocketAddress; GHCI, TDG.VP.VMCALL<GetQuote>).
-        let socket = |key: &str| format!("quote-generation-socket.{key}");
-        Some(match QuoteService::of(facts) {
-            Some(QuoteService::Unix) => guest.with(&socket("type"), "unix").with(&socket("path"), QGS_SOCKET),
-            Some(QuoteService::Vsock) => {
-                let guest = guest.with(&socket("type"), "vsock").with(&socket("cid"), &HOST_CID.to_string());
-                guest.with(&socket("port"), &QGS_PORT.to_string())
+        let socket = match QuoteService::of(facts) {
+            Some(QuoteService::Unix) => json!({ "path": QGS_SOCKET, "type": "unix" }),
+            Some(QuoteService::Vsock) => json!({ "cid": HOST_CID, "port": QGS_PORT.to_string(), "type": "vsock" }),
+            None => {
+                let guest = Properties::of("tdx-guest").with("id", "tee");
+                let guest = guest.with("attributes", &format!("{:#x}", self.0.attributes));
+                return Some(guest.with("mrconfigid", &base64(&self.0.mrconfigid)));
             }
-            None => guest,
-        })
+        };
+        // An object within an object has no other form.
+        Some(Properties::json(&json!({
+            "attributes": self.0.attributes,
+            "id": "tee",
+            "mrconfigid": base64(&self.0.mrconfigid),
+            "qom-type": "tdx-guest",
+            "quote-generation-socket": socket,
+        })))
     }
 
     fn options(&self, arguments: &mut Arguments) {

@@ -190,7 +190,9 @@ fn emulated(plan: &Plan, function: &str) -> Vec<String> {
     let start = plan.argv.iter().position(|word| word == "-name").unwrap();
     let mut words: Vec<String> = plan.argv[start..].to_vec();
     for gone in ["tdx-guest,", "iommufd,"] {
-        let at = words.iter().position(|word| word.starts_with(gone)).unwrap();
+        let is_gone =
+            |word: &String| word.starts_with(gone) || word.contains(&format!("\"{}\"", gone.trim_end_matches(',')));
+        let at = words.iter().position(is_gone).unwrap();
         words.drain(at - 1..=at);
     }
     for word in &mut words {

@@ -17,12 +17,11 @@ fn examples() -> impl Iterator<Item = PathBuf> {
 fn prepared(example: &Path, directory: &Path, image: &Path) -> (String, PathBuf) {
     let text = fs::read_to_string(example).unwrap();
     let name = text.lines().find_map(|line| line.strip_prefix("name = \"")).unwrap().trim_end_matches('"').to_owned();
-    let lines = text.lines().map(|line| match line.starts_with("image = ") {
-        true => format!("image = \"{}\"\n", image.display()),
-        false => format!("{line}\n"),
-    });
+    // The first is the VM's; a workload has one, too.
+    let line = text.lines().find(|line| line.starts_with("image = ")).unwrap();
+    let text = text.replacen(line, &format!("image = \"{}\"", image.display()), 1);
     let path = directory.join(format!("{name}.vm.toml"));
-    fs::write(&path, lines.collect::<String>()).unwrap();
+    fs::write(&path, text).unwrap();
     (name, path)
 }
 

@@ -259,7 +259,7 @@ fn a_quote_generation_service_is_wired_and_moves_nothing() {
         list.as_array().unwrap().iter().any(|one| one.as_str().unwrap().contains(text))
     };
     assert!(has(&plan["facts"], "quotes by /var/run/tdx-qgs/qgs.socket"), "{plan}");
-    let argument = "quote-generation-socket.type=unix,quote-generation-socket.path=/var/run/tdx-qgs/qgs.socket";
+    let argument = r#""quote-generation-socket":{"path":"/var/run/tdx-qgs/qgs.socket","type":"unix"}"#;
     assert!(has(&plan["argv"], argument), "{plan}");
     let quoted = within(&["launch", vm, "--simulate", "--json"]).expect(0, &["SIMULATED"]).json();
     let without = bench.launch(vm.as_ref(), &["--simulate", "--json"]).expect(0, &["SIMULATED"]).json();

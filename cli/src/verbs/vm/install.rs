@@ -15,7 +15,9 @@ use crate::printer::Printer;
 const UNITS: &str = "etc/systemd/system";
 
 pub(crate) fn run(arguments: &Arguments, verb: &VmInstall, printer: &Printer) -> Result<u8, Failure> {
-    let (vm, named) = inputs::vm(&verb.vm)?;
+    // What the description names is relative to where it is.
+    let description = absolute(&verb.vm)?;
+    let (vm, named) = inputs::vm(&description)?;
     if vm.name != verb.name {
         let message = format!("{} describes a VM named \"{}\", not \"{}\"", verb.vm.display(), vm.name, verb.name);
         return Err(Failure::new(Outcome::Usage, message));
@@ -25,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &VmInstall, printer: &Printer) ->
     let program = std::env::current_exe().map_err(|error| Failure::file("finding", Path::new("bullion"), &error))?;
     let text = Unit {
         vm: &vm,
-        description: &absolute(&verb.vm)?,
+        description: &description,
         image: &absolute(verb.image.as_deref().unwrap_or(&named))?,
         program: &program,
         words: &words,
