@@ -335,6 +335,9 @@ pub(crate) struct Metrics {
     /// reads *.prom
     #[arg(long, value_name = "FILE")]
     pub(crate) textfile: Option<PathBuf>,
+    /// Also ask the GPUs and NVSwitches that nobody has: wakes those that sleep, and waits for those that boot
+    #[arg(long)]
+    pub(crate) gpus: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,90 +1,83 @@
 //! GPUs and NVSwitches as Prometheus reads them: one gauge for each state of a set, 1 where it is the one.
 
-use std::fmt::Write as _;
-
 use super::mode::ActiveMode;
 use super::survey::Seen;
+use crate::metrics::{Exposition, Kind};
 
 /// Modes, and the one that stands for none of them.
 const MODES: [&str; 5] = ["off", "on", "devtools", "ppcie", "invalid"];
 /// The kernel's power states of a PCI function.
 const POWER_STATES: [&str; 4] = ["D0", "D3hot", "D3cold", "unknown"];
 
-/// The text of all `bullion_gpu_*` gauges. Empty where there is no device.
-pub fn text(devices: &[Seen]) -> String {
-    let mut out = String::new();
-    if devices.is_empty() {
-        return out;
-    }
-    let mut family = |name: &str, help: &str, lines: Vec<String>| {
-        if lines.is_empty() {
-            return;
+/// A family without its labels of the device: of each device, further labels and the value.
+type Samples = Vec<(Vec<(&'static str, String)>, bool)>;
+
+/// Adds all `bullion_gpu_*` gauges. None where there is no device.
+pub fn expose(devices: &[Seen], out: &mut Exposition) {
+    let mut family = |name: &str, help: &str, samples: &dyn Fn(&Seen) -> Samples| {
+        let mut lines = Vec::new();
+        for seen in devices {
+            for (more, value) in samples(seen) {
+                lines.push((identity(seen).into_iter().chain(more).collect::<Vec<_>>(), value));
+            }
         }
-        let _ = writeln!(out, "# HELP bullion_gpu_{name} {help}\n# TYPE bullion_gpu_{name} gauge");
-        for line in lines {
-            let _ = writeln!(out, "bullion_gpu_{name}{line}");
-        }
+        let borrowed = lines.iter().map(|(labels, value)| {
+            (labels.iter().map(|(key, value)| (*key, value.as_str())).collect(), f64::from(u8::from(*value)))
+        });
+        out.family(&format!("bullion_gpu_{name}"), Kind::Gauge, help, borrowed);
     };
-    let each = |line: &dyn Fn(&Seen) -> Vec<String>| devices.iter().flat_map(line).collect::<Vec<_>>();
-    family("info", "A GPU or NVSwitch of this host.", each(&|seen| vec![info(seen)]));
-    let mode = |seen: &Seen| seen.mode().map(|mode| set(seen, "mode", &MODES, &mode.to_string())).unwrap_or_default();
-    family("cc_mode", "The confidential-computing mode it is in.", each(&mode));
-    let desired = |seen: &Seen| {
-        let known = seen.state().is_some() || seen.pending().is_some();
+    family("info", "A GPU or NVSwitch of this host.", &|seen| vec![(info(seen), true)]);
+    family("cc_mode", "The confidential-computing mode it is in.", &|seen| {
+        seen.mode().map(|mode| set("mode", &MODES, &mode.to_string())).unwrap_or_default()
+    });
+    family("cc_mode_desired", "The mode that its knobs ask for after a reset.", &|seen| {
+        if seen.state().is_none() && seen.pending().is_none() {
+            return Vec::new();
+        }
         let pending = seen.pending().map_or(ActiveMode::Invalid, ActiveMode::Valid);
-        if known { set(seen, "mode", &MODES, &pending.to_string()) } else { Vec::new() }
-    };
-    family("cc_mode_desired", "The mode that its knobs ask for after a reset.", each(&desired));
-    let power = |seen: &Seen| {
+        set("mode", &MODES, &pending.to_string())
+    });
+    family("power_state", "Its power state.", &|seen| {
         let state = seen.found.power_state.as_deref().filter(|state| POWER_STATES.contains(state));
-        set(seen, "state", &POWER_STATES, state.unwrap_or("unknown"))
-    };
-    family("power_state", "Its power state.", each(&power));
-    let flag = |seen: &Seen, flag: bool| vec![format!("{{{}}} {}", labels(seen), u8::from(flag))];
-    family(
-        "vfio_bound",
-        "Whether vfio-pci drives it.",
-        each(&|seen| flag(seen, seen.found.driver.as_deref() == Some("vfio-pci"))),
-    );
-    family(
-        "in_use",
-        "Whether a guest, a process or a driver of the host has it.",
-        each(&|seen| flag(seen, seen.guest.is_some() || seen.found.held_by.is_some())),
-    );
-    let healthy = |seen: &Seen| match (&seen.observation, in_hands(seen)) {
-        (Some(_), false) => flag(seen, seen.state().is_some()),
-        _ => Vec::new(),
-    };
-    family("healthy", "Whether it answered; not there while somebody has it.", each(&healthy));
-    let recovery = |seen: &Seen| match (&seen.observation, in_hands(seen)) {
-        (Some(_), false) => flag(seen, seen.trouble().is_some_and(|trouble| trouble.reason.contains("recovery mode"))),
-        _ => Vec::new(),
-    };
-    family("recovery", "Whether its firmware is in recovery mode.", each(&recovery));
-    out
+        set("state", &POWER_STATES, state.unwrap_or("unknown"))
+    });
+    let flag = |flag: bool| vec![(Vec::new(), flag)];
+    family("vfio_bound", "Whether vfio-pci drives it.", &|seen| flag(seen.found.driver.as_deref() == Some("vfio-pci")));
+    family("in_use", "Whether a guest, a process or a driver of the host has it.", &|seen| {
+        flag(seen.guest.is_some() || seen.found.held_by.is_some())
+    });
+    family("healthy", "Whether it answered; not there while somebody has it.", &|seen| {
+        if was_asked(seen) { flag(seen.state().is_some()) } else { Vec::new() }
+    });
+    family("recovery", "Whether its firmware is in recovery mode.", &|seen| {
+        let is_told = |reason: &str| reason.contains("recovery mode");
+        if was_asked(seen) { flag(seen.trouble().is_some_and(|trouble| is_told(&trouble.reason))) } else { Vec::new() }
+    });
 }
 
-fn in_hands(seen: &Seen) -> bool {
-    seen.guest.is_some() || seen.observation.as_ref().is_some_and(|observation| observation.held_by.is_some())
+/// Whether the device itself was asked: it has modes, and nobody had it.
+fn was_asked(seen: &Seen) -> bool {
+    seen.guest.is_none() && seen.observation.as_ref().is_some_and(|observation| observation.held_by.is_none())
 }
 
-fn labels(seen: &Seen) -> String {
-    let serial = seen.state().and_then(|state| state.serial).map(|serial| format!(",pdi=\"{serial:016x}\""));
-    format!("pci_bus_id=\"{}\"{}", seen.found.address, serial.unwrap_or_default())
+fn identity(seen: &Seen) -> Vec<(&'static str, String)> {
+    let mut labels = vec![("pci_bus_id", seen.found.address.to_string())];
+    labels.extend(seen.state().and_then(|state| state.serial).map(|serial| ("pdi", format!("{serial:016x}"))));
+    labels
 }
 
-fn info(seen: &Seen) -> String {
-    let (model, arch) = seen
-        .found
-        .product
-        .map_or(("unknown", "unknown".to_owned()), |product| (product.name, product.family.to_string()));
-    format!("{{{},device_id=\"{:04x}\",model=\"{model}\",arch=\"{arch}\"}} 1", labels(seen), seen.found.device_id)
+fn info(seen: &Seen) -> Vec<(&'static str, String)> {
+    let product = seen.found.product;
+    vec![
+        ("device_id", format!("{:04x}", seen.found.device_id)),
+        ("model", product.map_or("unknown", |product| product.name).to_owned()),
+        ("arch", product.map_or("unknown".to_owned(), |product| product.family.to_string())),
+    ]
 }
 
-/// One line for each state there is.
-fn set(seen: &Seen, name: &str, states: &[&str], current: &str) -> Vec<String> {
-    let line = |state: &&str| format!("{{{},{name}=\"{state}\"}} {}", labels(seen), u8::from(*state == current));
-    states.iter().map(line).collect()
+/// One sample for each state there is.
+fn set(name: &'static str, states: &[&str], current: &str) -> Samples {
+    states.iter().map(|state| (vec![(name, (*state).to_owned())], *state == current)).collect()
 }
 
 #[cfg(test)]
@@ -92,6 +85,12 @@ mod tests {
     use super::*;
     use crate::gpu::mode::Mode;
     use crate::gpu::survey::tests::{gpu, in_guest, unwell};
+
+    fn text(devices: &[Seen]) -> String {
+        let mut out = Exposition::default();
+        expose(devices, &mut out);
+        out.to_string()
+    }
 
     #[test]
     fn each_state_set_has_one_that_is_true() {
