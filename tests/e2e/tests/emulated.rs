@@ -140,13 +140,10 @@ fn disk_words(image: &Path) -> Vec<String> {
     ["-drive".to_owned(), drive, "-device".to_owned(), device].to_vec()
 }
 
-/// The same where QEMU's boot order names the disk, and there is another one before it.
+/// The same where QEMU's boot order names the disk.
 fn ordered_disk_words(image: &Path) -> Vec<String> {
     let mut words = disk_words(image);
     words[3].push_str(",bootindex=0");
-    let other =
-        ["-blockdev", "driver=null-co,node-name=other,size=1M", "-device", "virtio-blk-pci,drive=other,addr=0x4"];
-    words.splice(0..0, other.map(str::to_owned));
     words
 }
 
@@ -317,10 +314,11 @@ fn the_default_tdx_firmware_makes_the_boot_entries_of_a_disk() {
         names.map(|name| (Value::from(name), Value::from(digest(name))))
     };
     assert_eq!(measured(&stopped, &["--disk-at", SLOT]), expected(&stopped, ["BootOrder", "Boot0000", "Boot0001"]));
-    // QEMU's boot order puts the disk first, and leaves the other disk without an entry.
-    let ordered = trees.boot(Firmware::Whole(&firmware), &ordered_disk_words(&image), |memory| {
-        variable(memory, "BootCurrent").is_some()
-    });
+    // QEMU's boot order puts the disk first, and leaves a later disk without an entry.
+    let later =
+        ["-blockdev", "driver=null-co,node-name=later,size=1048576", "-device", "virtio-blk-pci,drive=later,addr=0x6"];
+    let words = [ordered_disk_words(&image), later.map(str::to_owned).to_vec()].concat();
+    let ordered = trees.boot(Firmware::Whole(&firmware), &words, |memory| variable(memory, "BootCurrent").is_some());
     assert_eq!(variable(&ordered.memory, "BootOrder"), Some(vec![1, 0, 0, 0]));
     assert_eq!(measured(&ordered, &[]), expected(&ordered, ["BootOrder", "Boot0001", "Boot0000"]));
 }
