@@ -121,7 +121,8 @@ impl<'a> Server<'a> {
         qemu.env("QEMU_MODULE_DIR", library.join("qemu")).arg("-L").arg(tree.join("usr/share/qemu"));
         qemu.arg("-L").arg(tree.join("usr/share/seabios"));
         qemu.args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]);
-        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "EPYC-v4,phys-bits=46", "-smp", "2", "-m", MEMORY]);
+        // A TD wants 48 bits of guest-physical addresses, and eight GPUs room for their BARs.
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "EPYC-v4,phys-bits=48", "-smp", "2", "-m", MEMORY]);
         qemu.args(["-object", &format!("memory-backend-memfd,id=ram,size={MEMORY},share=on")]);
         qemu.args(["-machine", "q35,kernel-irqchip=split,memory-backend=ram"]);
         // A guest's IOMMU mappings reach the emulated devices by caching mode only.

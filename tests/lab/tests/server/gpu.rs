@@ -32,3 +32,12 @@ pub(crate) fn eight_gpus_and_four_switches_go_into_protected_pcie_together(serve
     assert!(modes.iter().all(|mode| **mode == "ppcie"), "{modes:?}");
     server.run_for(600, "/opt/bullion gpu set-mode off --all").expect(0);
 }
+
+pub(crate) fn two_b200_go_into_confidential_mode_together(server: &mut Server<'_>) {
+    server.run("/opt/bullion gpu list").expect(0).says(&["B200"]);
+    server.run_for(600, "/opt/bullion gpu set-mode on --all").expect(0).says(&["mode on: set and verified"]);
+    let listed = server.run("/opt/bullion --json gpu list").json();
+    let modes: Vec<_> = listed["devices"].as_array().unwrap().iter().map(|device| &device["mode"]).collect();
+    assert_eq!(modes, ["on", "on"]);
+    server.run_for(600, "/opt/bullion gpu set-mode off --all").expect(0);
+}

@@ -7,8 +7,9 @@
 mod check;
 mod gpu;
 mod guest;
-mod passthrough;
+mod prepare;
 mod refusals;
+mod simulated;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -37,16 +38,20 @@ fn shelves() -> Vec<Shelf> {
             devices: vec![Device::Nvme, Device::Nvme, Device::Edu, Device::Pair],
             scenarios: scenarios![
                 check::host_check_sees_what_the_server_has,
+                simulated::a_simulated_launch_in_the_lab_measures_what_was_predicted,
                 refusals::a_mounted_drive_is_refused_and_stays_mounted,
                 refusals::a_peer_in_the_iommu_group_is_named,
-                passthrough::a_guest_sees_a_passed_drive_and_device,
+                refusals::missing_huge_pages_are_refused,
+                prepare::from_check_to_restore_a_guest_sees_a_drive_and_a_device,
+                prepare::prepare_killed_at_any_moment_is_undone,
             ],
         },
-        Shelf { devices: several(1, "h100"), scenarios: scenarios![gpu::a_gpu_is_listed_and_switched_and_back] },
+        Shelf { devices: several(1, "h100"), scenarios: scenarios![gpu::a_gpu_is_listed_and_switched_and_back,] },
         Shelf {
             devices: [several(8, "h100"), several(4, "nvswitch")].concat(),
             scenarios: scenarios![gpu::eight_gpus_and_four_switches_go_into_protected_pcie_together],
         },
+        Shelf { devices: several(2, "b200"), scenarios: scenarios![gpu::two_b200_go_into_confidential_mode_together] },
     ]
 }
 

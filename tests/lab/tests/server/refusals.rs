@@ -10,6 +10,7 @@ pub(crate) fn a_mounted_drive_is_refused_and_stays_mounted(server: &mut Server<'
     server.run(mount).expect(0);
     guest::describe(server, "mounted", &guest::pci(&[&drive]));
     guest::launch_to_the_end(server, "mounted").expect(3).says(&[&drive, "driven by nvme"]);
+    server.run("/opt/bullion host prepare --for /run/lab-mounted.toml --yes").expect(3).says(&[&drive, "mounted"]);
     server.run("cat /run/lab-mnt/file && findmnt /run/lab-mnt").expect(0).says(&["kept", "/dev/nvme0n1"]);
     server
         .run("umount /run/lab-mnt && rmdir /run/lab-mnt && wipefs -qa /dev/nvme0n1 && rm /run/lab-mounted.*")
@@ -29,4 +30,10 @@ pub(crate) fn a_peer_in_the_iommu_group_is_named(server: &mut Server<'_>) {
     refused.says(&[&format!("with {peer}, which virtio-pci drives"), "not viable"]);
     guest::give_back(server, &device);
     server.run("rm /run/lab-peer.*").expect(0);
+}
+
+pub(crate) fn missing_huge_pages_are_refused(server: &mut Server<'_>) {
+    guest::describe(server, "huge", "huge_pages = \"2MiB\"\n");
+    guest::launch_to_the_end(server, "huge").expect(3).says(&["0 huge pages of 2 MiB are free"]);
+    server.run("rm /run/lab-huge.*").expect(0);
 }

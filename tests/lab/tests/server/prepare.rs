@@ -1,0 +1,66 @@
+//! `host prepare` and `host restore` with real drivers, and killed half-way.
+
+use lab::Server;
+
+use crate::guest;
+
+/// Enough for the guest's 256 MiB.
+const HUGE: &str = "huge_pages = \"2MiB\"\n";
+const JOURNAL: &str = "/var/lib/bullion/host-changes.json";
+
+pub(crate) fn from_check_to_restore_a_guest_sees_a_drive_and_a_device(server: &mut Server<'_>) {
+    let drive = guest::addresses(server, "1b36:0010").remove(0);
+    let device = guest::addresses(server, "1234:11e8").remove(0);
+    guest::describe(server, "sees", &format!("{HUGE}{}", guest::pci(&[&drive, &device])));
+    let check = "/opt/bullion host check --for /run/lab-sees.toml --qemu /usr/bin/qemu-system-x86_64";
+    server.run(check).expect(3).says(&[&format!("{drive} [1b36:0010] driven by nvme")]);
+    server.run("/opt/bullion host prepare --for /run/lab-sees.toml").expect(0).says(&[&drive, &device]);
+    server.run(&format!("readlink /sys/bus/pci/devices/{drive}/driver; ls {JOURNAL}")).says(&["/nvme", "No such file"]);
+    server.run("/opt/bullion host prepare --for /run/lab-sees.toml --yes").expect(0);
+    server.run(check).expect(0);
+    guest::launch(server, "sees");
+    guest::wait_for(server, "sees", "the guest is ready");
+    // The guest's kernel says what it finds; the host's, who has the devices open and where the guest's memory is.
+    let console = server.run("/opt/bullion logs sees").expect(0);
+    console.says(&["[1b36:0010] type 00 class 0x010802", "[1234:11e8] type 00", "nvme nvme0: pci function"]);
+    let open = server.run("ls -l /proc/$(pgrep -f ^/usr/bin/qemu-system)/fd | grep -c '/dev/vfio/[0-9]'").stdout;
+    assert_eq!(open.trim(), "2", "one group for each");
+    let free = server.run("cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").stdout;
+    assert!(free.trim().parse::<u32>().unwrap() < 128, "the guest's memory is not in huge pages: {free} are free");
+    server.run("/opt/bullion ps").expect(0).says(&["sees", "ready", "kvm"]);
+    // What a guest has is not taken from it.
+    server.run("/opt/bullion host restore").expect(3);
+    server.run("/opt/bullion ps").expect(0).says(&["sees", "ready"]);
+    guest::stop(server, "sees");
+    restore(server, &drive);
+}
+
+pub(crate) fn prepare_killed_at_any_moment_is_undone(server: &mut Server<'_>) {
+    let drive = guest::addresses(server, "1b36:0010").remove(0);
+    guest::describe(server, "cut", &format!("{HUGE}{}", guest::pci(&[&drive])));
+    // Ever later, until one is through before its time.
+    let script = r#"
+        for tenths in 1 3 5 8 12 18 27 40 80 160; do
+          timeout -s KILL $((tenths / 10)).$((tenths % 10)) /opt/bullion --quiet host prepare --for /run/lab-cut.toml --yes
+          code=$?; echo "ended with $code"
+          [ $code = 0 ] && exit 0
+          [ $code = 137 ] || exit 1
+          /opt/bullion --quiet host restore || exit 2
+          for i in $(seq 100); do [ -e /sys/bus/pci/devices/DRIVE/driver ] && break; sleep 0.1; done
+          echo "$(readlink /sys/bus/pci/devices/DRIVE/driver) $(cat /proc/sys/vm/nr_hugepages)" | grep -q '/nvme 0$' || exit 4
+        done
+        exit 3"#;
+    server.run_for(900, &script.replace("DRIVE", &drive)).expect(0).says(&["ended with 137"]);
+    restore(server, &drive);
+    server.run("rm /run/lab-cut.toml").expect(0);
+}
+
+/// Undoes everything, and sees that the drive is the host's again and the journal empty.
+fn restore(server: &mut Server<'_>, drive: &str) {
+    server.run("/opt/bullion host restore").expect(0);
+    let script = format!(
+        "for i in $(seq 300); do [ -b /dev/nvme0n1 ] && break; sleep 0.2; done
+         readlink /sys/bus/pci/devices/{drive}/driver; cat /proc/sys/vm/nr_hugepages"
+    );
+    server.run(&script).expect(0).says(&["/nvme\n0\n"]);
+}
