@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use measure::acpi::admission_digest;
 use measure::firmware::volumes;
 use measure::fw_cfg::FwCfg;
 use measure::smbios::{BiosInformation, completed, filtered};
@@ -19,6 +20,10 @@ fuzz_target!(|bytes: &[u8]| {
         fw_cfg.insert(name, bytes.to_vec());
     }
     let _ = (fw_cfg.acpi(), fw_cfg.settings());
+    let third = bytes.len() / 3;
+    let (loader, rest) = bytes.split_at(third);
+    let (rsdp, tables) = rest.split_at(third);
+    let _ = admission_digest(loader, rsdp, tables);
     let _ = (volumes::packed(bytes), volumes::digests(bytes));
     let _ = (gpt::digest(bytes), UnifiedImage::read(bytes));
 });

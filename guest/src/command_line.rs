@@ -64,16 +64,19 @@ const SALT: &str = "bullion.salt";
 const BLOCKS: &str = "bullion.blocks";
 const CLASS: &str = "bullion.class";
 const RELEASE: &str = "release";
+/// Which ACPI tables the kernel admits: its business, and no other word of the prefix is.
+const ACPI: &str = "bullion.acpi";
 
 /// Reads the words out of the content of `/proc/cmdline`.
 pub(crate) fn parse(text: &str) -> Result<Parameters, CommandLineError> {
-    let (mut root, mut salt, mut blocks, mut class) = (None, None, None, None);
+    let (mut root, mut salt, mut blocks, mut class, mut acpi) = (None, None, None, None, None);
     for word in text.split_ascii_whitespace().filter(|word| word.starts_with(PREFIX)) {
         let (slot, name, value) = match word.split_once('=') {
             Some((ROOT, value)) => (&mut root, ROOT, value),
             Some((SALT, value)) => (&mut salt, SALT, value),
             Some((BLOCKS, value)) => (&mut blocks, BLOCKS, value),
             Some((CLASS, value)) => (&mut class, CLASS, value),
+            Some((ACPI, value)) => (&mut acpi, ACPI, value),
             _ => return Err(CommandLineError::Unknown(word.to_owned())),
         };
         if slot.replace(value).is_some() {

@@ -42,14 +42,14 @@ pub(crate) fn load_from_root() -> Result<(), Failure> {
     list.boot.iter().try_for_each(|name| load(ROOT_DIRECTORY, name))
 }
 
-/// Closes the kernel to modules until the next boot. The kernel loads none by itself in this guest, which has no modprobe.
+/// Closes the kernel to modules until the next boot. The kernel loads none by itself in this guest, which has no modprobe. One
+/// that was made without modules has nothing to close.
 pub(crate) fn load_no_more() -> Result<(), Failure> {
     let path = "/proc/sys/kernel/modules_disabled";
-    // A kernel that was built without modules has no such setting.
-    if !Path::new(path).exists() {
-        return Ok(());
+    match std::fs::write(path, "1") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !Path::new("/proc/modules").exists() => Ok(()),
+        written => written.or_fail_doing(Stage::Modules, path),
     }
-    std::fs::write(path, "1").or_fail_doing(Stage::Modules, path)
 }
 
 /// Everything to load, in order, each once.

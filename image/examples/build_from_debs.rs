@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             lock: &lock,
             lock_text: &lock_text,
             guest: image::Guest { bytes: &guest, component: None },
+            kernel: None,
             output: Path::new(output),
             jobs,
             replace: true,

@@ -19,6 +19,7 @@ fn request<'a>(world: &'a World, output: &'a Path) -> BuildRequest<'a> {
         lock: &world.lock,
         lock_text: &world.lock_text,
         guest: GUEST,
+        kernel: None,
         output,
         jobs: 2,
         replace: false,

@@ -8,7 +8,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::digest::Digest384;
+use crate::acpi::{AdmissionError, admission_digest};
+use crate::digest::{Digest256, Digest384};
 use crate::read::Reader;
 use crate::tdx::platform::AcpiDigests;
 use crate::uefi::load_option::PciSlot;
@@ -28,6 +29,9 @@ pub enum FwCfgError {
     /// The ACPI files are others than those that were seen: in which order they are measured is not known.
     #[error("fw_cfg's etc/table-loader loads {}: expected etc/acpi/rsdp, then etc/tpm/log if there is a TPM, then etc/acpi/tables", .0.join(", "))]
     Files(Vec<String>),
+    /// Which tables come of them cannot be told.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
 }
 
 /// Files of fw_cfg by name.
@@ -115,6 +119,11 @@ impl FwCfg {
         };
         let digests = AcpiDigests::of(loader, self.need(RSDP)?, self.need(TABLES)?);
         Ok(AcpiDigests { tpm_log, ..digests })
+    }
+
+    /// The digest of the ACPI tables that firmware makes of the ACPI files, as a kernel with admission computes it.
+    pub fn admission(&self) -> Result<Digest256, FwCfgError> {
+        Ok(admission_digest(self.need(LOADER)?, self.need(RSDP)?, self.need(TABLES)?)?)
     }
 
     /// The settings that TDX firmware measures when `Profile::measures_settings`: names and digests, in its order.

@@ -16,6 +16,7 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod authenticode;
 mod command_line;
 pub mod digest;

@@ -12,6 +12,7 @@ pub mod diagnostic;
 pub mod digest;
 pub mod gpus;
 pub mod guest_config;
+pub mod hardening;
 pub mod lock;
 pub mod manifest;
 pub mod network;

@@ -11,7 +11,7 @@ use crate::canonical::{CanonicalError, to_canonical_bytes};
 use crate::component::Component;
 use crate::digest::{Sha256Digest, Sha384Digest};
 use crate::lock::{Package, Standing};
-use crate::recipe::{GUEST_OUTPUT, Recipe};
+use crate::recipe::{GUEST_OUTPUT, Recipe, kernel_output};
 use crate::text::SyntaxError;
 
 /// The name of the manifest in an image directory.
@@ -324,6 +324,11 @@ impl Manifest {
             }
         } else if self.class == Class::Release {
             return Err("it says class release, but no component made its guest binary".to_owned());
+        }
+        let kernels = self.components.iter().filter_map(|component| component.outputs.get(kernel_output::KERNEL));
+        let own = self.artifacts.get(artifact::KERNEL);
+        if kernels.into_iter().any(|kernel| own != Some(kernel)) {
+            return Err("the component that made a kernel did not make the artifact \"vmlinuz\"".to_owned());
         }
         Ok(())
     }

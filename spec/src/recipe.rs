@@ -12,6 +12,7 @@ use crate::digest::{Sha256Digest, decode_hex};
 use crate::size::Size;
 use crate::text::{SyntaxError, from_toml};
 
+mod admit;
 mod check;
 mod component;
 mod flatten;
@@ -19,7 +20,8 @@ mod package;
 mod rootfs;
 mod user;
 
-pub use component::{CargoSource, ComponentRecipe, GUEST_OUTPUT, GuestRecipe};
+pub use admit::{Admit, AdmittedMachine};
+pub use component::{CargoSource, ComponentRecipe, GUEST_OUTPUT, GuestRecipe, kernel_output};
 pub use flatten::{Link, MAX_CHAIN, flatten};
 pub use package::PackageRequest;
 pub use rootfs::{Compression, DirectoryEntry, FileEntry, LinkEntry, RootfsFile};
@@ -149,6 +151,12 @@ pub struct ScriptAnswer {
 pub struct KernelFile {
     /// The kernel package, often a metapackage; the packages with the binary and the modules are found through it.
     pub package: Option<PackageRequest>,
+    /// The recipe of kind "component" that the kernel of release images is compiled by, relative to this recipe. Without it
+    /// they have that of the package.
+    pub component: Option<String>,
+    /// The machines whose ACPI tables a compiled kernel admits. Without any it takes all tables, and the image is of class dev.
+    #[serde(default)]
+    pub admit: Vec<Admit>,
     /// Modules that are loaded, in this order and after what they depend on, before the root file system is opened.
     #[serde(default)]
     pub boot_modules: Vec<String>,
@@ -292,6 +300,12 @@ pub struct Recipe {
 pub struct ImageRecipe {
     /// The kernel package.
     pub kernel: PackageRequest,
+    /// The recipe of the component that release images have their kernel of, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_component: Option<String>,
+    /// The machines whose ACPI tables a compiled kernel admits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub admit: Vec<Admit>,
     /// Modules loaded at boot, in order.
     pub boot_modules: Vec<String>,
     /// Modules loaded when their device is there.

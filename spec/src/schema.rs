@@ -10,5 +10,6 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("vm.schema.json", schema_for!(crate::vm::Vm)),
         ("manifest.schema.json", schema_for!(crate::manifest::Manifest)),
         ("pins.schema.json", schema_for!(crate::pins::Pins)),
+        ("hardening.schema.json", schema_for!(crate::hardening::Hardening)),
     ]
 }

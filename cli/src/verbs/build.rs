@@ -1,38 +1,38 @@
 //! `bullion build`: locked inputs to an image directory, then the expected measurements into its manifest.
 
-use std::path::{Path, PathBuf};
+mod admission;
+pub(super) mod compiled;
+
+use std::path::Path;
 use std::time::Instant;
 
-use image::{BuildRequest, Guest};
+use compiled::{Compiled, Given};
+use image::BuildRequest;
 use launcher::qemu::oracle::Devices;
 use serde_json::json;
 use spec::Outcome;
-use spec::component::Component;
-use spec::lock::{Lock, Standing};
+use spec::lock::Standing;
 use spec::manifest::{Class, FILE_NAME, Manifest};
-use spec::recipe::GUEST_OUTPUT;
-use store::Store;
 
 use super::diff;
 use super::rebuild::{self, Again};
 use super::unchanged::Unchanged;
 use crate::args::{Arguments, Build};
-use crate::component;
 use crate::failure::Failure;
-use crate::inputs::{self, LoadedRecipe};
+use crate::inputs;
 use crate::printer::{Printer, size};
 use crate::weigh::{self, machine::Machine};
 
 pub(crate) fn run(arguments: &Arguments, verb: &Build, printer: &Printer) -> Result<u8, Failure> {
-    with_component(arguments, verb, None, printer)
+    with_components(arguments, verb, &Given::default(), printer)
 }
 
-/// Builds; the guest binary that was read is said to be the one that `given` made, where there is such a component. Nobody
+/// Builds; the guest binary that was read, and the kernel in the store, are said to be what the components in `given` made. Nobody
 /// knows that here, so the image is of class dev then.
-pub(super) fn with_component(
+pub(super) fn with_components(
     arguments: &Arguments,
     verb: &Build,
-    given: Option<Component>,
+    given: &Given,
     printer: &Printer,
 ) -> Result<u8, Failure> {
     let begun = Instant::now();
@@ -45,16 +45,17 @@ pub(super) fn with_component(
             .with_hint("make one with: bullion vendor RECIPE --output DIR"));
     }
     let store = inputs::open_store(arguments)?;
-    let guest = match verb.release {
-        true => release_guest(arguments, verb, &loaded, &lock.lock, &store, printer)?,
-        false => GuestFile { bytes: read_guest(verb.guest.as_deref())?, component: given.clone() },
+    let compiled = match verb.release {
+        true => Compiled::release(arguments, verb, &loaded, &lock.lock, &store, printer)?,
+        false => Compiled::given(verb, given, &store)?,
     };
     let request = BuildRequest {
         recipe: &loaded.recipe,
         recipe_dir: &loaded.directory,
         lock: &lock.lock,
         lock_text: &lock.text,
-        guest: Guest { bytes: &guest.bytes, component: guest.component.as_ref() },
+        guest: compiled.guest(),
+        kernel: compiled.kernel(),
         output: &verb.output,
         jobs: inputs::jobs(verb.jobs),
         replace: verb.replace,
@@ -70,7 +71,7 @@ pub(super) fn with_component(
         return Ok(0);
     }
     let mut staged = image::build(&request, &store)?;
-    if given.is_some() {
+    if !given.components.is_empty() {
         staged.manifest.class = Class::Dev;
     }
     if verb.release {
@@ -136,38 +137,6 @@ fn report(output: &Path, manifest: &Manifest, open: &[String], printer: &Printer
     ));
 }
 
-/// The guest binary, and the component that made it.
-struct GuestFile {
-    bytes: Vec<u8>,
-    component: Option<Component>,
-}
-
-/// The guest binary of the recipe's component; refused, before anything is compiled, where the image could not be of class
-/// release all the same.
-fn release_guest(
-    arguments: &Arguments,
-    verb: &Build,
-    loaded: &LoadedRecipe,
-    lock: &Lock,
-    store: &Store,
-    printer: &Printer,
-) -> Result<GuestFile, Failure> {
-    let guest = loaded.recipe.image.as_ref().and_then(|image| image.guest.as_ref()).ok_or_else(|| {
-        Failure::new(Outcome::Usage, format!("{} names no guest component", verb.recipe.display()))
-            .with_hint("add [guest] component = \"components/guest.toml\" to the recipe")
-    })?;
-    let component = component::load(&loaded.directory.join(&guest.component))?;
-    refuse_open(verb, &image::open_origins(lock, Some(component.lock.lock.standing)))?;
-    component::check_cache(store)?;
-    let described = component.describe()?;
-    let built = component.build(&described, inputs::jobs(verb.jobs), false, arguments, store, printer)?;
-    let output = built.outputs.get(GUEST_OUTPUT).ok_or_else(|| {
-        let message = format!("the component \"{}\" has no output {GUEST_OUTPUT}", built.inputs.name);
-        Failure::new(Outcome::Usage, message)
-    })?;
-    Ok(GuestFile { bytes: image::component::output(output, store)?, component: Some(built) })
-}
-
 /// Refuses a release that would have something in it that nobody stands for.
 fn refuse_open(verb: &Build, open: &[String]) -> Result<(), Failure> {
     if open.is_empty() {
@@ -175,22 +144,4 @@ fn refuse_open(verb: &Build, open: &[String]) -> Result<(), Failure> {
     }
     let message = format!("{} cannot be of class release: {}", verb.recipe.display(), open.join("; "));
     Err(Failure::new(Outcome::Refused, message))
-}
-
-/// Finds and reads the guest binary: where the caller says, where `scripts/build-guest` or a package puts it, else beside this
-/// program.
-fn read_guest(given: Option<&Path>) -> Result<Vec<u8>, Failure> {
-    let variable = std::env::var_os("BULLION_GUEST").filter(|value| !value.is_empty()).map(PathBuf::from);
-    let directory =
-        std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
-    let places = ["../guest/bullion-guest", "../lib/bullion/bullion-guest"].map(|place| directory.join(place));
-    let path = given
-        .map(Path::to_path_buf)
-        .or(variable)
-        .or_else(|| places.into_iter().find(|place| place.is_file()))
-        .unwrap_or_else(|| directory.join("bullion-guest"));
-    std::fs::read(&path).map_err(|error| {
-        Failure::new(Outcome::HostCannot, format!("reading the guest binary {}: {error}", path.display()))
-            .with_hint("build it with scripts/build-guest, or name one with --guest FILE")
-    })
 }

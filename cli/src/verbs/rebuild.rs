@@ -15,13 +15,12 @@ use image::sandbox::map_user;
 use image::{BuildRequest, Difference, Staged, compare_images};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
-use spec::component::Component;
+use spec::Outcome;
 use spec::manifest::{Class, FILE_NAME, ReferenceValues};
-use spec::{Outcome, Sha256Digest};
 use store::{Image, Store};
 
+use super::build::compiled::{Given, check_given};
 use crate::args::{Arguments, Build, Rebuild};
-use crate::component;
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::Printer;
@@ -64,7 +63,7 @@ pub(super) fn again(
     let output = Command::new(program)
         .args(words)
         .args(["--jobs", jobs, "--cache-dir", "inputs", "--guest", "guest", "--lock", "lock", "-o", "again/image"])
-        .args(request.guest.component.map_or(&[][..], |_| &["--component", "component"]))
+        .args(if Given::of(request).components.is_empty() { &[][..] } else { &["--component", "component"] })
         .arg(&place.recipe)
         .current_dir(&place.directory)
         .env_clear()
@@ -157,7 +156,10 @@ impl Place {
             let path = copies.blob_path(&package.sha256);
             set_time(&path, time).map_err(failed(&path))?;
         }
-        let component = serde_json::to_vec(&request.guest.component)
+        for output in request.kernel.iter().flat_map(|kernel| kernel.outputs.values()) {
+            copies.insert_bytes(output)?;
+        }
+        let component = serde_json::to_vec(&Given::of(request))
             .map_err(|error| Failure::new(Outcome::Internal, error.to_string()))?;
         let files = [("guest", request.guest.bytes), ("lock", request.lock_text.as_bytes()), ("component", &component)];
         for (name, bytes) in files {
@@ -191,35 +193,13 @@ pub(crate) fn run(arguments: &Arguments, verb: &Rebuild, printer: &Printer) -> R
         Err(error) => format!("but not the number of the user and the host name: no namespaces here ({error})"),
     };
     printer.line(varied);
-    let component = match &verb.component {
-        Some(path) => {
-            let given = serde_json::from_str(&inputs::read_text(path)?)
-                .map_err(|error| Failure::new(Outcome::Usage, format!("{}: {error}", path.display())))?;
-            check_given(&given, &verb.build.recipe)?;
-            Some(given)
-        }
-        None => None,
+    let given: Given = match &verb.component {
+        Some(path) => serde_json::from_str(&inputs::read_text(path)?)
+            .map_err(|error| Failure::new(Outcome::Usage, format!("{}: {error}", path.display())))?,
+        None => Given::default(),
     };
-    super::build::with_component(arguments, &verb.build, component, printer)
-}
-
-/// Refuses a component that is not the recipe's, as its sources and its lock are now. What it made is not looked at: an image
-/// from here is of class dev, whatever it says.
-fn check_given(given: &Component, recipe: &Path) -> Result<(), Failure> {
-    let refused = |what: &str| Failure::new(Outcome::Refused, format!("the component that was given {what}"));
-    let loaded = inputs::recipe(recipe)?;
-    let guest = loaded.recipe.image.as_ref().and_then(|image| image.guest.as_ref());
-    let guest = guest.ok_or_else(|| refused("is none of this recipe"))?;
-    let own = component::load(&loaded.directory.join(&guest.component))?;
-    let described = own.describe()?;
-    if given.key != described.key() || given.inputs != *described.inputs() {
-        return Err(refused("has another key than the recipe's"));
-    }
-    let lock = Sha256Digest::of(own.lock.text.as_bytes());
-    if given.standing != own.lock.lock.standing || given.lock_sha256 != lock {
-        return Err(refused("has another lock than the recipe's"));
-    }
-    Ok(())
+    check_given(&given, &verb.build.recipe)?;
+    super::build::with_components(arguments, &verb.build, &given, printer)
 }
 
 /// New user and UTS namespaces (user_namespaces(7)): the same user with another number, and another host name.

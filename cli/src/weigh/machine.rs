@@ -53,9 +53,13 @@ impl<'a> Oracle<'a> {
 
     /// What firmware gets in the machine that Bullion launches for TDX, with so many vCPUs and so much memory.
     pub(crate) fn ask(&self, firmware: &[u8], boot: Boot, vcpus: u32, memory_mib: u64) -> Result<Told, Failure> {
-        let shape = Shape { boot, ..tdx_shape(vcpus, memory_mib) };
-        let (devices, cache) = (self.devices, self.store.root());
-        let question = |program| Question { program, firmware, shape: &shape, devices };
+        self.ask_of(firmware, &Shape { boot, ..tdx_shape(vcpus, memory_mib) }, self.devices)
+    }
+
+    /// What firmware gets in the machine that Bullion launches for this shape, with these devices.
+    pub(crate) fn ask_of(&self, firmware: &[u8], shape: &Shape, devices: Devices) -> Result<Told, Failure> {
+        let cache = self.store.root();
+        let question = |program| Question { program, firmware, shape, devices };
         if let Some(told) = self.known.as_ref().and_then(|(_, program)| oracle::recall(&question(program), cache)) {
             return Ok(told);
         }

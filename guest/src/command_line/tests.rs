@@ -27,6 +27,15 @@ fn a_release_image_says_so_in_one_way() {
 }
 
 #[test]
+fn what_the_kernel_admits_is_its_own_business_but_is_said_once() {
+    let good = line(&"ab".repeat(32), "00", "1");
+    let with = format!("bullion.acpi=unchecked {good}");
+    assert_eq!(parse(&with), parse(&good));
+    assert_eq!(parse(&format!("bullion.acpi=00 {with}")), Err(CommandLineError::Duplicate(ACPI)));
+    assert!(matches!(parse(&format!("bullion.acpy=00 {good}")), Err(CommandLineError::Unknown(_))));
+}
+
+#[test]
 fn a_word_must_be_there_once() {
     let root = "ab".repeat(32);
     let good = line(&root, "00", "1");

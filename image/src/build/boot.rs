@@ -20,9 +20,16 @@ pub(super) struct Boot {
     pub(super) kernel_version: String,
 }
 
-/// The kernel of these packages with the modules that the recipe asks for.
-pub(super) fn kernel(image: &ImageRecipe, packages: Vec<Package>) -> Result<Kernel, BuildError> {
+/// The kernel that a component compiled, or that of these packages, with the modules that the recipe asks for.
+pub(super) fn kernel(
+    request: &BuildRequest<'_>,
+    image: &ImageRecipe,
+    packages: Vec<Package>,
+) -> Result<Kernel, BuildError> {
     let wanted = Wanted { boot: &image.boot_modules, device: &image.device_modules, root: &image.root_modules };
+    if let Some(compiled) = &request.kernel {
+        return Ok(kernel::find_compiled(compiled.outputs, &wanted)?);
+    }
     Ok(kernel::find(&packages.iter().collect::<Vec<_>>(), &wanted)?)
 }
 

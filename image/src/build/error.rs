@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use measure::uefi::VarstoreError;
 use spec::canonical::CanonicalError;
+use spec::hardening::Deviation;
 use spec::recipe::Kind;
 use spec::{Diagnostic, Outcome, Sha256Digest, SyntaxError};
 use store::{ImageError, StoreError};
@@ -56,6 +57,28 @@ pub enum BuildError {
         component: String,
         /// The digest of what was given.
         given: Sha256Digest,
+    },
+    /// A file of the kernel is not the one that its component made.
+    #[error("the kernel's file \"{output}\" was not made by the component \"{component}\"")]
+    OtherKernel {
+        /// The component.
+        component: String,
+        /// The file.
+        output: String,
+    },
+    /// The kernel's configuration or its hardening table cannot be read.
+    #[error("the kernel component left something unreadable")]
+    KernelText(#[source] SyntaxError),
+    /// The kernel's configuration does not keep to its hardening table.
+    #[error(
+        "the kernel of component \"{component}\" is not hardened as its table says:{}",
+        deviations.iter().map(|deviation| format!("\n  {deviation}")).collect::<String>()
+    )]
+    Hardening {
+        /// The component.
+        component: String,
+        /// Where it does not, in the order of the table.
+        deviations: Vec<Deviation>,
     },
     /// The guest binary is too large.
     #[error("the guest binary has {size} bytes, at most {} are taken", guest_binary::MAX_BYTES)]
@@ -205,8 +228,10 @@ impl Diagnostic for BuildError {
             Self::Disk(error) => error.outcome(),
             Self::ManifestContent(error) => error.outcome(),
             Self::OtherPackage { .. } => Outcome::InputMismatch,
+            Self::Hardening { .. } => Outcome::Refused,
+            Self::KernelText(error) => error.outcome(),
             Self::Io { .. } | Self::Threads(_) => Outcome::HostCannot,
-            Self::Manifest(_) | Self::OtherGuest { .. } => Outcome::Internal,
+            Self::Manifest(_) | Self::OtherGuest { .. } | Self::OtherKernel { .. } => Outcome::Internal,
             Self::NotAnImage { .. }
             | Self::OtherRecipe { .. }
             | Self::NotLocked { .. }
@@ -244,6 +269,10 @@ impl Diagnostic for BuildError {
             Self::GuestSize { .. } | Self::Guest { .. } => {
                 Some("build it with scripts/build-guest, and name that one with --guest FILE".to_owned())
             }
+            Self::Hardening { .. } => Some(
+                "see the component's config and hardening.toml: Kconfig takes an option back whose dependencies are not set"
+                    .to_owned(),
+            ),
             Self::OutputDamaged { .. } => Some(
                 "if it is an image that is not needed any more, remove it by hand; else choose another output directory"
                     .to_owned(),

@@ -7,6 +7,7 @@ mod boot;
 mod documents;
 mod error;
 mod guest_binary;
+mod hardened;
 mod initrd_cache;
 mod inputs;
 mod output;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use measure::uefi::VariableStore;
 use spec::Sha256Digest;
 use spec::component::Component;
-use spec::lock::{Lock, Standing, Use};
+use spec::lock::{Lock, Package, Standing, Use};
 use spec::manifest::{self, Artifact, Class, GuestBinary, Manifest, ReferenceValues, artifact};
 use spec::recipe::{Derivation, DiskRecipe, FirmwareSource, GUEST_OUTPUT, ImageRecipe, Kind, Recipe, UkiRecipe};
 use store::Store;
@@ -32,6 +33,7 @@ use crate::scripts;
 use crate::uki;
 
 pub use error::BuildError;
+pub use hardened::CompiledKernel;
 pub(crate) use inputs::read as read_locked;
 pub(crate) use output::Output;
 pub(crate) use root::FIRST as FIRST_PACKAGE;
@@ -56,6 +58,8 @@ pub struct BuildRequest<'a> {
     pub lock_text: &'a str,
     /// The guest binary.
     pub guest: Guest<'a>,
+    /// The kernel that the recipe's component compiled; `None` for that of the locked package.
+    pub kernel: Option<CompiledKernel<'a>>,
     /// The image directory to make. Its parent directory is made too where it is not there.
     pub output: &'a Path,
     /// How many threads work.
@@ -87,14 +91,17 @@ pub struct Staged {
 }
 
 /// Why an image cannot be of class release, as far as its lock tells: what of it has no locked origin that somebody stands for.
-/// `guest` is the standing of the lock of the component that made the guest binary; `None` where none did. A build also looks
-/// into the packages, for scripts that the lock does not have.
-pub fn open_origins(lock: &Lock, guest: Option<Standing>) -> Vec<String> {
+/// `guest` is the standing of the lock of the component that made the guest binary, `None` where none did; `kernel` that of the
+/// kernel's, where a component made it. A build also looks into the packages, for scripts that the lock does not have.
+pub fn open_origins(lock: &Lock, guest: Option<Standing>, kernel: Option<Standing>) -> Vec<String> {
     let mut open = Vec::new();
     match guest {
         None => open.push("the guest binary has no locked origin".to_owned()),
         Some(Standing::Unpublished) => open.push("the guest's lock is unpublished".to_owned()),
         Some(Standing::Published) => {}
+    }
+    if kernel == Some(Standing::Unpublished) {
+        open.push("the kernel's lock is unpublished".to_owned());
     }
     if lock.standing == Standing::Unpublished {
         open.push("the image's lock is unpublished".to_owned());
@@ -113,9 +120,12 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         .map_err(|error| BuildError::Threads(error.to_string()))?;
     let output = Output::new(staging.directory());
     let (boot, (root, firmware), mut facts, unrecorded) = pool.install(|| {
-        let [of_kernel, packages] = inputs::all(request, [Use::Kernel, Use::Tree], store)?;
+        let [of_kernel, packages] = match request.kernel {
+            None => inputs::all(request, [Use::Kernel, Use::Tree], store)?,
+            Some(_) => inputs::all(request, [Use::Tree], store).map(|[packages]| [Vec::new(), packages])?,
+        };
         let facts: Vec<Facts> = of_kernel.iter().chain(&packages).map(Facts::of).collect();
-        let kernel = boot::kernel(image, of_kernel)?;
+        let kernel = boot::kernel(request, image, of_kernel)?;
         let packages = root::in_order(packages);
         let (boot, root) = rayon::join(
             || boot::make(request, &kernel, store, &output),
@@ -128,11 +138,14 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         let unrecorded = scripts::unrecorded(request.lock, request.recipe, &packages);
         Ok::<_, BuildError>((boot, root, facts, unrecorded))
     })?;
-    let mut open = open_origins(request.lock, request.guest.component.map(|component| component.standing));
+    let standing = |component: &Component| component.standing;
+    let kernel_component = request.kernel.map(|kernel| kernel.component);
+    let mut open = open_origins(request.lock, request.guest.component.map(standing), kernel_component.map(standing));
+    open.extend(kernel_origins(request, image));
     open.extend(root.shell.as_ref().map(|shell| format!("it has a shell on its serial line: {shell}")));
     open.extend(unrecorded.into_iter().map(|script| format!("the lock has no answer to the {script}")));
     let class = if open.is_empty() { Class::Release } else { Class::Dev };
-    let command_line = command_line(image, &root.verity, class)?;
+    let command_line = command_line(request, image, &root.verity, class)?;
     let mut artifacts = BTreeMap::from([
         (artifact::KERNEL.to_owned(), boot.vmlinuz.clone()),
         (artifact::INITRD.to_owned(), boot.initrd.clone()),
@@ -151,7 +164,11 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
             artifacts.insert(artifact::DISK.to_owned(), disk(sizes, &bytes, &root, &output)?);
         }
     }
-    let documents = BTreeMap::from([(LOCK_FILE.to_owned(), output.write(LOCK_FILE, request.lock_text.as_bytes())?)]);
+    let mut documents =
+        BTreeMap::from([(LOCK_FILE.to_owned(), output.write(LOCK_FILE, request.lock_text.as_bytes())?)]);
+    if let Some(kernel) = &request.kernel {
+        documents.extend(hardened::documents(kernel, &output)?);
+    }
     let mut manifest = Manifest {
         schema: 1,
         name: request.recipe.name.clone(),
@@ -165,13 +182,13 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         command_line,
         recipe: request.recipe.clone(),
         lock_sha256: Sha256Digest::of(request.lock_text.as_bytes()),
-        inputs: request.lock.package.clone(),
+        inputs: used(request),
         guest: GuestBinary {
             sha256: Sha256Digest::of(request.guest.bytes),
             size: request.guest.bytes.len() as u64,
             origin: request.guest.component.map_or("host", |_| manifest::GUEST_FROM_COMPONENT).to_owned(),
         },
-        components: request.guest.component.cloned().into_iter().collect(),
+        components: request.guest.component.into_iter().chain(kernel_component).cloned().collect(),
         references: ReferenceValues::default(),
     };
     documents::add(&mut manifest, request.lock, facts, &output)?;
@@ -219,7 +236,14 @@ fn check<'a>(request: &BuildRequest<'a>) -> Result<&'a ImageRecipe, BuildError> 
             return Err(BuildError::OtherGuest { component: component.inputs.name.clone(), given });
         }
     }
+    request.kernel.as_ref().map_or(Ok(()), hardened::check)?;
     Ok(image)
+}
+
+/// The locked packages that something of the image is made of: those of a kernel that it does not have are none.
+fn used(request: &BuildRequest<'_>) -> Vec<Package> {
+    let is_used = |package: &&Package| request.kernel.is_none() || package.uses != [Use::Kernel];
+    request.lock.package.iter().filter(is_used).cloned().collect()
 }
 
 /// The error of the left side if there is one, so that the same faults give the same message.
@@ -227,8 +251,27 @@ fn first_error<A, B>(a: Result<A, BuildError>, b: Result<B, BuildError>) -> Resu
     Ok((a?, b?))
 }
 
-fn command_line(image: &ImageRecipe, verity: &manifest::Verity, class: Class) -> Result<String, BuildError> {
+/// What of the kernel keeps an image from being of class release.
+fn kernel_origins(request: &BuildRequest<'_>, image: &ImageRecipe) -> Option<String> {
+    match request.kernel {
+        None => image
+            .kernel_component
+            .is_some()
+            .then(|| "the kernel is the distribution's, not the one that the recipe's component makes".to_owned()),
+        Some(kernel) => kernel.acpi.is_empty().then(|| {
+            "its kernel takes whatever ACPI tables the host makes: the recipe has no [[kernel.admit]]".to_owned()
+        }),
+    }
+}
+
+fn command_line(
+    request: &BuildRequest<'_>,
+    image: &ImageRecipe,
+    verity: &manifest::Verity,
+    class: Class,
+) -> Result<String, BuildError> {
     let mut words = image.command_line.clone();
+    words.extend(request.kernel.map(|kernel| kernel.admission()));
     words.push(format!("bullion.root={}", verity.root_hash));
     words.push(format!("bullion.salt={}", verity.salt));
     words.push(format!("bullion.blocks={}", verity.data_blocks));
@@ -275,25 +318,48 @@ fn disk(sizes: &DiskRecipe, uki: &[u8], root: &root::Root, output: &Output) -> R
     file.finish()
 }
 
-/// Takes the firmware images out of their packages, and makes of them what the recipe says.
-/// Takes the firmware images out of their packages, and makes of them what the recipe says; with what is to be said of the
-/// packages.
+/// Writes the firmware images; with what is to be said of their packages.
 fn firmware(
     request: &BuildRequest<'_>,
     image: &ImageRecipe,
     store: &Store,
     output: &Output,
 ) -> Result<Vec<(String, Artifact, Facts)>, BuildError> {
+    let read = |name: &str| inputs::one(request, Use::Firmware, name, store);
+    let images = derived_firmware(image, read)?.into_iter();
+    images.map(|(name, bytes, facts)| Ok((name.to_owned(), output.write(name, &bytes)?, facts))).collect()
+}
+
+/// The firmware images of a recipe, by the names of their artifacts.
+pub fn firmware_images(
+    image: &ImageRecipe,
+    lock: &Lock,
+    store: &Store,
+) -> Result<BTreeMap<&'static str, Vec<u8>>, BuildError> {
+    let read = |name: &str| {
+        let missing = || BuildError::NotLocked { package: name.to_owned(), purpose: "firmware" };
+        inputs::read(lock.packages_for(Use::Firmware).find(|package| package.name == name).ok_or_else(missing)?, store)
+    };
+    Ok(derived_firmware(image, read)?.into_iter().map(|(name, bytes, _)| (name, bytes)).collect())
+}
+
+/// A firmware image: its artifact's name, its bytes, and what is to be said of its package.
+type FirmwareImage = (&'static str, Vec<u8>, Facts);
+
+/// Takes the firmware images out of their packages, and makes of them what the recipe says.
+fn derived_firmware(
+    image: &ImageRecipe,
+    read: impl Fn(&str) -> Result<crate::deb::Package, BuildError>,
+) -> Result<Vec<FirmwareImage>, BuildError> {
     let sources = [(artifact::FIRMWARE_SNP, &image.firmware.snp), (artifact::FIRMWARE_TDX, &image.firmware.tdx)];
     let wanted: Vec<_> = sources.into_iter().filter_map(|(name, source)| Some((name, source.as_ref()?))).collect();
     wanted
         .into_iter()
         .map(|(name, source)| {
-            let package = inputs::one(request, Use::Firmware, &source.package.name, store)?;
+            let package = read(&source.package.name)?;
             let content = inputs::file(&package, &source.path)?;
             let derived = source.derive.map(|how| derive(how, source, content.bytes())).transpose()?;
-            let bytes = derived.as_deref().unwrap_or(content.bytes());
-            Ok((name.to_owned(), output.write(name, bytes)?, Facts::of(&package)))
+            Ok((name, derived.unwrap_or_else(|| content.bytes().to_vec()), Facts::of(&package)))
         })
         .collect()
 }

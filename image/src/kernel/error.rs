@@ -17,6 +17,15 @@ pub enum KernelError {
         /// The versions.
         versions: Vec<String>,
     },
+    /// A component that left no kernel, or not all that belongs to one.
+    #[error("the kernel component has no output \"{name}\"")]
+    NoOutput {
+        /// What is missing.
+        name: &'static str,
+    },
+    /// A component whose kernel has no version.
+    #[error("the kernel component does not say the kernel's version in one line")]
+    Release,
     /// A module that is not there.
     #[error(
         "kernel {version} has no module \"{name}\"{}{}",
@@ -71,7 +80,11 @@ pub enum KernelError {
 impl Diagnostic for KernelError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::NoModule { .. } | Self::NoKernel { .. } | Self::SeveralKernels { .. } => Outcome::Usage,
+            Self::NoModule { .. }
+            | Self::NoKernel { .. }
+            | Self::SeveralKernels { .. }
+            | Self::NoOutput { .. }
+            | Self::Release => Outcome::Usage,
             Self::Twice { .. } | Self::Module { .. } | Self::OtherKernel { .. } | Self::Cycle(_) => {
                 Outcome::InputMismatch
             }

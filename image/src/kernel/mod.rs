@@ -4,12 +4,14 @@
 //! what they depend on, go into the image. Debian has two layouts: one package with `/boot/vmlinuz-VERSION` (6.12), and
 //! `/usr/lib/modules/VERSION/vmlinuz` with the modules and `modules.builtin` in packages of their own (since 6.19).
 
+mod compiled;
 mod error;
 pub(crate) mod modinfo;
 mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use compiled::find_compiled;
 pub use error::KernelError;
 pub use order::{DeviceModule, Plan, Wanted};
 
@@ -64,7 +66,11 @@ struct Shelf {
 
 /// Finds the kernel in `packages` and puts together the modules of a recipe.
 pub fn find(packages: &[&Package], wanted: &Wanted<'_>) -> Result<Kernel, KernelError> {
-    let shelf = shelf(packages)?;
+    planned(shelf(packages)?, wanted)
+}
+
+/// The kernel of a shelf with the modules of a recipe.
+fn planned(shelf: Shelf, wanted: &Wanted<'_>) -> Result<Kernel, KernelError> {
     let mut loader = order::Loader::new(&shelf);
     let plan = loader.plan(wanted)?;
     let modules = loader.modules(plan.boot.iter().chain(plan.device.iter().flat_map(|device| &device.order)));

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::component;
 use super::flatten::Link;
 use super::user::is_account;
 use super::{FileEntry, ImageRecipe, Kind, PackageRequest, Recipe, RecipeFile, RootfsFile};
+use super::{admit, component};
 use crate::digest::decode_hex;
 use crate::size::Size;
 use crate::text::{SyntaxError, line_of};
@@ -168,11 +168,15 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
         return Err(origin.refuse("uuid", format!("\"{}\" is not a UUID", image.uuid)));
     }
     kernel(image, origin)?;
+    image.admit.iter().try_for_each(|machines| admit::check(machines, origin))?;
     entries(image, origin)?;
     contradictions(image, origin)?;
     disk(image, origin)?;
     users(image, origin)?;
-    image.guest.as_ref().map_or(Ok(()), |guest| component::check_guest(guest, origin))?;
+    let guest = image.guest.as_ref().map(|guest| &guest.component);
+    for (key, path) in [("guest.component", guest), ("kernel.component", image.kernel_component.as_ref())] {
+        path.map_or(Ok(()), |path| component::check_path(key, path, origin))?;
+    }
     let firmware = [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten().map(|source| &source.path);
     for path in firmware.chain(image.uki.as_ref().map(|uki| &uki.path)) {
         if !is_clean_path(path) {

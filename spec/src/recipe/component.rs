@@ -46,6 +46,22 @@ pub struct GuestRecipe {
 /// The output of a guest component.
 pub const GUEST_OUTPUT: &str = "bullion-guest";
 
+/// The outputs of a kernel component.
+pub mod kernel_output {
+    /// What a boot loader starts.
+    pub const KERNEL: &str = "bzImage";
+    /// The version, as the directory of its modules would be named: one line.
+    pub const RELEASE: &str = "kernel.release";
+    /// Which modules are built in, as Kbuild writes it.
+    pub const BUILT_IN: &str = "modules.builtin";
+    /// The configuration as it was built.
+    pub const CONFIGURATION: &str = "config";
+    /// What the configuration must say.
+    pub const HARDENING: &str = "hardening.toml";
+    /// All of them.
+    pub const ALL: [&str; 5] = [KERNEL, RELEASE, BUILT_IN, CONFIGURATION, HARDENING];
+}
+
 /// Names in `/build` that the builder makes itself.
 const TAKEN: [&str; 6] = ["script", "src", "vendor", "cargo", "out", "home"];
 
@@ -84,15 +100,13 @@ pub(super) fn check(component: &ComponentRecipe, origin: Origin<'_>) -> Result<(
     Ok(())
 }
 
-/// The component of an image's guest.
-pub(super) fn check_guest(guest: &GuestRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
-    if is_relative(&guest.component) && guest.component.ends_with(".toml") {
+/// A component that an image names in `key`.
+pub(super) fn check_path(key: &str, path: &str, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    if is_relative(path) && path.ends_with(".toml") {
         return Ok(());
     }
-    let message = format!(
-        "guest.component is \"{}\": name a recipe relative to this one, such as components/guest.toml",
-        guest.component
-    );
+    let example = key.split('.').next().unwrap_or_default();
+    let message = format!("{key} is \"{path}\": name a recipe relative to this one, such as components/{example}.toml");
     Err(origin.refuse("component", message))
 }
 

@@ -88,6 +88,8 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
     if let Some(next) = &next.kernel {
         let kernel = into.kernel.get_or_insert_default();
         set(&mut kernel.package, next.package.as_ref());
+        set(&mut kernel.component, next.component.as_ref());
+        extend(&mut kernel.admit, &next.admit);
         extend(&mut kernel.boot_modules, &next.boot_modules);
         extend(&mut kernel.device_modules, &next.device_modules);
         extend(&mut kernel.root_modules, &next.root_modules);
@@ -159,6 +161,8 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
     let rootfs = merged.rootfs.clone().unwrap_or_default();
     Ok(ImageRecipe {
         kernel: kernel.package.ok_or_else(|| missing("kernel.package"))?,
+        kernel_component: kernel.component,
+        admit: kernel.admit,
         boot_modules: kernel.boot_modules,
         device_modules: kernel.device_modules,
         root_modules: kernel.root_modules,

@@ -82,3 +82,8 @@ fn bad_locks_are_refused_with_line_and_suggestion() {
 fn bad_pins_are_refused_with_line_and_suggestion() {
     check_shelf("pins", 4, |file, text| spec::pins::Pins::parse(file, text).map(drop));
 }
+
+#[test]
+fn bad_hardening_tables_are_refused_with_line_and_suggestion() {
+    check_shelf("hardening", 6, |file, text| spec::hardening::Hardening::parse(file, text).map(drop));
+}

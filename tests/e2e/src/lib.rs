@@ -6,6 +6,7 @@
 
 pub mod container;
 pub mod emulator;
+mod hardened;
 pub mod vectors;
 
 use std::ffi::OsStr;

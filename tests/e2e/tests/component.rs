@@ -310,6 +310,33 @@ fn a_host_without_user_namespaces_is_told_which_setting_is_missing() {
     run.expect(3, &["no sandbox could be set up", "sysctl user.max_user_namespaces"]);
 }
 
+/// A component that hands out the distribution's kernel, with a configuration that says what is in it; its recipe.
+fn quick_kernel(bench: &Bench, directory: &Path, config: &str) -> Option<PathBuf> {
+    let manifest: Value = serde_json::from_slice(&fs::read(bench.image().join("manifest.json")).unwrap()).unwrap();
+    let image = &manifest["recipe"]["image"];
+    let modules = ["boot_modules", "device_modules"].map(|list| image[list].as_array().unwrap().clone()).concat();
+    let built_in: String = modules.iter().map(|name| format!("kernel/{}.ko\n", name.as_str().unwrap())).collect();
+    let files = [
+        ("kernel.release", manifest["kernel_version"].as_str().unwrap()),
+        ("modules.builtin", &built_in),
+        ("config", config),
+        (
+            "hardening.toml",
+            "schema = 1\noption = [{ name = \"KEXEC\", value = \"n\", why = \"another kernel\", source = \"own\" }]\n",
+        ),
+    ];
+    fs::copy(bench.image().join("vmlinuz"), directory.join("bzImage")).unwrap();
+    for (name, text) in files {
+        fs::write(directory.join(name), text).unwrap();
+    }
+    let names = ["bzImage", "kernel.release", "modules.builtin", "config", "hardening.toml"];
+    component(
+        directory,
+        "kernel",
+        &format!("outputs = {names:?}\nfiles = {names:?}\nscript = \"cp {} out/\"", names.join(" ")),
+    )
+}
+
 #[test]
 fn an_image_with_the_component_is_of_class_release() {
     let (Some(bench), Some(binary)) = (bench(), std::env::var_os("BULLION_GUEST")) else { return };
@@ -325,20 +352,24 @@ fn an_image_with_the_component_is_of_class_release() {
     let quick = "outputs = [\"bullion-guest\"]\nfiles = [\"binary\"]\nscript = \"cp binary out/bullion-guest\"";
     let Some(component) = component(&components, "guest", quick) else { return };
     fs::copy(binary, components.join("binary")).unwrap();
+    quick_kernel(&bench, &components, "CONFIG_KEXEC=y\n");
     let at = |words: &[&str]| {
         run(bench.command(words).current_dir(scratch.path()).env("BULLION_STATE_DIR", scratch.path().join("state")))
     };
     let words = ["build", "minimal.toml", "--release", "--verify", "-o", "image", "--json"];
+    at(&words).expect(6, &["\"kernel\" is not hardened", "CONFIG_KEXEC is y, expected n: another kernel", "hint:"]);
+    quick_kernel(&bench, &components, "CONFIG_SMP=y\n");
     let built = at(&words).expect(0, &["built twice, the same to the byte"]).json();
     assert_eq!((built["class"].as_str(), built["guest"]["origin"].as_str()), (Some("release"), Some("component")));
     assert_eq!(built["components"][0]["outputs"]["bullion-guest"]["sha256"], built["guest"]["sha256"]);
     let same = |name: &str| {
         fs::read(scratch.path().join("image").join(name)).unwrap() == fs::read(bench.image().join(name)).unwrap()
     };
-    assert!(same("initrd") && same("rootfs"), "the same binary makes the same image");
-    // The one word more by which a guest knows that it is one of a release.
-    let line = |image: &Path| fs::read_to_string(image.join("cmdline")).unwrap();
-    assert_eq!(line(&scratch.path().join("image")), format!("{} bullion.class=release", line(bench.image())));
+    assert!(same("vmlinuz") && same("rootfs"), "the same files make the same image");
+    // The one word more by which a guest knows that it is one of a release, and the one that its kernel needs.
+    let line = built["command_line"].as_str().unwrap();
+    assert!(line.contains(" bullion.acpi=") && line.ends_with(" bullion.class=release"), "{line}");
+    assert!(built["documents"]["kernel.config"].is_object() && built["documents"]["kernel.hardening.toml"].is_object());
 
     let provenance: Value =
         serde_json::from_slice(&fs::read(scratch.path().join("image/provenance.json")).unwrap()).unwrap();
@@ -362,6 +393,7 @@ fn an_image_with_the_component_is_of_class_release() {
     // What `--verify` runs makes no release of whatever it is given.
     let again = ["rebuild", "--uid", "54321", "--host-name", "x", "--no-references", "--component", "made.json"];
     let rebuild = |given: &Value, output: &str| {
+        let given = serde_json::json!({ "components": [given], "acpi": [] });
         fs::write(scratch.path().join("made.json"), given.to_string()).unwrap();
         at(&[&again[..], &["minimal.toml", "-o", output]].concat())
     };
@@ -388,6 +420,17 @@ fn an_image_with_the_component_is_of_class_release() {
         .unwrap();
     at(&["build", "minimal.toml", "--release", "-o", "other"])
         .expect(6, &["cannot be of class release", "lock is unpublished"]);
+}
+
+#[test]
+fn the_kernel_is_the_same_whatever_the_job_count() {
+    let Some(bench) = bench() else { return };
+    if std::env::var_os("BULLION_TEST_COMPILE").is_none() {
+        return skipped("compiling the kernel twice takes half an hour: set BULLION_TEST_COMPILE=1");
+    }
+    let recipe = bench.recipe.with_file_name("components").join("kernel.toml");
+    build(&bench, &recipe, &["--jobs", "2"]).expect(0, &[]);
+    build(&bench, &recipe, &["--verify", "--jobs", "3"]).expect(0, &[]);
 }
 
 #[test]

@@ -1,0 +1,171 @@
+//! What of an image is compiled: the guest binary, and the kernel where the recipe names a component for it. A release has
+//! both of components; another build has what it is given, or the distribution's kernel.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use image::{BuildRequest, CompiledKernel, Guest};
+use serde::{Deserialize, Serialize};
+use spec::component::Component;
+use spec::lock::Lock;
+use spec::recipe::{GUEST_OUTPUT, kernel_output};
+use spec::{Outcome, Sha256Digest};
+use store::Store;
+
+use super::{admission, refuse_open};
+use crate::args::{Arguments, Build};
+use crate::component::{self, LoadedComponent};
+use crate::failure::Failure;
+use crate::inputs::{self, LoadedRecipe};
+use crate::printer::Printer;
+
+/// The compiled parts of an image.
+pub(super) struct Compiled {
+    guest: Vec<u8>,
+    guest_component: Option<Component>,
+    kernel: Option<(Component, BTreeMap<String, Vec<u8>>)>,
+    acpi: Vec<Sha256Digest>,
+}
+
+/// What the second build of `--verify` is told of the first.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::verbs) struct Given {
+    /// The components that the guest and the kernel are from.
+    pub(in crate::verbs) components: Vec<Component>,
+    /// The ACPI tables that the kernel admits.
+    pub(in crate::verbs) acpi: Vec<Sha256Digest>,
+}
+
+impl Given {
+    /// What an image was built with.
+    pub(in crate::verbs) fn of(request: &BuildRequest<'_>) -> Self {
+        let kernel = request.kernel.as_ref();
+        let components = request.guest.component.into_iter().chain(kernel.map(|kernel| kernel.component));
+        Self {
+            components: components.cloned().collect(),
+            acpi: kernel.map(|kernel| kernel.acpi.to_vec()).unwrap_or_default(),
+        }
+    }
+}
+
+impl Compiled {
+    /// For the builder.
+    pub(super) fn guest(&self) -> Guest<'_> {
+        Guest { bytes: &self.guest, component: self.guest_component.as_ref() }
+    }
+
+    /// For the builder.
+    pub(super) fn kernel(&self) -> Option<CompiledKernel<'_>> {
+        self.kernel.as_ref().map(|(component, outputs)| CompiledKernel { component, outputs, acpi: &self.acpi })
+    }
+
+    /// Of the recipe's components; refused, before anything is compiled, where the image could not be of class release all
+    /// the same.
+    pub(super) fn release(
+        arguments: &Arguments,
+        verb: &Build,
+        loaded: &LoadedRecipe,
+        lock: &Lock,
+        store: &Store,
+        printer: &Printer,
+    ) -> Result<Self, Failure> {
+        let image = loaded.recipe.image.as_ref();
+        let guest = image.and_then(|image| image.guest.as_ref()).ok_or_else(|| {
+            Failure::new(Outcome::Usage, format!("{} names no guest component", verb.recipe.display()))
+                .with_hint("add [guest] component = \"components/guest.toml\" to the recipe")
+        })?;
+        let load = |path: &String| component::load(&loaded.directory.join(path));
+        let guest = load(&guest.component)?;
+        let kernel = image.and_then(|image| image.kernel_component.as_ref()).map(load).transpose()?;
+        let standing = |component: &LoadedComponent| component.lock.lock.standing;
+        refuse_open(verb, &image::open_origins(lock, Some(standing(&guest)), kernel.as_ref().map(standing)))?;
+        component::check_cache(store)?;
+        let build = |component: &LoadedComponent| {
+            let described = component.describe()?;
+            component.build(&described, inputs::jobs(verb.jobs), false, arguments, store, printer)
+        };
+        let guest_component = build(&guest)?;
+        let mut outputs = outputs(&guest_component, &[GUEST_OUTPUT], store)?;
+        let kernel = kernel.as_ref().map(build).transpose()?;
+        let kernel = kernel.map(|built| {
+            let files = self::outputs(&built, &kernel_output::ALL, store)?;
+            Ok::<_, Failure>((built, files))
+        });
+        let kernel = kernel.transpose()?;
+        let acpi = match image.filter(|_| kernel.is_some()) {
+            Some(image) => admission::digests(image, lock, &verb.qemu, store)?,
+            None => Vec::new(),
+        };
+        let guest = outputs.remove(GUEST_OUTPUT).unwrap_or_default();
+        Ok(Self { guest, guest_component: Some(guest_component), kernel, acpi })
+    }
+
+    /// What the caller gives: a guest binary in a file, and, in the second build of `--verify`, the components that the first
+    /// was built with, whose kernel is in the store.
+    pub(super) fn given(verb: &Build, given: &Given, store: &Store) -> Result<Self, Failure> {
+        let of = |output: &str| given.components.iter().find(|component| component.outputs.contains_key(output));
+        let kernel = of(kernel_output::KERNEL)
+            .map(|component| Ok::<_, Failure>((component.clone(), outputs(component, &kernel_output::ALL, store)?)));
+        Ok(Self {
+            guest: read_guest(verb.guest.as_deref())?,
+            guest_component: of(GUEST_OUTPUT).cloned(),
+            kernel: kernel.transpose()?,
+            acpi: given.acpi.clone(),
+        })
+    }
+}
+
+/// The outputs with these names, out of the store.
+fn outputs(component: &Component, names: &[&str], store: &Store) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    let read = |name: &&str| {
+        let missing = || {
+            let message = format!("the component \"{}\" has no output {name}", component.inputs.name);
+            Failure::new(Outcome::Usage, message)
+        };
+        let output = component.outputs.get(*name).ok_or_else(missing)?;
+        Ok(((*name).to_owned(), image::component::output(output, store)?))
+    };
+    names.iter().map(read).collect()
+}
+
+/// Finds and reads the guest binary: where the caller says, where `scripts/build-guest` or a package puts it, else beside this
+/// program.
+fn read_guest(given: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let variable = std::env::var_os("BULLION_GUEST").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory =
+        std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let places = ["../guest/bullion-guest", "../lib/bullion/bullion-guest"].map(|place| directory.join(place));
+    let path = given
+        .map(Path::to_path_buf)
+        .or(variable)
+        .or_else(|| places.into_iter().find(|place| place.is_file()))
+        .unwrap_or_else(|| directory.join("bullion-guest"));
+    std::fs::read(&path).map_err(|error| {
+        Failure::new(Outcome::HostCannot, format!("reading the guest binary {}: {error}", path.display()))
+            .with_hint("build it with scripts/build-guest, or name one with --guest FILE")
+    })
+}
+
+/// Refuses components that are not the recipe's, as their sources and locks are now. What they made is not looked at: an
+/// image of them is of class dev, whatever they say.
+pub(in crate::verbs) fn check_given(given: &Given, recipe: &Path) -> Result<(), Failure> {
+    let refused = |what: &str| Failure::new(Outcome::Refused, format!("the component that was given {what}"));
+    let loaded = inputs::recipe(recipe)?;
+    let image = loaded.recipe.image.as_ref();
+    let guest = image.and_then(|image| image.guest.as_ref()).map(|guest| &guest.component);
+    let kernel = image.and_then(|image| image.kernel_component.as_ref());
+    for component in &given.components {
+        let path = if component.outputs.contains_key(GUEST_OUTPUT) { guest } else { kernel };
+        let path = path.ok_or_else(|| refused("is none of this recipe"))?;
+        let own = component::load(&loaded.directory.join(path))?;
+        let described = own.describe()?;
+        if component.key != described.key() || component.inputs != *described.inputs() {
+            return Err(refused("has another key than the recipe's"));
+        }
+        let lock = Sha256Digest::of(own.lock.text.as_bytes());
+        if component.standing != own.lock.lock.standing || component.lock_sha256 != lock {
+            return Err(refused("has another lock than the recipe's"));
+        }
+    }
+    Ok(())
+}

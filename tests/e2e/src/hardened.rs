@@ -1,0 +1,134 @@
+//! Images of class release with the compiled kernel, and machines that give it other ACPI tables than a launch would.
+//!
+//! Compiling the kernel takes many minutes: where the cache does not have it, tests say "skipped", unless `BULLION_TEST_COMPILE`
+//! is set. The guest binary is the one that is there, handed out by a component of the test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Bench, run, skipped};
+
+/// A kernel that has to stop by itself, under TCG on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(240);
+
+impl Bench {
+    /// An image of the recipe `name`, which lies beside that of the minimal image, with the compiled kernel; made in `directory`.
+    pub fn hardened(&self, name: &str, directory: &Path) -> Option<PathBuf> {
+        if self.unpublished {
+            skipped("class release: the lock is unpublished");
+            return None;
+        }
+        let Some(binary) = std::env::var_os("BULLION_GUEST") else {
+            skipped("BULLION_GUEST is not set");
+            return None;
+        };
+        let recipes = self.recipe.parent().unwrap();
+        copy(recipes, directory);
+        let components = directory.join("components");
+        let guest = components.join("guest.toml");
+        let text = std::fs::read_to_string(&guest).unwrap();
+        let (packages, _) = text.split_once("\n[component]").unwrap();
+        let quick = "outputs = [\"bullion-guest\"]\nfiles = [\"binary\"]\nscript = \"cp binary out/bullion-guest\"";
+        std::fs::write(&guest, format!("{packages}\n[component]\n{quick}\n")).unwrap();
+        std::fs::copy(binary, components.join("binary")).unwrap();
+        let listed = run(self.command(["component", "list", "--json"]).arg(&components)).expect(0, &[]).json();
+        let is_cached = listed.as_array().unwrap().iter().any(|one| one["name"] == "kernel" && one["cached"] == true);
+        if !is_cached && std::env::var_os("BULLION_TEST_COMPILE").is_none() {
+            skipped("the kernel is not compiled, which takes many minutes: set BULLION_TEST_COMPILE=1");
+            return None;
+        }
+        let image = directory.join("image");
+        let mut command = self.command(["build", "--release", "--output"]);
+        run(command.arg(&image).arg(directory.join(format!("{name}.toml")))).expect(0, &[]);
+        Some(image)
+    }
+
+    /// Starts the machine that `launch` plans for `vm`, without its TEE and under TCG, with `change` made to its words, until its
+    /// kernel stops or has written a line with `last` on the serial line; what it wrote. A kernel for TDX does not get far without one: the
+    /// machine has no timer.
+    pub fn emulate(&self, vm: &Path, image: &Path, last: Option<&str>, change: impl Fn(&mut Vec<String>)) -> String {
+        let has_tee = !std::fs::read_to_string(vm).unwrap().contains("tee = \"none\"");
+        let words: &[&str] = if has_tee { &["--plan", "--simulate"] } else { &["--plan"] };
+        let plan = self.launch(vm, words).expect(0, &[]).stdout;
+        let (_, command) = plan.split_once("\ncommand\n").unwrap();
+        let mut words: Vec<String> =
+            command.lines().skip(1).map_while(|line| line.strip_prefix("    ")).map(str::to_owned).collect();
+        let loader = command.lines().next().unwrap().trim().to_owned();
+        if let Some(at) = words.iter().position(|word| word.starts_with("--preload ")) {
+            words.remove(at);
+        }
+        // In place of the configuration: the machine ends before anybody reads it.
+        let zeroes = tempfile::NamedTempFile::new().unwrap();
+        zeroes.as_file().set_len(4096).unwrap();
+        for line in plan.lines().filter_map(|line| line.strip_prefix("descriptor")) {
+            let (number, file) = line.trim().split_once(' ').unwrap();
+            let path = if image.join(file).exists() { image.join(file) } else { zeroes.path().to_owned() };
+            let (from, to) = (format!("/proc/self/fd/{number}"), path.display().to_string());
+            words.iter_mut().for_each(|word| replace_whole(word, &from, &to));
+        }
+        plain(&mut words);
+        change(&mut words);
+        let environment = plan.lines().filter_map(|line| line.strip_prefix("environment  QEMU_MODULE_DIR="));
+        let mut qemu = Command::new(loader);
+        qemu.args(words.iter().flat_map(|word| word.splitn(2, ' ').map(str::to_owned).collect::<Vec<_>>()));
+        qemu.env("QEMU_MODULE_DIR", environment.into_iter().next().unwrap());
+        let console = tempfile::NamedTempFile::new().unwrap();
+        let mut child = qemu.stdin(Stdio::null()).stdout(console.reopen().unwrap()).spawn().unwrap();
+        let deadline = Instant::now() + TIMEOUT;
+        let written = || String::from_utf8_lossy(&std::fs::read(console.path()).unwrap()).into_owned();
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline || last.is_some_and(|last| has_line(&written(), last)) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        written()
+    }
+}
+
+fn has_line(text: &str, part: &str) -> bool {
+    text.split_once(part).is_some_and(|(_, rest)| rest.contains('\n'))
+}
+
+/// `/proc/self/fd/1` is not the beginning of `/proc/self/fd/10`.
+fn replace_whole(word: &mut String, from: &str, to: &str) {
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_digit());
+    if let Some(at) = word.find(from).filter(|at| ends(&word[at + from.len()..])) {
+        word.replace_range(at..at + from.len(), to);
+    }
+}
+
+/// The machine without what only the real host has, and with its serial line on standard output.
+fn plain(words: &mut Vec<String>) {
+    let starts = ["-object tdx-guest", "-object sev-snp-guest", "-qmp ", "-chardev socket,id=qmp", "-sandbox "];
+    words.retain(|word| !starts.iter().any(|start| word.starts_with(start)));
+    for word in words.iter_mut() {
+        if word.starts_with("-machine ") {
+            *word = word.replace(",confidential-guest-support=tee", "");
+        } else if word.starts_with("-accel ") {
+            *word = "-accel tcg,thread=multi".to_owned();
+        } else if word.starts_with("-cpu ") {
+            // What OVMF has of physical address bits on servers with a TEE.
+            *word = "-cpu max,phys-bits=46,pmu=off".to_owned();
+        } else if word.starts_with("-chardev socket,id=console") {
+            *word = "-chardev stdio,id=console".to_owned();
+        } else if word.starts_with("-chardev socket,id=agent") {
+            *word = "-chardev null,id=agent".to_owned();
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
