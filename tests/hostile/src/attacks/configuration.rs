@@ -68,7 +68,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     stopped("endless-disk", "64 MiB of garbage", "the configuration disk does not start with \"BULLIONC\"", |setup| {
         setup.file("configuration", &vec![0xa5; 64 << 20]);
     }),
-    stopped("deep-nesting", "a configuration that is nested without end", "recursion limit exceeded", |setup| {
+    stopped("deep-nesting", "a configuration that is nested without end", "invalid type: sequence", |setup| {
         put(setup, &[b"{\"environment\":".as_slice(), &vec![b'['; 100_000]].concat());
     }),
 ];
