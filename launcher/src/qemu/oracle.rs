@@ -266,7 +266,8 @@ mod tests {
             shape: &shape,
             accelerator: Accelerator::Kvm,
             kernel_command_line: "",
-            facts: &HostFacts::probe(),
+            // A host with a quote generation service would be told of in other words.
+            facts: &HostFacts { answers: Default::default(), ..HostFacts::probe() },
             sandbox: true,
             stand_in: false,
             volumes: &[],
