@@ -21,12 +21,13 @@ const MAX_NAMED: usize = 16;
 
 const NVIDIA_VENDOR: u32 = 0x10de;
 const VIRTIO_VENDOR: u32 = 0x1af4;
-const VIRTIO_NETWORK: u32 = 0x1041;
-const VIRTIO_BLOCK: u32 = 0x1042;
-const VIRTIO_CONSOLE: u32 = 0x1043;
-const VIRTIO_NETWORK_TRANSITIONAL: u32 = 0x1000;
-const VIRTIO_BLOCK_TRANSITIONAL: u32 = 0x1001;
-const VIRTIO_CONSOLE_TRANSITIONAL: u32 = 0x1003;
+/// Device numbers of transitional devices; what they are stands in the subsystem's number, and Linux looks there alone.
+const VIRTIO_TRANSITIONAL: std::ops::RangeInclusive<u32> = 0x1000..=0x103f;
+/// What the type of a modern device is added to.
+const VIRTIO_MODERN: u32 = 0x1040;
+const VIRTIO_NETWORK: u32 = 1;
+const VIRTIO_BLOCK: u32 = 2;
+const VIRTIO_CONSOLE: u32 = 3;
 
 /// What stands in every q35 machine beside its bridges, and gets no driver: SATA and SMBus controllers of the ICH9.
 const CHIPSET: [(u32, u32); 2] = [(0x8086, 0x2922), (0x8086, 0x2930)];
@@ -55,6 +56,8 @@ struct Device {
     vendor: u32,
     device: u32,
     class: u32,
+    /// The virtio device type that a driver takes it for; 0 where it is none.
+    virtio: u32,
 }
 
 impl fmt::Display for Device {
@@ -69,9 +72,9 @@ impl Device {
             return Part::Chipset;
         }
         if self.vendor == VIRTIO_VENDOR {
-            return match self.device {
-                VIRTIO_BLOCK | VIRTIO_BLOCK_TRANSITIONAL | VIRTIO_CONSOLE | VIRTIO_CONSOLE_TRANSITIONAL => Part::Needed,
-                VIRTIO_NETWORK | VIRTIO_NETWORK_TRANSITIONAL => Part::Network,
+            return match self.virtio {
+                VIRTIO_BLOCK | VIRTIO_CONSOLE => Part::Needed,
+                VIRTIO_NETWORK => Part::Network,
                 _ => Part::Foreign,
             };
         }
@@ -236,7 +239,13 @@ fn read(directory: &Path) -> Result<Device, SysfsError> {
         number.map_err(|error| SysfsError { path, error })
     };
     let address = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Device { address, vendor: number("vendor")?, device: number("device")?, class: number("class")? })
+    let (vendor, device, class) = (number("vendor")?, number("device")?, number("class")?);
+    let virtio = match device {
+        _ if vendor != VIRTIO_VENDOR => 0,
+        transitional if VIRTIO_TRANSITIONAL.contains(&transitional) => number("subsystem_device")?,
+        modern => modern.saturating_sub(VIRTIO_MODERN),
+    };
+    Ok(Device { address, vendor, device, class, virtio })
 }
 
 #[cfg(test)]

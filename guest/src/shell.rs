@@ -1,7 +1,7 @@
 //! A shell on the serial line, for images that are developed.
 //!
 //! Only the verified root can ask for one, by a file that names the program; the builder never calls an image with that file a
-//! release. The host is at the other end of the line: whoever has the host has such a guest.
+//! release, and a guest of a release does not look for it. The host is at the other end of the line: whoever has the host has such a guest.
 
 use std::io::ErrorKind;
 use std::sync::Arc;

@@ -40,11 +40,12 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
         .or_fail_doing(Stage::Supervise, "watching for children")?;
     let mut channel = Channel::new(agent::ready(&guest));
     console::ready(&guest.identity());
+    let children = Arc::new(Children::default());
     if guest.release {
         console::close()?;
+    } else {
+        shell::begin(&children)?;
     }
-    let children = Arc::new(Children::default());
-    shell::begin(&children)?;
     let runner = Runner::begin(&guest.config, &children)?;
     if let Some(runner) = &runner {
         epoll

@@ -295,7 +295,8 @@ impl Life {
                 Some(found) if found.eq_ignore_ascii_case(expected) => {}
                 Some(found) => {
                     let (register, expected, found) = (register.clone(), expected.clone(), found.clone());
-                    self.cause.get_or_insert(Cause::MeasuredOtherwise { register, expected, found });
+                    // Whatever it said of itself before: a failure may be started again, another guest never.
+                    self.cause = Some(Cause::MeasuredOtherwise { register, expected, found });
                     return (false, notes);
                 }
                 None => {

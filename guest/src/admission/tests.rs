@@ -17,6 +17,7 @@ fn sysfs(functions: &[(&str, &str, &str, &str, Option<&str>)]) -> tempfile::Temp
         for (name, value) in [("vendor", vendor), ("device", device), ("class", class)] {
             fs::write(function.join(name), format!("0x{value}\n")).unwrap();
         }
+        fs::write(function.join("subsystem_device"), "0x0001\n").unwrap();
         if let Some(driver) = driver {
             let driver = directory.path().join("bus/pci/drivers").join(driver);
             fs::create_dir_all(&driver).unwrap();
@@ -132,4 +133,21 @@ fn what_cannot_be_read_is_an_error() {
     let directory = sysfs(&[("0000:00:00.0", "8086", "x", "060000", None)]);
     let error = Buses(directory.path()).close().unwrap_err();
     assert!(error.to_string().contains("0000:00:00.0/device"), "{error}");
+}
+
+#[test]
+fn a_transitional_device_is_what_its_subsystem_says() {
+    let mut functions = MACHINE.to_vec();
+    // The number of a disk, the subsystem of a network card: Linux takes it for a network card.
+    functions.push(("0000:01:00.0", "1af4", "1001", "010000", Some("first")));
+    functions.push(("0000:02:00.0", "1af4", "1001", "010000", Some("second")));
+    let directory = sysfs(&functions);
+    let subsystem = |text| fs::write(directory.path().join("bus/pci/devices/0000:02:00.0/subsystem_device"), text);
+    let refused = |declared| Buses(directory.path()).settle(declared, &[]).unwrap();
+    subsystem("0x0002\n").unwrap();
+    assert_eq!(addresses(&refused(Declared::default())), ["0000:01:00.0"]);
+    assert_eq!(addresses(&refused(Declared { network: true, ..Declared::default() })), [""; 0]);
+    // A vsock is nothing that a configuration can speak of.
+    subsystem("0x0013\n").unwrap();
+    assert_eq!(addresses(&Buses(directory.path()).close().unwrap()), ["0000:02:00.0"]);
 }

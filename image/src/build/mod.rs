@@ -141,7 +141,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
     let standing = |component: &Component| component.standing;
     let kernel_component = request.kernel.map(|kernel| kernel.component);
     let mut open = open_origins(request.lock, request.guest.component.map(standing), kernel_component.map(standing));
-    open.extend(kernel_origins(request, image));
+    open.extend(kernel_origins(request));
     open.extend(root.shell.as_ref().map(|shell| format!("it has a shell on its serial line: {shell}")));
     open.extend(unrecorded.into_iter().map(|script| format!("the lock has no answer to the {script}")));
     let class = if open.is_empty() { Class::Release } else { Class::Dev };
@@ -252,12 +252,9 @@ fn first_error<A, B>(a: Result<A, BuildError>, b: Result<B, BuildError>) -> Resu
 }
 
 /// What of the kernel keeps an image from being of class release.
-fn kernel_origins(request: &BuildRequest<'_>, image: &ImageRecipe) -> Option<String> {
+fn kernel_origins(request: &BuildRequest<'_>) -> Option<String> {
     match request.kernel {
-        None => image
-            .kernel_component
-            .is_some()
-            .then(|| "the kernel is the distribution's, not the one that the recipe's component makes".to_owned()),
+        None => Some("the kernel is the distribution's, and no component's".to_owned()),
         Some(kernel) => kernel.acpi.is_empty().then(|| {
             "its kernel takes whatever ACPI tables the host makes: the recipe has no [[kernel.admit]]".to_owned()
         }),

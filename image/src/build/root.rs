@@ -44,7 +44,7 @@ pub(super) fn make(
     let tree = tree(request, image, packages, kernel, store)?;
     let os_release = os_release(&tree);
     // Whatever is at that path, and whoever put it there.
-    let shell = tree.get(inspect::SHELL).map(|_| inspect::shell(tree.file(inspect::SHELL).unwrap_or_default()));
+    let shell = tree.resolve(inspect::SHELL).map(|path| inspect::shell(tree.file(&path).unwrap_or_default()));
     let uuid = uuid(&image.uuid)?;
     let salt = image.salt_bytes();
     let plan = erofs::Image::plan(&tree, uuid, image.compression)?;

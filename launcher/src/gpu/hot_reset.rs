@@ -92,7 +92,11 @@ struct Opened {
 /// Resets the bus of `address`, if all that this reaches are `ours`.
 pub(super) fn reset(sysfs: &Path, address: PciAddress, ours: &[PciAddress]) -> Result<(), HotResetError> {
     let directory = sysfs.join("bus/pci/devices");
-    let opened = open(&directory, address, ours).map_err(HotResetError::Unavailable)?;
+    let opened = open(&directory, address, ours).map_err(|error| match error.raw_os_error() {
+        // Somebody has it: no other way to reset it asks them.
+        Some(libc::EBUSY) => HotResetError::Failed(error),
+        _ => HotResetError::Unavailable(error),
+    })?;
     let reached = reached(&opened.device).map_err(HotResetError::Failed)?;
     let foreign: Vec<_> = reached.into_iter().filter(|other| *other != address && !ours.contains(other)).collect();
     if !foreign.is_empty() {
