@@ -314,7 +314,12 @@ impl Function for SysfsFunction {
     fn reset(&mut self, kind: ResetKind) -> Result<(), AccessError> {
         match kind {
             ResetKind::Function => self.reset_by("flr"),
-            ResetKind::Bus => self.reset_bus(),
+            ResetKind::Bus => {
+                // A driver that takes the device for itself, as VFIO does here, takes it out of all mappings: a register
+                // that is read by an old one would end this process (Linux `revoke_iomem`).
+                self.bar = None;
+                self.reset_bus()
+            }
             ResetKind::Reenumerate => {
                 self.bar = None;
                 // A device that is off the bus cannot be reset any more; finding it again is what is left.

@@ -150,8 +150,9 @@ impl ServerBackend for Device {
 pub fn qemu_arguments(index: usize, socket: &Path) -> [String; 4] {
     // Eight functions a slot, from slot 0x10 on, so that boards of any size find their place.
     let (slot, function) = (0x10 + index / 8, index % 8);
+    // Of a faster port the kernel awaits an active link after a reset, which QEMU does not show for these devices.
     let port = format!(
-        "pcie-root-port,id=gpu-port{index},bus=pcie.0,addr={slot:#x}.{function},multifunction=on,chassis={},slot={}",
+        "pcie-root-port,x-speed=2_5,id=gpu-port{index},bus=pcie.0,addr={slot:#x}.{function},multifunction=on,chassis={},slot={}",
         0x40 + index,
         0x40 + index
     );
