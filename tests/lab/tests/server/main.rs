@@ -44,6 +44,7 @@ fn shelves() -> Vec<Shelf> {
                 refusals::missing_huge_pages_are_refused,
                 prepare::from_check_to_restore_a_guest_sees_a_drive_and_a_device,
                 prepare::prepare_killed_at_any_moment_is_undone,
+                prepare::a_power_cut_with_a_guest_running_leaves_nothing_but_the_journal,
             ],
         },
         Shelf { devices: several(1, "h100"), scenarios: scenarios![gpu::a_gpu_is_listed_and_switched_and_back,] },

@@ -1,4 +1,4 @@
-//! `host prepare` and `host restore` with real drivers, and killed half-way.
+//! `host prepare` and `host restore` with real drivers, killed half-way, and with a server that loses power between them.
 
 use lab::Server;
 
@@ -53,6 +53,29 @@ pub(crate) fn prepare_killed_at_any_moment_is_undone(server: &mut Server<'_>) {
     server.run_for(900, &script.replace("DRIVE", &drive)).expect(0).says(&["ended with 137"]);
     restore(server, &drive);
     server.run("rm /run/lab-cut.toml").expect(0);
+}
+
+pub(crate) fn a_power_cut_with_a_guest_running_leaves_nothing_but_the_journal(server: &mut Server<'_>) {
+    let drive = guest::addresses(server, "1b36:0010").remove(0);
+    guest::describe(server, "power", &format!("{HUGE}{}", guest::pci(&[&drive])));
+    server.run("/opt/bullion host prepare --for /run/lab-power.toml --yes").expect(0);
+    guest::launch(server, "power");
+    guest::wait_for(server, "power", "QEMU started");
+    server.cut_power();
+    server.power_on().unwrap_or_else(|error| panic!("after the power cut: {error}"));
+    server.run("modprobe -a kvm_amd vfio-pci").expect(0);
+    // The kernel has forgotten what it was told, the disk has not.
+    server.run(&format!("ls {JOURNAL}")).expect(0);
+    let listed = server.run("/opt/bullion --json ps").expect(0).json();
+    assert_eq!(listed["vms"].as_array().map(Vec::len), Some(0), "{listed}");
+    restore(server, &drive);
+    // The name and the drive are free.
+    guest::describe(server, "power", &guest::pci(&[&drive]));
+    server.run("/opt/bullion host prepare --for /run/lab-power.toml --yes").expect(0);
+    guest::launch(server, "power");
+    guest::wait_for(server, "power", "the guest is ready");
+    guest::stop(server, "power");
+    restore(server, &drive);
 }
 
 /// Undoes everything, and sees that the drive is the host's again and the journal empty.
