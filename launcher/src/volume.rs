@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use spec::vm::Vm;
 use spec::volume::Purpose;
 use spec::{Diagnostic, Outcome};
@@ -146,7 +146,17 @@ pub(crate) fn open(volume: &Volume) -> Result<Flock<File>, VolumeError> {
     if let Some(label) = if at_stake { label::find(&file).map_err(failed)? } else { None } {
         return Err(VolumeError::Labelled { name: name.clone(), path: path.clone(), label });
     }
+    if volume.block_device {
+        read_past_the_page_cache(&file).map_err(failed)?;
+    }
     Ok(file)
+}
+
+/// Sets `O_DIRECT`: QEMU takes a descriptor for `cache.direct=on` only where it has that flag already.
+fn read_past_the_page_cache(file: &File) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_DIRECT))?;
+    Ok(())
 }
 
 #[cfg(test)]
