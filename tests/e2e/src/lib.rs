@@ -10,9 +10,10 @@ mod hardened;
 pub mod vectors;
 
 use std::ffi::OsStr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 pub use vectors::vector;
 
@@ -27,6 +28,8 @@ pub struct Bench {
     pub vmm: PathBuf,
     /// Whether the inputs come from a lock that was made on the spot.
     pub unpublished: bool,
+    /// Where this test's VMs are kept: tests that run side by side see nothing of each other's.
+    vms: Arc<tempfile::TempDir>,
 }
 
 /// What a run of the program gave.
@@ -71,6 +74,7 @@ pub fn bench() -> Option<Bench> {
             recipe: path("BULLION_TEST_RECIPE")?,
             vmm: path("BULLION_TEST_VMM")?,
             unpublished: std::env::var("BULLION_TEST_UNPUBLISHED").is_ok_and(|value| value == "yes"),
+            vms: Arc::new(tempfile::tempdir().ok()?),
         })
     })();
     if found.is_none() {
@@ -94,15 +98,28 @@ impl Bench {
     /// The program with `arguments`, not started.
     pub fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(&self.bullion);
-        command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
+        command.args(arguments);
+        self.at_home(&mut command);
         command
+    }
+
+    /// Gives a command that runs the program this test's place for VMs, nothing to read, and no colours.
+    pub fn at_home<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        for (variable, name) in [("BULLION_RUN_DIR", "run"), ("BULLION_STATE_DIR", "state")] {
+            let directory = self.vms.path().join(name);
+            if !directory.exists() {
+                std::fs::DirBuilder::new().mode(0o700).create(&directory).unwrap();
+            }
+            command.env(variable, directory);
+        }
+        command.stdin(Stdio::null()).env("NO_COLOR", "1")
     }
 
     /// Runs the program to its end, for which it has four minutes.
     pub fn run(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
         let mut command = Command::new("timeout");
-        command.arg("240").arg(&self.bullion).args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
-        run(&mut command)
+        command.arg("240").arg(&self.bullion).args(arguments);
+        run(self.at_home(&mut command))
     }
 
     /// Copies the minimal recipe and the one it extends into `directory`, without a lock; gives the copy's path.

@@ -53,8 +53,8 @@ fn launch_with_name(bench: &Bench, vm: &Path, device: &Path, directory: &Path) -
     std::fs::create_dir(&new).unwrap();
     let mut command = Command::new("timeout");
     command.args(["500", "unshare", "--mount", "sh", "-c", WITH_NAME, "sh"]).arg(new).arg(device).arg("of-a-test");
-    command.arg(&bench.bullion).arg("launch").arg(vm).args(bench.vmm_words()).env("NO_COLOR", "1");
-    e2e::run(&mut command)
+    command.arg(&bench.bullion).arg("launch").arg(vm).args(bench.vmm_words());
+    e2e::run(bench.at_home(&mut command))
 }
 
 /// One container writes, the other looks for it on the device that its file system is on.

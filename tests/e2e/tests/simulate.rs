@@ -248,7 +248,7 @@ fn a_quote_generation_service_is_wired_and_moves_nothing() {
             "mount -t tmpfs none /run && mkdir /run/tdx-qgs && mount --bind \"$0\" /run/tdx-qgs && exec \"$@\"";
         let mut command = std::process::Command::new("unshare");
         command.args(["--mount", "sh", "-c", script]).arg(&service).arg(&bench.bullion).args(words);
-        e2e::run(command.env("NO_COLOR", "1"))
+        e2e::run(bench.at_home(&mut command))
     };
     if within(&["--version"]).code != 0 {
         return skipped("a mount namespace cannot be made here");
