@@ -29,6 +29,9 @@ const VIRTIO_NETWORK: u32 = 1;
 const VIRTIO_BLOCK: u32 = 2;
 const VIRTIO_CONSOLE: u32 = 3;
 
+/// Base class and sub-class of non-volatile memory.
+const NVME: u32 = 0x01_08;
+
 /// What stands in every q35 machine beside its bridges, and gets no driver: SATA and SMBus controllers of the ICH9.
 const CHIPSET: [(u32, u32); 2] = [(0x8086, 0x2922), (0x8086, 0x2930)];
 
@@ -67,6 +70,10 @@ impl fmt::Display for Device {
 }
 
 impl Device {
+    fn is_nvme(&self) -> bool {
+        self.vendor != VIRTIO_VENDOR && self.class >> 8 == NVME
+    }
+
     fn part(&self) -> Part {
         if CHIPSET.contains(&(self.vendor, self.device)) {
             return Part::Chipset;
@@ -81,8 +88,8 @@ impl Device {
         match self.class >> 8 {
             // Host, ISA and PCI-to-PCI bridges.
             0x06_00 | 0x06_01 | 0x06_04 => Part::Bridge,
-            // Non-volatile memory: a disk of the image may be one (`modules::is_wanted`).
-            0x01_08 => Part::Needed,
+            // A disk of the image may be one (`modules::is_wanted`).
+            NVME => Part::Needed,
             // VGA and 3D controllers; bridges of the subclass "other", which NVSwitches are.
             0x03_00 | 0x03_02 | 0x06_80 if self.vendor == NVIDIA_VENDOR => Part::Gpu,
             _ => Part::Foreign,
@@ -115,10 +122,12 @@ pub(crate) struct Declared {
     pub(crate) network: bool,
     /// GPUs, which are counted elsewhere.
     pub(crate) gpus: bool,
+    /// Non-volatile memory: of the image, whose root file system is on it.
+    pub(crate) nvme: bool,
 }
 
-/// Refuses what the configuration does not speak of: network cards behind the first or, without a network, all; GPUs; and the
-/// disks of these kernel names.
+/// Refuses what the configuration does not speak of: network cards behind the first or, without a network, all; GPUs; the
+/// disks of these kernel names; and non-volatile memory, where the root file system is not on it.
 pub(crate) fn settle(declared: Declared, disks: &[String]) -> Result<(), Failure> {
     let refused = Buses(Path::new(SYSFS)).settle(declared, disks).or_fail(Stage::Devices)?;
     name(&refused);
@@ -162,9 +171,10 @@ impl Buses<'_> {
         let devices = self.devices()?;
         let cards = devices.iter().filter(|device| device.part() == Part::Network).skip(usize::from(declared.network));
         let gpus = devices.iter().filter(|device| device.part() == Part::Gpu && !declared.gpus);
+        let memory = devices.iter().filter(|device| device.is_nvme() && !declared.nvme);
         let behind = disks.iter().map(|name| self.behind(name)).collect::<Result<Vec<String>, _>>()?;
         let disks = devices.iter().filter(|device| behind.contains(&device.address));
-        let refused: Vec<Device> = cards.chain(gpus).chain(disks).cloned().collect();
+        let refused: Vec<Device> = cards.chain(gpus).chain(memory).chain(disks).cloned().collect();
         refused.iter().try_for_each(|device| self.unbind(device))?;
         Ok(refused)
     }

@@ -85,6 +85,11 @@ fn others_in(sys_block: &Path, serials: &[String]) -> Vec<String> {
     names
 }
 
+/// Whether the block device `name` is the virtio disk `disk` or a partition of it: `vda1` is one of `vda`, `vdaa` is not.
+pub(crate) fn is_or_is_part_of(name: &str, disk: &str) -> bool {
+    name.strip_prefix(disk).is_some_and(|rest| rest.bytes().all(|c| c.is_ascii_digit()))
+}
+
 fn find_in(sys_block: &Path, serial: &str) -> Result<Option<Disk>, DiskError> {
     let mut named: Vec<String> =
         virtio_disks(sys_block).into_iter().filter(|(_, found)| found == serial).map(|(name, _)| name).collect();
@@ -149,6 +154,14 @@ mod tests {
         let sys = sys_block(&[("vda", "a", "8\n"), ("vdc", "", "8\n"), ("vdb", "b\n", "8\n"), ("sda", "c", "9\n")]);
         assert_eq!(others_in(sys.path(), &["a".to_owned()]), ["vdb", "vdc"]);
         assert_eq!(others_in(sys.path(), &["a".to_owned(), "b".to_owned(), String::new()]), [""; 0]);
+    }
+
+    #[test]
+    fn a_partition_is_of_the_disk_whose_whole_name_it_begins_with() {
+        assert!(is_or_is_part_of("vda", "vda") && is_or_is_part_of("vda12", "vda"));
+        assert!(
+            !is_or_is_part_of("vdaa1", "vda") && !is_or_is_part_of("vdb", "vda") && !is_or_is_part_of("vda", "vda1")
+        );
     }
 
     #[test]

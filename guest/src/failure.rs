@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use spec::agent::Event;
 
 use crate::{console, port, power};
@@ -114,17 +116,26 @@ impl<T, E: fmt::Display> OrFail<T> for Result<T, E> {
     }
 }
 
-/// Says why, and powers off.
+/// Ends what runs, says why, and powers off.
 pub(crate) fn stop(failure: &Failure) -> ! {
+    end_all_others();
     port::say_last_words(&Event::Failed { stage: failure.stage.to_string(), reason: failure.reason.clone() });
     console::failed(failure);
     power::power_off()
+}
+
+/// Ends every process but this one. Before anything is said: the drivers of the port and of the serial line wait for a host that
+/// takes its time, which must not keep a workload alive in a guest that has given up.
+fn end_all_others() {
+    // Nobody may be there.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
 }
 
 /// Makes a panic end the guest like any failure: without this the kernel would panic over a dead PID 1 and say nothing of
 /// the cause. The port may be held open by the code that panicked, so only the console hears of it.
 pub(crate) fn end_panics_like_failures() {
     std::panic::set_hook(Box::new(|panic| {
+        end_all_others();
         console::failed(&Failure::new(Stage::Panic, panic));
         power::power_off()
     }));

@@ -52,7 +52,8 @@ pub(crate) fn start() -> Result<Started, Failure> {
     let found = root_device::wait_for(&root).or_fail(Stage::RootDevice)?;
     let device = open_root(&found, &root)?;
     let (config, hostname, configuration) = configure(tee)?;
-    let declared = admission::Declared { network: config.network.is_some(), gpus: config.gpus.is_some() };
+    let nvme = found.devices().iter().any(|device| device.name.starts_with("nvme"));
+    let declared = admission::Declared { network: config.network.is_some(), gpus: config.gpus.is_some(), nvme };
     admission::settle(declared, &undeclared(&found, &config))?;
     if !config.asks_for_something() {
         modules::load_no_more()?;
@@ -75,7 +76,7 @@ fn open_root(device: &RootDevice, root: &RootParameters) -> Result<String, Failu
 fn undeclared(root: &RootDevice, config: &GuestConfig) -> Vec<String> {
     let mut declared: Vec<String> = config.volumes.iter().map(GuestVolume::serial).collect();
     declared.extend([ROOT_DISK_SERIAL.to_owned(), DISK_SERIAL.to_owned()]);
-    let holds_root = |disk: &str| root.devices().iter().any(|device| device.name.starts_with(disk));
+    let holds_root = |disk: &String| root.devices().iter().any(|device| disks::is_or_is_part_of(&device.name, disk));
     disks::others(&declared).into_iter().filter(|disk| !holds_root(disk)).collect()
 }
 

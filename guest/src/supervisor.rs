@@ -98,8 +98,10 @@ fn pass_on(runner: &Runner, channel: &mut Channel) -> Result<bool, Failure> {
     for report in runner.reports() {
         match report {
             Report::State(workload) => {
-                ended |= matches!(workload, Workload::Ended { .. });
-                channel.say(&agent::encode(&Event::Workload { workload }), false);
+                let is_last = matches!(workload, Workload::Ended { .. });
+                ended |= is_last;
+                // Another state follows one that a host does not listen to: a workload that starts again and again must not fill memory.
+                channel.say(&agent::encode(&Event::Workload { workload }), !is_last);
             }
             Report::Line(line) => channel.say(&agent::encode(&Event::Output { line }), true),
             Report::Failed(failure) => return Err(failure),

@@ -80,7 +80,10 @@ fn a_network_card_is_for_a_configuration_with_a_network() {
     let directory = sysfs(&functions);
     let buses = Buses(directory.path());
     assert_eq!(buses.close().unwrap(), []);
-    assert_eq!(addresses(&buses.settle(Declared { network: true, gpus: false }, &[]).unwrap()), ["0000:02:00.0"]);
+    assert_eq!(
+        addresses(&buses.settle(Declared { network: true, ..Declared::default() }, &[]).unwrap()),
+        ["0000:02:00.0"]
+    );
     assert_eq!(text(&directory, "bus/pci/drivers/first/unbind"), "");
     assert_eq!(addresses(&buses.settle(Declared::default(), &[]).unwrap()), ["0000:01:00.0", "0000:02:00.0"]);
     assert_eq!(text(&directory, "bus/pci/drivers/first/unbind"), "0000:01:00.0");
@@ -95,8 +98,20 @@ fn gpus_are_for_a_configuration_with_gpus() {
     let directory = sysfs(&functions);
     let buses = Buses(directory.path());
     assert_eq!(addresses(&buses.close().unwrap()), ["0000:03:00.0"]);
-    assert_eq!(buses.settle(Declared { network: false, gpus: true }, &[]).unwrap(), []);
+    assert_eq!(buses.settle(Declared { gpus: true, ..Declared::default() }, &[]).unwrap(), []);
     assert_eq!(addresses(&buses.settle(Declared::default(), &[]).unwrap()), ["0000:01:00.0", "0000:02:00.0"]);
+}
+
+#[test]
+fn non_volatile_memory_is_for_a_root_file_system_on_it() {
+    let mut functions = MACHINE.to_vec();
+    functions.push(("0000:01:00.0", "1b36", "0010", "010802", Some("nvme")));
+    let directory = sysfs(&functions);
+    let buses = Buses(directory.path());
+    assert_eq!(buses.close().unwrap(), []);
+    assert_eq!(buses.settle(Declared { nvme: true, ..Declared::default() }, &[]).unwrap(), []);
+    assert_eq!(addresses(&buses.settle(Declared::default(), &[]).unwrap()), ["0000:01:00.0"]);
+    assert_eq!(text(&directory, "bus/pci/drivers/nvme/unbind"), "0000:01:00.0");
 }
 
 #[test]

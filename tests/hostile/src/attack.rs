@@ -13,6 +13,8 @@ use crate::setup::Setup;
 pub struct Attack {
     /// A short name, unique in the whole suite.
     pub name: &'static str,
+    /// What comes of it where the guest is of class release and has the compiled kernel.
+    pub release: OnRelease,
     /// What the host does, for the report.
     pub host: &'static str,
     /// The guest that it is done to.
@@ -21,6 +23,51 @@ pub struct Attack {
     pub means: Means,
     /// What must come of it.
     pub outcome: Outcome,
+}
+
+/// What comes of an attack on a guest of class release with the compiled kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum OnRelease {
+    /// It is not tried: the guest is another one, or what decides is `bullion-guest`, which is the same.
+    Untried,
+    /// The same as otherwise.
+    Same,
+    /// Something else.
+    Other(Outcome),
+}
+
+/// The machine's tables are not those of any machine that a release names, so its kernel stops. Whatever changes them ends in these
+/// words; behind them stand the number of the tables and the digest of all, which is another each time.
+pub const OTHER_TABLES: OnRelease = OnRelease::Other(Outcome::Stopped {
+    by: By::Kernel,
+    words: "bullion: ACPI tables refused: no bullion.acpi= names them",
+});
+
+/// An attack on one guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    /// Its name, for whoever watches.
+    pub name: &'static str,
+    /// The guest.
+    pub guest: Guest,
+    /// How the attack is done.
+    pub means: Means,
+    /// What must come of it.
+    pub outcome: Outcome,
+}
+
+impl Attack {
+    /// The attack on its guest, and on that of class release where it is tried there.
+    pub fn trials(&self) -> impl Iterator<Item = Trial> {
+        let Self { name, guest, means, outcome, .. } = *self;
+        let on_release = match self.release {
+            OnRelease::Untried => None,
+            OnRelease::Same => Some(outcome),
+            OnRelease::Other(other) => Some(other),
+        };
+        let release = on_release.map(|outcome| Trial { name, guest: Guest::Compiled, means, outcome });
+        [Some(Trial { name, guest, means, outcome }), release].into_iter().flatten()
+    }
 }
 
 /// How an attack is done.
@@ -96,44 +143,44 @@ impl<'a> Attacker<'a> {
         Self { bench, running: None }
     }
 
-    /// Carries out an attack; why it did not end as it must.
-    pub fn carry_out(&mut self, attack: &Attack) -> Result<(), String> {
-        let expected = self.bench.identity(attack.guest)?;
-        match attack.means {
-            Means::Before(change) => self.other_machine(attack, change, (idle, idle), &expected),
-            Means::WhileStarting(change, act) => self.other_machine(attack, change, (act, idle), &expected),
-            Means::OnceReady(change, act) => self.other_machine(attack, change, (idle, act), &expected),
-            Means::Running(act) => self.while_running(attack, act, &expected),
+    /// Carries out an attack. What was said of it where it was stopped in words; why it did not end as it must.
+    pub fn carry_out(&mut self, trial: &Trial) -> Result<Option<String>, String> {
+        let expected = self.bench.identity(trial.guest)?;
+        match trial.means {
+            Means::Before(change) => self.other_machine(trial, change, (idle, idle), &expected),
+            Means::WhileStarting(change, act) => self.other_machine(trial, change, (act, idle), &expected),
+            Means::OnceReady(change, act) => self.other_machine(trial, change, (idle, act), &expected),
+            Means::Running(act) => self.while_running(trial, act, &expected),
         }
     }
 
     fn other_machine(
         &self,
-        attack: &Attack,
+        trial: &Trial,
         change: fn(&mut Setup),
         (early, late): (Act, Act),
         expected: &Identity,
-    ) -> Result<(), String> {
-        let mut setup = self.bench.setup(attack.guest)?;
+    ) -> Result<Option<String>, String> {
+        let mut setup = self.bench.setup(trial.guest)?;
         change(&mut setup);
         let mut machine = Machine::start(setup);
         early(&mut machine)?;
-        let mut state = match attack.outcome {
+        let mut state = match trial.outcome {
             Outcome::NeverStarted => machine.wait_for_start_or_standstill(),
             _ => machine.wait_for_start(),
         };
         if state == State::Ready {
             late(&mut machine)?;
-            state = settled(&mut machine, attack.outcome);
+            state = settled(&mut machine, trial.outcome);
         }
-        judge(&mut machine, state, attack.outcome, expected)
+        judge(&mut machine, state, trial.outcome, expected)
     }
 
-    fn while_running(&mut self, attack: &Attack, act: Act, expected: &Identity) -> Result<(), String> {
+    fn while_running(&mut self, trial: &Trial, act: Act, expected: &Identity) -> Result<Option<String>, String> {
         let machine = match self.running.take() {
-            Some((guest, machine)) if guest == attack.guest => machine,
+            Some((guest, machine)) if guest == trial.guest => machine,
             _ => {
-                let mut machine = Machine::start(self.bench.setup(attack.guest)?);
+                let mut machine = Machine::start(self.bench.setup(trial.guest)?);
                 let state = machine.wait_for_start();
                 if state != State::Ready {
                     return Err(format!("the guest to attack is {state:?}: {}", machine.console()));
@@ -141,11 +188,12 @@ impl<'a> Attacker<'a> {
                 machine
             }
         };
-        let (_, machine) = self.running.insert((attack.guest, machine));
-        act(machine)?;
-        let state = settled(machine, attack.outcome);
-        let verdict = judge(machine, state, attack.outcome, expected);
-        if state == State::Ended || verdict.is_err() {
+        let (_, machine) = self.running.insert((trial.guest, machine));
+        let verdict = act(machine).and_then(|()| {
+            let state = settled(machine, trial.outcome);
+            judge(machine, state, trial.outcome, expected)
+        });
+        if machine.state() == State::Ended || verdict.is_err() {
             self.running = None;
         }
         verdict
@@ -164,38 +212,36 @@ fn settled(machine: &mut Machine, outcome: Outcome) -> State {
     }
 }
 
-fn judge(machine: &mut Machine, state: State, outcome: Outcome, expected: &Identity) -> Result<(), String> {
+fn judge(machine: &mut Machine, state: State, outcome: Outcome, expected: &Identity) -> Result<Option<String>, String> {
     match outcome {
-        Outcome::NeverStarted => {
-            if state != State::StandsStill {
-                return Err(format!("the guest is {state:?}: {}", machine.console()));
-            }
+        Outcome::NeverStarted if state != State::StandsStill => {
+            Err(format!("the guest is {state:?}: {}", machine.console()))
         }
-        Outcome::Stopped { words, .. } => {
-            let console = machine.console();
-            if state != State::Ended {
-                return Err(format!("the guest was not stopped but is {state:?}: {console}"));
-            }
-            if !console.contains(words) {
-                return Err(format!("\"{words}\" is not on the console: {console}"));
-            }
+        Outcome::NeverStarted => Ok(None),
+        Outcome::Stopped { .. } if state != State::Ended => {
+            Err(format!("the guest was not stopped but is {state:?}: {}", machine.console()))
         }
+        Outcome::Stopped { words, .. } => said(machine, words).map(Some),
         Outcome::NoEffect { words, .. } => {
             is_itself(machine, state, expected)?;
-            let console = machine.console();
-            if !console.contains(words) {
-                return Err(format!("\"{words}\" is not on the console: {console}"));
-            }
+            said(machine, words).map(|_| None)
         }
         Outcome::Shows { .. } => {
             let found = is_ready(machine, state, expected)?;
-            if found == *expected {
-                return Err(format!("the guest does not show it: {found:?}"));
-            }
+            if found == *expected { Err(format!("the guest does not show it: {found:?}")) } else { Ok(None) }
         }
-        Outcome::NotNoticed { .. } => is_itself(machine, state, expected)?,
+        Outcome::NotNoticed { .. } => is_itself(machine, state, expected).map(|()| None),
     }
-    Ok(())
+}
+
+/// The rest of the console's line from `words` on.
+fn said(machine: &Machine, words: &str) -> Result<String, String> {
+    let console = machine.console();
+    match console.find(words).and_then(|at| console[at..].lines().next()) {
+        _ if words.is_empty() => Ok(String::new()),
+        Some(line) => Ok(line.to_owned()),
+        None => Err(format!("\"{words}\" is not on the console: {console}")),
+    }
 }
 
 /// The guest lives and answers, with who it is; its uptime, which is another at each boot, as in `expected`.

@@ -3,11 +3,10 @@
 //! The argument list is the one of `bullion vm plan`: what differs is the accelerator and the processor, because a test host has
 //! no other, a word for the kernel that goes with them, and that descriptors are files and sockets by path.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use measure::digest::Digest256;
 use measure::snp::KernelHashes;
@@ -17,6 +16,7 @@ use spec::vm::Vm;
 use tempfile::TempDir;
 
 use crate::machine::{Machine, State};
+use crate::release;
 use crate::setup::Setup;
 
 /// A guest.
@@ -26,6 +26,8 @@ pub enum Guest {
     Minimal,
     /// The same as an image of class release tells its guest that it is.
     Release,
+    /// The minimal image of class release, with the compiled kernel.
+    Compiled,
     /// The minimal image, started by the firmware of an SEV-SNP guest with the table of hashes that such a launch puts into
     /// its memory.
     Hashes,
@@ -46,6 +48,7 @@ impl Guest {
         match self {
             Self::Minimal => "minimal",
             Self::Release => "minimal, class release",
+            Self::Compiled => "minimal, class release, compiled kernel",
             Self::Hashes => "minimal, SNP firmware",
             Self::Container => "container",
         }
@@ -53,7 +56,7 @@ impl Guest {
 
     fn variable(self) -> &'static str {
         match self {
-            Self::Minimal | Self::Release | Self::Hashes => "BULLION_TEST_RECIPE",
+            Self::Minimal | Self::Release | Self::Compiled | Self::Hashes => "BULLION_TEST_RECIPE",
             Self::Container => "BULLION_TEST_CONTAINER",
         }
     }
@@ -65,14 +68,18 @@ impl Guest {
     }
 }
 
+/// How many kinds of guests there are.
+const GUESTS: usize = 5;
+
 /// Images and plans, made once each.
 #[derive(Debug)]
 pub struct Bench {
     bullion: PathBuf,
     vmm: Vec<String>,
     directory: TempDir,
-    plans: [OnceLock<Plan>; 4],
-    identities: Mutex<BTreeMap<Guest, Identity>>,
+    images: [OnceLock<Option<PathBuf>>; GUESTS],
+    plans: [OnceLock<Plan>; GUESTS],
+    identities: [OnceLock<Result<Identity, String>>; GUESTS],
 }
 
 #[derive(Debug)]
@@ -93,7 +100,8 @@ pub fn bench() -> Option<&'static Bench> {
         let unpublished = std::env::var("BULLION_TEST_UNPUBLISHED").is_ok_and(|value| value == "yes");
         let vmm = if unpublished { vec!["--vmm".to_owned(), vmm.display().to_string()] } else { Vec::new() };
         let directory = tempfile::tempdir().unwrap();
-        Some(Bench { bullion, vmm, directory, plans: Default::default(), identities: Mutex::default() })
+        let (images, plans, identities) = Default::default();
+        Some(Bench { bullion, vmm, directory, images, plans, identities })
     });
     if found.is_none() {
         eprintln!(
@@ -104,13 +112,33 @@ pub fn bench() -> Option<&'static Bench> {
 }
 
 impl Bench {
-    /// Whether the image of a guest can be had; says "skipped" where not.
+    /// Whether the image of a guest can be had; says "skipped" once where not.
     pub fn has(&self, guest: Guest) -> bool {
-        let found = std::env::var_os(guest.variable()).is_some();
-        if !found {
+        self.image(guest).is_some()
+    }
+
+    /// The image of a guest, made when it is first asked for. Guests of one image share it.
+    fn image(&self, guest: Guest) -> Option<&Path> {
+        let owner = match guest {
+            Guest::Minimal | Guest::Release | Guest::Hashes => Guest::Minimal,
+            Guest::Compiled | Guest::Container => guest,
+        };
+        self.images[owner as usize].get_or_init(|| self.make_image(owner)).as_deref()
+    }
+
+    fn make_image(&self, guest: Guest) -> Option<PathBuf> {
+        let Some(recipe) = std::env::var_os(guest.variable()).map(PathBuf::from) else {
             eprintln!("skipped: {} is not set", guest.variable());
+            return None;
+        };
+        if guest == Guest::Compiled {
+            let made = release::make(&recipe, &self.directory.path().join("release"), &|words| self.run(words));
+            return made.map_err(|why| eprintln!("skipped: the compiled kernel before hostile hosts: {why}")).ok();
         }
-        found
+        let image = self.directory.path().join(guest.variable());
+        self.run(&["build".as_ref(), recipe.as_ref(), "-o".as_ref(), image.as_ref(), "--no-references".as_ref()])
+            .unwrap();
+        Some(image)
     }
 
     /// A machine for the guest that nobody has attacked yet.
@@ -145,13 +173,15 @@ impl Bench {
         *setup.value("-append", "") += " no_timer_check";
         setup.add("-run-with", "exit-with-parent=on");
         match guest {
-            Guest::Minimal => {}
+            Guest::Minimal | Guest::Compiled => {}
             // What `build --release` puts there; the word and not the image makes the guest what it is.
             Guest::Release => *setup.value("-append", "") += " bullion.class=release",
             Guest::Hashes => with_hashes(&mut setup),
             Guest::Container => {
                 let scratch = setup.sparse("scratch", SCRATCH_BYTES).display().to_string();
-                replace_everywhere(&mut setup, "/proc/self/fd/20", &scratch);
+                // Block devices are handed over with their flags (QEMU docs, -add-fd); a path needs none.
+                setup.remove("-add-fd", "set=20");
+                replace_everywhere(&mut setup, "/dev/fdset/20", &scratch);
             }
         }
         Ok(setup)
@@ -159,28 +189,21 @@ impl Bench {
 
     /// Who the guest is when nobody attacks it.
     pub fn identity(&self, guest: Guest) -> Result<Identity, String> {
-        let mut known = self.identities.lock().unwrap();
-        if let Some(identity) = known.get(&guest) {
-            return Ok(identity.clone());
-        }
-        let mut machine = Machine::start(self.setup(guest)?);
-        let state = machine.wait_for_start();
-        if state != State::Ready {
-            return Err(format!("the guest is {state:?} although nobody attacks it: {}", machine.console()));
-        }
-        let identity = machine.identity()?;
-        known.insert(guest, identity.clone());
-        Ok(identity)
+        let known = self.identities[guest as usize].get_or_init(|| {
+            let mut machine = Machine::start(self.setup(guest)?);
+            let state = machine.wait_for_start();
+            if state != State::Ready {
+                return Err(format!("the guest is {state:?} although nobody attacks it: {}", machine.console()));
+            }
+            machine.identity()
+        });
+        known.clone()
     }
 
     fn plan(&self, guest: Guest) -> Result<Plan, String> {
-        let own = self.directory.path().join(guest.variable());
-        let image = own.join("image");
-        if !image.exists() {
-            fs::create_dir_all(&own).unwrap();
-            let recipe = PathBuf::from(std::env::var_os(guest.variable()).unwrap());
-            self.run(&["build".as_ref(), recipe.as_ref(), "-o".as_ref(), image.as_ref(), "--no-references".as_ref()])?;
-        }
+        let image = self.image(guest).ok_or("there is no image")?.to_owned();
+        let own = self.directory.path().join(format!("{guest:?}"));
+        fs::create_dir_all(&own).unwrap();
         fs::File::create(own.join("scratch")).and_then(|file| file.set_len(SCRATCH_BYTES)).unwrap();
         let (path, text) = (own.join("hostile.vm.toml"), guest.description(&image));
         fs::write(&path, &text).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::attack::{By, Outcome};
+use crate::attack::{By, OnRelease, Outcome};
 use crate::attacks::FAMILIES;
 
 /// The line before the table in the document.
@@ -13,12 +13,20 @@ pub const END: &str = "<!-- /hostile -->";
 
 /// The table, with one head for all families.
 pub fn table() -> String {
-    let mut text = String::from("| the host | guest | what comes of it | test |\n|---|---|---|---|\n");
+    let mut text = String::from(
+        "| the host | guest | what comes of it | of class release, with the compiled kernel | test |\n|---|---|---|---|---|\n",
+    );
     for family in FAMILIES {
-        let _ = writeln!(text, "| **{}** | | | `hostile` `{}` |", family.name, family.test);
+        let _ = writeln!(text, "| **{}** | | | | `hostile` `{}` |", family.name, family.test);
         for attack in family.attacks {
             let (host, guest) = (attack.host, attack.guest.name());
-            let _ = writeln!(text, "| {host} | {guest} | {} | `{}` |", outcome(attack.outcome), attack.name);
+            let release = match attack.release {
+                OnRelease::Untried => String::new(),
+                OnRelease::Same => "the same".to_owned(),
+                OnRelease::Other(other) => outcome(other),
+            };
+            let _ =
+                writeln!(text, "| {host} | {guest} | {} | {release} | `{}` |", outcome(attack.outcome), attack.name);
         }
     }
     text

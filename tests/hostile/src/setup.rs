@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::nbd::{Answer, Server};
+use crate::vhost_user::Backend;
 
 /// An option of QEMU with its value.
 pub type Argument = (String, Option<String>);
@@ -23,6 +24,7 @@ pub struct Setup {
     image: PathBuf,
     directory: TempDir,
     server: Option<Server>,
+    backend: Option<Backend>,
 }
 
 impl Setup {
@@ -38,7 +40,7 @@ impl Setup {
         }
         let directory = tempfile::tempdir().unwrap();
         let program = argv[..first].to_vec();
-        Self { program, environment, arguments, image: image.to_owned(), directory, server: None }
+        Self { program, environment, arguments, image: image.to_owned(), directory, server: None, backend: None }
     }
 
     /// A file in the machine's own directory.
@@ -122,14 +124,49 @@ impl Setup {
 
     /// Serves the root file system over NBD, with answers that `answer` may change.
     pub fn serve_root(&mut self, answer: Answer) {
+        self.serve("rootfs", &self.image.join("rootfs"), answer);
+    }
+
+    /// The same with the configuration's disk.
+    pub fn serve_configuration(&mut self, answer: Answer) {
+        self.serve("configuration", &self.path("configuration"), answer);
+    }
+
+    fn serve(&mut self, node: &str, file: &Path, answer: Answer) {
         let socket = self.path("nbd.sock");
-        let root = File::open(self.image.join("rootfs")).unwrap();
-        self.server = Some(Server::start(&socket, root, answer));
-        let value = self.value("-blockdev", "node-name=rootfs");
+        self.server = Some(Server::start(&socket, File::open(file).unwrap(), answer));
+        let value = self.value("-blockdev", &format!("node-name={node}"));
         *value = format!(
-            "driver=nbd,node-name=rootfs,server.type=unix,server.path={},export=root,read-only=on",
+            "driver=nbd,node-name={node},server.type=unix,server.path={},export=disk,read-only=on",
             socket.display()
         );
+    }
+
+    /// A machine like this one, with a directory of its own, to look at before this one starts.
+    pub fn twin(&self) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(self.directory.path()).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
+        }
+        let (old, new) = (self.directory.path().display().to_string(), directory.path().display().to_string());
+        let moved = |(name, value): &Argument| (name.clone(), value.as_ref().map(|value| value.replace(&old, &new)));
+        let arguments = self.arguments.iter().map(moved).collect();
+        let (program, environment, image) = (self.program.clone(), self.environment.clone(), self.image.clone());
+        Self { program, environment, arguments, image, directory, server: None, backend: None }
+    }
+
+    /// Adds a device for sockets between host and guest, behind a socket of this process.
+    pub fn add_vsock(&mut self) {
+        let socket = self.path("vsock.sock");
+        self.backend = Some(Backend::start(&socket));
+        self.add("-chardev", &format!("socket,id=vsock,path={}", socket.display()));
+        self.add_devices(&["vhost-user-vsock-pci,chardev=vsock"]);
+    }
+
+    /// Whether a driver in the guest has set up a queue of that device.
+    pub fn vsock_has_queue(&self) -> bool {
+        self.backend.as_ref().is_some_and(Backend::has_queue)
     }
 
     /// Flips a bit of a file.

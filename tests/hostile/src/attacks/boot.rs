@@ -1,12 +1,19 @@
 //! Kernel, initrd and command line: other ones than those whose hashes are in the guest's memory; and command lines that
 //! `bullion-guest` reads where no firmware held anything against hashes.
 
-use crate::attack::{Attack, By, Means, Outcome};
+use crate::attack::{Attack, By, Means, OnRelease, Outcome};
 use crate::guests::Guest;
 use crate::setup::Setup;
 
 const fn refused_by_firmware(name: &'static str, host: &'static str, change: fn(&mut Setup)) -> Attack {
-    Attack { name, host, guest: Guest::Hashes, means: Means::Before(change), outcome: Outcome::NeverStarted }
+    Attack {
+        name,
+        host,
+        release: OnRelease::Untried,
+        guest: Guest::Hashes,
+        means: Means::Before(change),
+        outcome: Outcome::NeverStarted,
+    }
 }
 
 const fn refused_by_guest(
@@ -16,7 +23,7 @@ const fn refused_by_guest(
     change: fn(&mut Setup),
 ) -> Attack {
     let outcome = Outcome::Stopped { by: By::Guest, words };
-    Attack { name, host, guest: Guest::Minimal, means: Means::Before(change), outcome }
+    Attack { name, host, release: OnRelease::Untried, guest: Guest::Minimal, means: Means::Before(change), outcome }
 }
 
 pub(super) const ATTACKS: &[Attack] = &[

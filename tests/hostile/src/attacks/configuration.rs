@@ -1,18 +1,22 @@
 //! The disk with the `[guest]` configuration. There is no TEE here, so nothing but its form is refused; in one, the guest holds
 //! it against its report (`guest` `host_data_decides_under_snp`).
 
-use crate::attack::{Attack, By, Means, Outcome};
+use spec::guest_config::GuestConfig;
+
+use crate::attack::{Attack, By, Means, OnRelease, Outcome};
 use crate::guests::Guest;
+use crate::machine::Machine;
 use crate::setup::Setup;
 
 const fn stopped(name: &'static str, host: &'static str, words: &'static str, change: fn(&mut Setup)) -> Attack {
     let outcome = Outcome::Stopped { by: By::Guest, words };
-    Attack { name, host, guest: Guest::Minimal, means: Means::Before(change), outcome }
+    Attack { name, host, release: OnRelease::Untried, guest: Guest::Minimal, means: Means::Before(change), outcome }
 }
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "another-configuration",
+        release: OnRelease::Untried,
         host: "gives another configuration",
         guest: Guest::Minimal,
         means: Means::Before(|setup| put(setup, b"{\"hostname\":\"another\"}")),
@@ -20,6 +24,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "no-configuration",
+        release: OnRelease::Untried,
         host: "gives no configuration",
         guest: Guest::Minimal,
         means: Means::Before(|setup| setup.replace("-device", "serial=bullion-config", "serial=bullion-nothing")),
@@ -35,6 +40,25 @@ pub(super) const ATTACKS: &[Attack] = &[
             setup.add_devices(&["virtio-blk-pci,drive=twin,serial=bullion-config"]);
         },
     ),
+    Attack {
+        name: "another-at-each-read",
+        release: OnRelease::Untried,
+        host: "gives another configuration each time that it is read",
+        guest: Guest::Minimal,
+        means: Means::OnceReady(
+            |setup| {
+                let mut reads = 0;
+                setup.serve_configuration(Box::new(move |_, data| {
+                    reads += 1;
+                    let other = disk(format!("{{\"hostname\":\"read-{reads}\"}}").as_bytes());
+                    data.iter_mut().zip(other).for_each(|(slot, byte)| *slot = byte);
+                    Ok(())
+                }));
+            },
+            hashes_what_it_uses,
+        ),
+        outcome: Outcome::Shows { what: "the digest of the very bytes that it uses; in a TEE the guest refuses them" },
+    },
     stopped("unknown-key", "a configuration with an unknown key", "unknown field `trust`", |setup| {
         put(setup, b"{\"hostname\":\"hostile\",\"trust\":\"host\"}");
     }),
@@ -72,6 +96,14 @@ pub(super) const ATTACKS: &[Attack] = &[
         put(setup, &[b"{\"environment\":".as_slice(), &vec![b'['; 100_000]].concat());
     }),
 ];
+
+/// The digest that the guest tells is that of a configuration with the host name that it has.
+fn hashes_what_it_uses(machine: &mut Machine) -> Result<(), String> {
+    let identity = machine.identity()?;
+    let config = GuestConfig { hostname: Some(identity.hostname.clone()), ..GuestConfig::default() };
+    let digest = config.host_data().map_err(|error| error.to_string())?;
+    if identity.configuration.digest == Some(digest) { Ok(()) } else { Err(format!("{identity:?}")) }
+}
 
 /// Puts this JSON on the configuration's disk.
 fn put(setup: &mut Setup, json: &[u8]) {

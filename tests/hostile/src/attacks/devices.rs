@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::attack::{Attack, Means, Outcome};
+use crate::attack::{Attack, Means, OTHER_TABLES, OnRelease, Outcome};
 use crate::guests::Guest;
 use crate::machine::Machine;
 use crate::setup::Setup;
@@ -12,7 +12,7 @@ use crate::setup::Setup;
 /// No device but those that every guest has gets a driver, and each that does not is named: by vendor, device and class.
 const fn refused(name: &'static str, host: &'static str, words: &'static str, change: fn(&mut Setup)) -> Attack {
     let outcome = Outcome::NoEffect { because: "they get no driver", words };
-    Attack { name, host, guest: Guest::Minimal, means: Means::Before(change), outcome }
+    Attack { name, host, release: OTHER_TABLES, guest: Guest::Minimal, means: Means::Before(change), outcome }
 }
 
 pub(super) const ATTACKS: &[Attack] = &[
@@ -21,6 +21,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
     Attack {
         name: "undeclared-nvme",
+        release: OTHER_TABLES,
         host: "adds an NVMe disk",
         guest: Guest::Minimal,
         means: Means::Before(|setup| {
@@ -28,8 +29,8 @@ pub(super) const ATTACKS: &[Attack] = &[
             setup.add_devices(&["nvme,serial=hostile,drive=null"]);
         }),
         outcome: Outcome::NoEffect {
-            because: "its driver is in the image, because its root may be on one, and has it; what is on it is not used",
-            words: "",
+            because: "its driver is in the image, because its root may be on one: it is taken from its driver",
+            words: "1b36:0010 class 010802",
         },
     },
     refused("network-cards", "adds network cards of several makers", "8086:10d3 class 020000", |setup| {
@@ -62,6 +63,50 @@ pub(super) const ATTACKS: &[Attack] = &[
             setup.add_devices(&["pci-testdev", "pvpanic-pci"]);
         },
     ),
+    refused(
+        "other-classes",
+        "adds a device of each further class that QEMU has: shared memory, system management, field buses, file system, encryption, clock, flash",
+        "1af4:1110 class 050000",
+        |setup| {
+            setup.add("-object", "memory-backend-ram,id=shared,size=1M,share=on");
+            setup.add("-object", "cryptodev-backend-builtin,id=cryptodev");
+            setup.add("-object", "can-bus,id=can");
+            setup.add("-fsdev", "local,id=files,path=/proc/self/fd,security_model=none,readonly=on");
+            setup.add_devices(&["ivshmem-plain,memdev=shared", "ipmi-bmc-sim,id=bmc", "pci-ipmi-kcs,bmc=bmc"]);
+            setup.add_devices(&["virtio-9p-pci,fsdev=files,mount_tag=files", "virtio-crypto-pci,cryptodev=cryptodev"]);
+            setup.add_devices(&["kvaser_pci,canbus=can", "tpci200", "virtio-rtc-pci", "ufs", "iommu-testdev"]);
+        },
+    ),
+    refused("network-cards-of-old", "adds network cards that are older", "8086:1229 class 020000", |setup| {
+        setup.add_devices(&["igb", "i82557b", "pcnet", "tulip", "ne2k_pci", "rocker"]);
+    }),
+    refused("storage-of-servers", "adds RAID and SCSI controllers of servers", "1000:0060 class 010400", |setup| {
+        setup.add_devices(&["megasas", "mptsas1068", "pvscsi", "am53c974", "piix4-ide"]);
+    }),
+    Attack {
+        name: "vsock",
+        release: OTHER_TABLES,
+        host: "adds a device for sockets between host and guest, and waits for a queue to write garbage into",
+        guest: Guest::Minimal,
+        means: Means::OnceReady(Setup::add_vsock, |machine| {
+            std::thread::sleep(Duration::from_secs(1));
+            if machine.setup().vsock_has_queue() { Err("a driver set up a queue".to_owned()) } else { Ok(()) }
+        }),
+        outcome: Outcome::NoEffect { because: "it gets no driver, so that there is no queue", words: "class 078000" },
+    },
+    Attack {
+        name: "old-buses",
+        release: OTHER_TABLES,
+        host: "adds what is on old buses, without a list: panic and debug ports, floppy drive, printer port, system management, watchdog, generation counter",
+        guest: Guest::Minimal,
+        means: Means::Before(|setup| {
+            setup.add("-chardev", "null,id=nobody");
+            setup.add("-chardev", "null,id=nothing");
+            setup.add_devices(&["pvpanic", "isa-debug-exit", "isa-debugcon,chardev=nothing", "isa-fdc", "vmcoreinfo"]);
+            setup.add_devices(&["isa-parallel,chardev=nobody", "isa-applesmc", "ib700", "vmgenid"]);
+        }),
+        outcome: Outcome::NoEffect { because: "their drivers are not in the image", words: "" },
+    },
     refused("serial-card", "adds a serial card", "1b36:0002 class 070002", |setup| {
         setup.add("-chardev", "null,id=nothing");
         setup.add_devices(&["pci-serial,chardev=nothing"]);
@@ -75,6 +120,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
     Attack {
         name: "undeclared-disk",
+        release: OTHER_TABLES,
         host: "adds a virtio disk that the configuration does not name",
         guest: Guest::Minimal,
         means: Means::Before(|setup| {
@@ -85,6 +131,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "undeclared-network",
+        release: OnRelease::Untried,
         host: "adds a network card that the configuration does not name to an image with a driver for it",
         guest: Guest::Container,
         means: Means::Before(|setup| setup.add_devices(&["virtio-net-pci"])),
@@ -92,6 +139,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "console-port",
+        release: OnRelease::Same,
         host: "adds a virtio console, and a second port with the agent's name",
         guest: Guest::Minimal,
         means: Means::Before(|setup| {
@@ -105,6 +153,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "hot-plugged-disk",
+        release: OTHER_TABLES,
         host: "plugs a disk in while the guest runs",
         guest: Guest::Minimal,
         means: Means::OnceReady(

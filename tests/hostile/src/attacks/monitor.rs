@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::attack::{Attack, Means, Outcome};
+use crate::attack::{Attack, By, Means, OTHER_TABLES, OnRelease, Outcome};
 use crate::guests::Guest;
 use crate::machine::Machine;
 
 const fn running(name: &'static str, host: &'static str, outcome: Outcome, act: crate::attack::Act) -> Attack {
-    Attack { name, host, guest: Guest::Minimal, means: Means::Running(act), outcome }
+    Attack { name, host, release: OnRelease::Same, guest: Guest::Minimal, means: Means::Running(act), outcome }
 }
 
 const READ: Outcome = Outcome::NotNoticed { but: "in a TEE the host reads ciphertext, or nothing" };
@@ -57,6 +57,54 @@ pub(super) const ATTACKS: &[Attack] = &[
             Ok(())
         },
     ),
+    Attack {
+        name: "hot-plugged-processor",
+        release: OTHER_TABLES,
+        host: "plugs a processor in while the guest runs",
+        guest: Guest::Minimal,
+        means: Means::OnceReady(
+            |setup| setup.set("-smp", "1,maxcpus=2,sockets=2,cores=1,threads=1"),
+            |machine| {
+                let place = json!({ "driver": "max-x86_64-cpu", "socket-id": 1, "core-id": 0, "thread-id": 0 });
+                machine.qmp("device_add", &place)?;
+                std::thread::sleep(Duration::from_secs(2));
+                machine.monitor("cpu 1")?;
+                let registers = machine.monitor("info registers")?;
+                machine.monitor("cpu 0")?;
+                // Where a processor begins, and waits until it is sent somewhere (Intel SDM volume 3, 10.1.4).
+                if registers.contains("EIP=0000fff0") { Ok(()) } else { Err(format!("it runs: {registers}")) }
+            },
+        ),
+        outcome: Outcome::NoEffect { because: "nobody in the guest brings it up", words: "" },
+    },
+    Attack {
+        name: "hot-plugged-memory",
+        release: OTHER_TABLES,
+        host: "plugs memory in while the guest runs",
+        guest: Guest::Minimal,
+        means: Means::OnceReady(
+            |setup| setup.set("-m", "512M,slots=1,maxmem=2G"),
+            |machine| {
+                machine
+                    .qmp("object-add", &json!({ "qom-type": "memory-backend-ram", "id": "more", "size": 128 << 20 }))?;
+                machine.qmp("device_add", &json!({ "driver": "pc-dimm", "memdev": "more" }))?;
+                std::thread::sleep(Duration::from_secs(2));
+                Ok(())
+            },
+        ),
+        outcome: Outcome::NotNoticed { but: "in a TEE the guest has to accept memory before it is its own" },
+    },
+    Attack {
+        name: "fatal-machine-check",
+        release: OnRelease::Untried,
+        host: "injects a machine check that cannot be corrected",
+        guest: Guest::Minimal,
+        means: Means::Running(|machine| {
+            // Valid, uncorrected, enabled, context corrupt; bank 1; in progress, with an address to go back to.
+            machine.monitor("mce 0 1 0xb200000000000000 5 0 0").map(drop)
+        }),
+        outcome: Outcome::Stopped { by: By::Kernel, words: "Machine Check Exception: 5 Bank 1" },
+    },
 ];
 
 fn wait_for_migration(machine: &mut Machine) -> Result<(), String> {

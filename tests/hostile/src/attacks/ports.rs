@@ -1,11 +1,11 @@
 //! What comes through the agent's port, the serial line, the keyboard and the interrupt controller of a guest that runs.
 
 use std::io::{Read as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::attack::{Attack, Means, Outcome};
+use crate::attack::{Attack, Means, OnRelease, Outcome};
 use crate::guests::Guest;
 
 const fn without_effect(
@@ -15,7 +15,7 @@ const fn without_effect(
     act: crate::attack::Act,
 ) -> Attack {
     let outcome = Outcome::NoEffect { because, words: "" };
-    Attack { name, host, guest: Guest::Minimal, means: Means::Running(act), outcome }
+    Attack { name, host, release: OnRelease::Same, guest: Guest::Minimal, means: Means::Running(act), outcome }
 }
 
 pub(super) const ATTACKS: &[Attack] = &[
@@ -32,6 +32,21 @@ pub(super) const ATTACKS: &[Attack] = &[
         let text: String = bytes.iter().map(|byte| words[usize::from(*byte) % words.len()]).collect();
         machine.send("agent", text.as_bytes())
     }),
+    without_effect(
+        "agent-fuzzed",
+        "sends requests with bytes changed, put in, left out and repeated, other ones in each run",
+        "the same",
+        |machine| {
+            let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
+            eprintln!("agent-fuzzed: seed {seed}");
+            let mut socket = machine.connect("agent")?;
+            socket.set_write_timeout(Some(Duration::from_secs(2))).map_err(|error| error.to_string())?;
+            for round in 0..400 {
+                let _ = socket.write_all(&mangled(seed.wrapping_add(round)));
+            }
+            Ok(())
+        },
+    ),
     without_effect("agent-endless-line", "sends a line without an end", "a line has a limit", |machine| {
         machine.send("agent", &vec![b'a'; 4 << 20])
     }),
@@ -71,6 +86,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
     Attack {
         name: "serial-break",
+        release: OnRelease::Same,
         host: "sends serial breaks, each with a key of the kernel's SysRq: help, crash, tasks, kill, reboot",
         guest: Guest::Minimal,
         means: Means::Running(|machine| {
@@ -107,6 +123,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
     Attack {
         name: "words-of-the-kernel",
+        release: OnRelease::Untried,
         host: "makes the kernel say something: injects interrupts, types SysRq keys",
         guest: Guest::Release,
         means: Means::Running(|machine| {
@@ -136,6 +153,21 @@ pub(super) const ATTACKS: &[Attack] = &[
         },
     ),
 ];
+
+/// A request that asks for nothing that ends the guest, mangled.
+fn mangled(seed: u64) -> Vec<u8> {
+    let mut line = b"{\"id\":18446744073709551615,\"method\":\"measurements\"}\n".to_vec();
+    for change in random(24, seed).chunks_exact(3) {
+        let at = usize::from(change[0]) % line.len();
+        match change[1] % 4 {
+            0 => line[at] = change[2],
+            1 => line.insert(at, change[2]),
+            2 if line.len() > 1 => drop(line.remove(at)),
+            _ => line.extend_from_within(at..),
+        }
+    }
+    line
+}
 
 /// Bytes that are the same in each run (xorshift64, Marsaglia 2003).
 fn random(count: usize, seed: u64) -> Vec<u8> {

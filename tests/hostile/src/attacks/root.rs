@@ -5,7 +5,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
-use crate::attack::{Attack, By, Means, Outcome};
+use serde_json::json;
+use spec::agent::CONSOLE_READY;
+
+use crate::attack::{Attack, By, Means, OnRelease, Outcome};
 use crate::guests::Guest;
 use crate::machine::Machine;
 use crate::nbd::Answer;
@@ -22,7 +25,7 @@ const fn stopped(
     change: fn(&mut Setup),
 ) -> Attack {
     let outcome = Outcome::Stopped { by, words };
-    Attack { name, host, guest: Guest::Minimal, means: Means::Before(change), outcome }
+    Attack { name, host, release: OnRelease::Untried, guest: Guest::Minimal, means: Means::Before(change), outcome }
 }
 
 pub(super) const ATTACKS: &[Attack] = &[
@@ -66,6 +69,16 @@ pub(super) const ATTACKS: &[Attack] = &[
         |setup| setup.replace("-device", "serial=bullion-root", "serial=bullion-boot"),
     ),
     stopped(
+        "swapped-disks",
+        "swaps the names of the disks of root and configuration",
+        (By::Guest, "FAILED verity: /dev/vdb has 4096 bytes"),
+        |setup| {
+            setup.replace("-device", "serial=bullion-config", "serial=bullion-other");
+            setup.replace("-device", "serial=bullion-root", "serial=bullion-config");
+            setup.replace("-device", "serial=bullion-other", "serial=bullion-root");
+        },
+    ),
+    stopped(
         "two-roots",
         "gives two disks with the name of the root's",
         (By::Guest, "FAILED root-device: the disks vda, vdb all have the serial number \"bullion-root\""),
@@ -74,7 +87,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     stopped(
         "reads-that-fail",
         "answers reads of the file system with errors",
-        (By::Kernel, "dm-verity device has I/O error"),
+        (By::Kernel, "I/O error, dev vda, sector 0 "),
         |setup| setup.serve_root(Box::new(|offset, _| if offset == 0 { Err(INPUT_OUTPUT_ERROR) } else { Ok(()) })),
     ),
     stopped(
@@ -87,7 +100,29 @@ pub(super) const ATTACKS: &[Attack] = &[
         },
     ),
     Attack {
+        name: "bit-after-boot",
+        release: OnRelease::Untried,
+        host: "flips one bit, of the first block that the guest reads once it is ready",
+        guest: Guest::Container,
+        means: Means::Before(|setup| {
+            let answer = once_ready(setup);
+            setup.serve_root(answer);
+        }),
+        outcome: Outcome::Stopped { by: By::Kernel, words: "data block " },
+    },
+    Attack {
+        name: "shrinking-disk",
+        release: OnRelease::Untried,
+        host: "lets the disk shrink once the guest is ready",
+        guest: Guest::Container,
+        means: Means::OnceReady(writable, |machine| {
+            machine.qmp("block_resize", &json!({ "node-name": "rootfs", "size": 4096 })).map(drop)
+        }),
+        outcome: Outcome::Stopped { by: By::Kernel, words: "dm-verity device has I/O error" },
+    },
+    Attack {
         name: "bits-after-boot",
+        release: OnRelease::Untried,
         host: "flips bits of the root file system once the guest is ready",
         guest: Guest::Container,
         means: Means::OnceReady(|setup| drop(setup.change("rootfs", |_| ())), flip_everywhere),
@@ -95,6 +130,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "long-disk",
+        release: OnRelease::Untried,
         host: "gives a disk with more behind the image",
         guest: Guest::Minimal,
         means: Means::Before(|setup| drop(setup.change("rootfs", |bytes| bytes.resize(bytes.len() + (8 << 20), 0xff)))),
@@ -102,23 +138,17 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "growing-disk",
+        release: OnRelease::Untried,
         host: "lets the disk grow while the guest runs",
         guest: Guest::Minimal,
-        means: Means::OnceReady(
-            |setup| {
-                drop(setup.change("rootfs", |_| ()));
-                setup.replace("-blockdev", "node-name=rootfs,", "node-name=rootfs,auto-read-only=on,");
-                setup.replace("-blockdev", "read-only=on", "read-only=off");
-            },
-            |machine| {
-                let size = serde_json::json!({ "node-name": "rootfs", "size": 64 << 20 });
-                machine.qmp("block_resize", &size).map(drop)
-            },
-        ),
+        means: Means::OnceReady(writable, |machine| {
+            machine.qmp("block_resize", &json!({ "node-name": "rootfs", "size": 64 << 20 })).map(drop)
+        }),
         outcome: Outcome::NoEffect { because: "the verified device has the size that was measured", words: "" },
     },
     Attack {
         name: "slow-disk",
+        release: OnRelease::Untried,
         host: "takes its time over each read",
         guest: Guest::Minimal,
         means: Means::Before(|setup| {
@@ -158,6 +188,27 @@ fn second_time(block: u64) -> Answer {
         }
         Ok(())
     })
+}
+
+/// Flips a bit of the first block that is read once the guest has said that it is ready, and no other.
+fn once_ready(setup: &Setup) -> Answer {
+    let (console, mut flipped) = (setup.path("console"), false);
+    Box::new(move |_, data| {
+        let said = || std::fs::read(&console).unwrap_or_default();
+        let is_ready = || String::from_utf8_lossy(&said()).contains(CONSOLE_READY);
+        if let Some(byte) = data.first_mut().filter(|_| !flipped && is_ready()) {
+            *byte ^= 1;
+            flipped = true;
+        }
+        Ok(())
+    })
+}
+
+/// Gives the machine a copy of the disk that QEMU may change.
+fn writable(setup: &mut Setup) {
+    drop(setup.change("rootfs", |_| ()));
+    setup.replace("-blockdev", "node-name=rootfs,", "node-name=rootfs,auto-read-only=on,");
+    setup.replace("-blockdev", "read-only=on", "read-only=off");
 }
 
 /// A bit in every block of the data behind its first.
