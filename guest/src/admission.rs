@@ -115,6 +115,12 @@ pub(crate) fn bind_network() -> Result<(), Failure> {
     Buses(Path::new(SYSFS)).bind(|part| part == Part::Network).or_fail(Stage::Devices)
 }
 
+/// Runs `load` while PCI devices bind by themselves: NVIDIA's driver wants its GPUs the moment it comes, and is gone where it finds none.
+/// What else has no driver by then gets none of a module that drives GPUs.
+pub(crate) fn while_probing(load: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    Buses(Path::new(SYSFS)).while_probing(load)
+}
+
 /// What the configuration speaks of.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Declared {
@@ -153,14 +159,25 @@ struct SysfsError {
 struct Buses<'a>(&'a Path);
 
 impl Buses<'_> {
-    fn close(&self) -> Result<Vec<Device>, SysfsError> {
-        for bus in BUSES {
-            let path = self.0.join("bus").join(bus).join("drivers_autoprobe");
-            match fs::write(&path, "0") {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => result.map_err(|error| SysfsError { path, error })?,
-            }
+    /// Says whether devices of a bus bind by themselves; a bus that is not there has none.
+    fn autoprobe(&self, bus: &str, on: bool) -> Result<(), SysfsError> {
+        let path = self.0.join("bus").join(bus).join("drivers_autoprobe");
+        match fs::write(&path, if on { "1" } else { "0" }) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|error| SysfsError { path, error }),
         }
+    }
+
+    fn while_probing(&self, load: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        self.autoprobe("pci", true).or_fail(Stage::Devices)?;
+        let loaded = load();
+        // Closed again whatever came of it.
+        self.autoprobe("pci", false).or_fail(Stage::Devices)?;
+        loaded
+    }
+
+    fn close(&self) -> Result<Vec<Device>, SysfsError> {
+        BUSES.iter().try_for_each(|bus| self.autoprobe(bus, false))?;
         let refused: Vec<Device> =
             self.devices()?.into_iter().filter(|device| device.part() == Part::Foreign).collect();
         refused.iter().try_for_each(|device| self.unbind(device))?;

@@ -53,6 +53,11 @@ pub(crate) enum CommandLineError {
         /// What it should look like.
         expected: &'static str,
     },
+    /// A release whose kernel was told to take whatever ACPI tables the host makes.
+    #[error(
+        "bullion.class=release stands beside bullion.acpi=unchecked: the kernel of a release admits named tables only"
+    )]
+    Unchecked,
     /// A word with our prefix that this guest does not know.
     #[error("\"{0}\" is not a word that this guest knows")]
     Unknown(String),
@@ -64,8 +69,9 @@ const SALT: &str = "bullion.salt";
 const BLOCKS: &str = "bullion.blocks";
 const CLASS: &str = "bullion.class";
 const RELEASE: &str = "release";
-/// Which ACPI tables the kernel admits: its business, and no other word of the prefix is.
+/// Which ACPI tables the kernel admits: its business, and no other word of the prefix is. But no release admits all.
 const ACPI: &str = "bullion.acpi";
+const UNCHECKED: &str = "unchecked";
 
 /// Reads the words out of the content of `/proc/cmdline`.
 pub(crate) fn parse(text: &str) -> Result<Parameters, CommandLineError> {
@@ -86,6 +92,9 @@ pub(crate) fn parse(text: &str) -> Result<Parameters, CommandLineError> {
     // Without the word it is of class dev: a word that somebody leaves out opens nothing that the digest does not show.
     if let Some(other) = class.filter(|class| *class != RELEASE) {
         return Err(malformed(CLASS, other, "\"release\", or no such word"));
+    }
+    if class.is_some() && acpi == Some(UNCHECKED) {
+        return Err(CommandLineError::Unchecked);
     }
     let root = RootParameters {
         root_hash: parse_root(root.ok_or(CommandLineError::Missing(ROOT))?)?,

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use spec::Tee;
 
+use crate::admission;
 use crate::failure::{Failure, OrFail as _, Stage};
 use crate::module_list::{self, ModuleList};
 
@@ -31,15 +32,23 @@ pub(crate) fn load_all(tee: Tee) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Loads what the root file system has for workloads, in the order of its list. An image need not have any.
-pub(crate) fn load_from_root() -> Result<(), Failure> {
+/// The names of modules that drive GPUs begin so. Without a GPU the first of them fails, and the others with it.
+const OF_GPUS: &str = "nvidia";
+
+/// Loads what the root file system has for workloads, in the order of its list; what drives GPUs, where the configuration names some.
+/// An image need not have any.
+pub(crate) fn load_from_root(gpus: bool) -> Result<(), Failure> {
     let path = format!("{ROOT_DIRECTORY}/list");
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         text => text.or_fail_doing(Stage::Modules, &path)?,
     };
     let list = module_list::parse(&text).or_fail_doing(Stage::Modules, &path)?;
-    list.boot.iter().try_for_each(|name| load(ROOT_DIRECTORY, name))
+    list.boot.iter().try_for_each(|name| match (name.starts_with(OF_GPUS), gpus) {
+        (false, _) => load(ROOT_DIRECTORY, name),
+        (true, true) => admission::while_probing(|| load(ROOT_DIRECTORY, name)),
+        (true, false) => Ok(()),
+    })
 }
 
 /// Closes the kernel to modules until the next boot. The kernel loads none by itself in this guest, which has no modprobe. One

@@ -158,7 +158,7 @@ impl Work {
             let reason = format_args!("the image has no {}: it runs no workloads", podman::PROGRAM);
             return Err(Failure::new(Stage::Workload, reason));
         }
-        modules::load_from_root()?;
+        modules::load_from_root(self.config.gpus.is_some())?;
         if self.config.network.is_some() {
             admission::bind_network()?;
         }

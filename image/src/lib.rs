@@ -31,7 +31,9 @@ pub mod uki;
 pub mod unpack;
 pub mod verity;
 
-pub use build::{BuildError, BuildRequest, CompiledKernel, Guest, Staged, build, firmware_images, open_origins};
+pub use build::{
+    BuildError, BuildRequest, CompiledKernel, CompiledModules, Guest, Staged, build, firmware_images, open_origins,
+};
 pub use compare::{Difference, compare_images};
 pub use content::Content;
 pub use publish::{PublishError, PublishRequest, publish};

@@ -23,6 +23,7 @@ fn request<'a>(world: &'a World, output: &'a Path) -> BuildRequest<'a> {
         output,
         jobs: 2,
         replace: false,
+        modules: &[],
         believe_cache: false,
     }
 }

@@ -9,12 +9,21 @@ use image::{BuildError, BuildRequest, CompiledKernel, Guest, build};
 use proptest::prelude::*;
 use spec::component::{Component, ComponentInputs};
 use spec::lock::Standing;
-use spec::manifest::{Artifact, Manifest, artifact};
+use spec::manifest::{AcpiAdmission, Artifact, Manifest, artifact};
 use spec::recipe::kernel_output;
 use spec::{Diagnostic as _, Outcome, Sha256Digest};
 use support::{IMAGE_RECIPE, STATIC_PROGRAM, World, image_world_with};
 
-const CONFIG: &str = "CONFIG_SMP=y\nCONFIG_PANIC_TIMEOUT=-1\n# CONFIG_KEXEC is not set\n";
+/// Three lines that the table speaks of, and what no kernel can be without.
+const CONFIG: &str = "CONFIG_SMP=y
+CONFIG_PANIC_TIMEOUT=-1
+# CONFIG_KEXEC is not set
+CONFIG_ACPI_ADMISSION=y
+CONFIG_SECURITY_LOCKDOWN_LSM_EARLY=y
+CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y
+CONFIG_STRICT_KERNEL_RWX=y
+CONFIG_PANIC_ON_OOPS=y
+";
 const TABLE: &str = r#"schema = 1
 option = [
     { name = "SMP", value = "y", why = "for speed", source = "own" },
@@ -76,6 +85,7 @@ fn built(
         output,
         jobs: 2,
         replace: false,
+        modules: &[],
         believe_cache: false,
     };
     let mut staged = build(&request, &world.store)?;
@@ -88,8 +98,10 @@ fn the_compiled_kernel_takes_the_place_of_the_packages() {
     let world = world();
     let outputs = outputs(CONFIG);
     let component = component(&outputs);
-    let digests = [Sha256Digest([1; 32]), Sha256Digest([0xab; 32])];
-    let kernel = CompiledKernel { component: &component, outputs: &outputs, acpi: &digests };
+    let digests = vec![Sha256Digest([1; 32]), Sha256Digest([0xab; 32])];
+    let lock = Sha256Digest::of(b"lock of QEMU");
+    let admitted = AcpiAdmission { qemu_version: "11.1.0".to_owned(), qemu_lock_sha256: lock, digests };
+    let kernel = CompiledKernel { component: &component, outputs: &outputs, acpi: Some(&admitted) };
     let (manifest, open) = built(&world, Some(kernel), &world.path("own")).unwrap();
     assert_eq!(std::fs::read(world.path("own/vmlinuz")).unwrap(), b"compiled");
     assert_eq!(std::fs::read(world.path("own/kernel.config")).unwrap(), CONFIG.as_bytes());
@@ -99,6 +111,7 @@ fn the_compiled_kernel_takes_the_place_of_the_packages() {
     assert!(manifest.inputs.iter().all(|package| package.name != "linux"), "the package has no part in it");
     let word = format!(" bullion.acpi={},{} bullion.root=", "01".repeat(32), "ab".repeat(32));
     assert!(manifest.command_line.contains(&word), "{}", manifest.command_line);
+    assert_eq!(manifest.acpi, Some(admitted.clone()));
     assert!(!open.iter().any(|why| why.contains("kernel")), "{open:?}");
 
     let (packaged, open) = built(&world, None, &world.path("packaged")).unwrap();
@@ -108,7 +121,7 @@ fn the_compiled_kernel_takes_the_place_of_the_packages() {
     let initrd = |manifest: &Manifest| manifest.artifacts[artifact::INITRD].size;
     assert!(initrd(&manifest) < initrd(&packaged), "what is built in is not carried");
 
-    let unchecked = CompiledKernel { acpi: &[], ..kernel };
+    let unchecked = CompiledKernel { acpi: None, ..kernel };
     let (manifest, _) = built(&world, Some(unchecked), &world.path("unchecked")).unwrap();
     assert!(manifest.command_line.contains(" bullion.acpi=unchecked "), "{}", manifest.command_line);
 }
@@ -119,7 +132,7 @@ fn a_kernel_that_does_not_keep_to_its_table_is_refused_line_by_line() {
     let config = CONFIG.replace("# CONFIG_KEXEC is not set", "CONFIG_KEXEC=y").replace("CONFIG_SMP=y\n", "");
     let outputs = outputs(&config);
     let component = component(&outputs);
-    let kernel = CompiledKernel { component: &component, outputs: &outputs, acpi: &[] };
+    let kernel = CompiledKernel { component: &component, outputs: &outputs, acpi: None };
     let error = built(&world, Some(kernel), &world.path("out")).unwrap_err();
     assert_eq!(error.outcome(), Outcome::Refused);
     assert_eq!(
@@ -143,7 +156,7 @@ fn files_that_the_component_did_not_make_are_refused() {
         let mut less = outputs.clone();
         less.remove(name);
         for outputs in [&other, &less] {
-            let kernel = CompiledKernel { component: &component, outputs, acpi: &[] };
+            let kernel = CompiledKernel { component: &component, outputs, acpi: None };
             let error = built(&world, Some(kernel), &world.path("out")).unwrap_err();
             assert!(matches!(&error, BuildError::OtherKernel { output, .. } if output == name), "{error}");
         }
@@ -151,9 +164,27 @@ fn files_that_the_component_did_not_make_are_refused() {
     let mut damaged = outputs;
     damaged.insert(kernel_output::CONFIGURATION.to_owned(), b"CONFIG_SMP=y\nCONFIG_SMP=n\n".to_vec());
     let component = self::component(&damaged);
-    let kernel = CompiledKernel { component: &component, outputs: &damaged, acpi: &[] };
+    let kernel = CompiledKernel { component: &component, outputs: &damaged, acpi: None };
     let error = built(&world, Some(kernel), &world.path("out")).unwrap_err();
     assert!(matches!(error, BuildError::KernelText(_)), "{error}");
+}
+
+#[test]
+fn a_table_that_asks_for_less_than_the_floor_lowers_nothing() {
+    let world = world();
+    let mut outputs = outputs(&CONFIG.replace("# CONFIG_KEXEC is not set", "CONFIG_KEXEC=y\nCONFIG_DEVMEM=y"));
+    // It says so itself, and keeps to it.
+    let table = TABLE.replace("\"KEXEC\", value = \"n\"", "\"KEXEC\", value = \"y\"");
+    outputs.insert(kernel_output::HARDENING.to_owned(), table.into_bytes());
+    let component = component(&outputs);
+    let kernel = CompiledKernel { component: &component, outputs: &outputs, acpi: None };
+    let error = built(&world, Some(kernel), &world.path("out")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the kernel of component \"kernel\" is not hardened as its table says:\
+         \n  CONFIG_KEXEC is y, expected n: another kernel could take this one's place\
+         \n  CONFIG_DEVMEM is y, expected n: physical memory as a file"
+    );
 }
 
 proptest! {
@@ -172,7 +203,7 @@ proptest! {
         let world = world();
         let outputs = outputs(&changed.join("\n"));
         let component = component(&outputs);
-        let kernel = CompiledKernel { component: &component, outputs: &outputs, acpi: &[] };
+        let kernel = CompiledKernel { component: &component, outputs: &outputs, acpi: None };
         let error = built(&world, Some(kernel), &world.path("out")).unwrap_err();
         let BuildError::Hardening { deviations, .. } = error else { panic!("{error}") };
         prop_assert_eq!(deviations.len(), 1);

@@ -58,7 +58,7 @@ fn the_archive_holds_what_the_guest_expects() {
     let package = image::deb::read(&world.store.read(&linux.sha256, linux.size).unwrap()).unwrap();
     let kernel = {
         let wanted = Wanted { boot: &["dm_c".to_owned()], device: &["wisher".to_owned()], root: &[] };
-        image::kernel::find(&[&package], &wanted).unwrap()
+        image::kernel::find(&[&package], [], &wanted).unwrap()
     };
     let archive = initrd::archive(b"the guest", &kernel).unwrap();
     let listed = list(&cpio, &archive);

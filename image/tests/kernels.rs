@@ -12,7 +12,7 @@ fn find_in(packages: Vec<Deb>, boot: &[&str], device: &[&str]) -> Result<Kernel,
         packages.into_iter().map(|package| deb::read(&package.build_as("")).unwrap()).collect();
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let wanted = Wanted { boot: &owned(boot), device: &owned(device), root: &[] };
-    find(&packages.iter().collect::<Vec<_>>(), &wanted)
+    find(&packages.iter().collect::<Vec<_>>(), [], &wanted)
 }
 
 fn kernel(boot: &[&str], device: &[&str]) -> Result<Kernel, KernelError> {
@@ -45,7 +45,7 @@ fn modules_of_the_root_file_system_come_with_what_is_not_loaded_at_boot() {
     let package = deb::read(&kernel_package(Deb::new("linux")).build_as("")).unwrap();
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let wanted = Wanted { boot: &names(&["a"]), device: &names(&["wisher"]), root: &names(&["dm-c", "virtio_pci"]) };
-    let kernel = find(&[&package], &wanted).unwrap();
+    let kernel = find(&[&package], [], &wanted).unwrap();
     assert_eq!(kernel.plan.root, ["b", "dm_c"], "a is loaded at boot, virtio_pci is built in");
     assert_eq!(kernel.root_modules.keys().collect::<Vec<_>>(), ["b", "dm_c"]);
     assert_eq!(kernel.modules.keys().collect::<Vec<_>>(), ["a", "wisher"], "the initrd has nothing of it");
@@ -59,7 +59,7 @@ fn modules_of_the_root_file_system_come_with_what_is_not_loaded_at_boot() {
     assert_eq!(tree.file(&path), Some(module("b", "a,virtio-pci", &[]).as_slice()), "{node:?}");
     assert!(tree.file(&format!("usr/lib/modules/{KERNEL}/modules.builtin")).is_some());
     let mut none = image::tree::Tree::default();
-    image::root_modules::add(&mut none, &find(&[&package], &Wanted::default()).unwrap());
+    image::root_modules::add(&mut none, &find(&[&package], [], &Wanted::default()).unwrap());
     assert_eq!(none, image::tree::Tree::default());
 }
 
@@ -82,6 +82,30 @@ fn a_missing_module_is_named_with_its_neighbours() {
         kernel_package(Deb::new("linux")).file(&format!("./usr/lib/modules/{KERNEL}/n.ko"), module("n", "gone", &[]));
     let error = find_in(vec![needs], &["n"], &[]).unwrap_err();
     assert!(error.to_string().ends_with("has no module \"gone\", which n needs"), "{error}");
+}
+
+#[test]
+fn modules_that_were_compiled_apart_fit_the_kernel_or_are_refused() {
+    let package = deb::read(&kernel_package(Deb::new("linux")).build_as("")).unwrap();
+    let root = ["gpu-uvm".to_owned()];
+    let wanted = Wanted { root: &root, ..Wanted::default() };
+    let found =
+        |files: &[(&str, Vec<u8>)]| find(&[&package], files.iter().map(|(name, elf)| (*name, elf.as_slice())), &wanted);
+    let (gpu, uvm) = (module("gpu", "a", &[]), module("gpu_uvm", "gpu", &[]));
+    let kernel = found(&[("gpu.ko", gpu.clone()), ("gpu-uvm.ko", uvm.clone())]).unwrap();
+    assert_eq!(kernel.plan.root, ["a", "gpu", "gpu_uvm"], "what it needs of the kernel's own comes with it");
+    assert_eq!(kernel.root_modules["gpu"].path, format!("usr/lib/modules/{KERNEL}/updates/gpu.ko"));
+
+    let error = found(&[("gpu.ko", gpu.clone()), ("gpu-uvm.ko", module_for("6.1.0", "gpu_uvm", "gpu", &[]))]);
+    assert!(matches!(error, Err(KernelError::OtherKernel { found, .. }) if found == "6.1.0"));
+    // Although nobody wants it loaded.
+    let error = found(&[("gpu-uvm.ko", uvm.clone()), ("gpu.ko", gpu.clone()), ("other.ko", b"text".to_vec())]);
+    assert!(matches!(error, Err(KernelError::Module { path, .. }) if path.ends_with("updates/other.ko")));
+    let error = found(&[("gpu.ko", gpu), ("gpu-uvm.ko", uvm), ("a.ko", module("a", "", &[]))]);
+    assert!(
+        matches!(error, Err(KernelError::Twice { name, .. }) if name == "a"),
+        "no module of the kernel's is replaced"
+    );
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! The rule is the kernel's (`image-recipes/components/kernel/patches`, `drivers/acpi/admission.c` there): SHA-256 over the
 //! digests of all tables but RSDP, RSDT, XSDT and FACS, in ascending order; of each table with its checksum as zero, and of the
-//! FADT without the addresses that firmware fills in. Firmware carries out the commands of `etc/table-loader` on
+//! FADT without the addresses that firmware fills in, and in a TDX guest of the MADT without the mailbox that firmware appends.
+//! Firmware carries out the commands of `etc/table-loader` on
 //! `etc/acpi/tables` (QEMU `hw/acpi/bios-linker-loader.c`): it puts addresses and checksums where they say. A command that writes
 //! to another place than those makes another table than the one predicted, and is refused.
 

@@ -97,8 +97,32 @@ pub struct Manifest {
     /// What was compiled in a sandbox for this image, and from what.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub components: Vec<Component>,
+    /// The machines that a compiled kernel takes; absent where it takes any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acpi: Option<AcpiAdmission>,
     /// What the image will measure, for the shapes that the recipe names.
     pub references: ReferenceValues,
+}
+
+/// The sets of ACPI tables that a compiled kernel admits, and the QEMU that was asked for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AcpiAdmission {
+    /// The version of the QEMU that makes the tables.
+    pub qemu_version: String,
+    /// SHA-256 of the lock of its tree.
+    pub qemu_lock_sha256: Sha256Digest,
+    /// The digests of the sets (`measure::acpi`), in ascending order: the value of `bullion.acpi=` on the command line.
+    pub digests: Vec<Sha256Digest>,
+}
+
+impl AcpiAdmission {
+    /// The word of the command line.
+    pub fn word(&self) -> String {
+        let digests: Vec<String> = self.digests.iter().map(ToString::to_string).collect();
+        format!("bullion.acpi={}", digests.join(","))
+    }
 }
 
 /// One file of an image directory.
@@ -311,7 +335,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Components are what their inputs say, and a release image has no guest binary but a component's.
+    /// Components are what their inputs say, and a release image has no guest binary and no kernel but a component's, which takes
+    /// no machine but those that the manifest lists.
     fn check_components(&self) -> Result<(), String> {
         if let Some(contradiction) = self.components.iter().find_map(Component::contradiction) {
             return Err(contradiction);
@@ -326,9 +351,20 @@ impl Manifest {
             return Err("it says class release, but no component made its guest binary".to_owned());
         }
         let kernels = self.components.iter().filter_map(|component| component.outputs.get(kernel_output::KERNEL));
+        let kernels: Vec<&Artifact> = kernels.collect();
         let own = self.artifacts.get(artifact::KERNEL);
-        if kernels.into_iter().any(|kernel| own != Some(kernel)) {
+        if kernels.iter().any(|kernel| own != Some(*kernel)) {
             return Err("the component that made a kernel did not make the artifact \"vmlinuz\"".to_owned());
+        }
+        let admitted = self.acpi.as_ref().filter(|admitted| !admitted.digests.is_empty());
+        if self.class == Class::Release && (kernels.is_empty() || admitted.is_none()) {
+            let what = if kernels.is_empty() { "no component made its kernel" } else { "it lists no ACPI tables" };
+            return Err(format!("it says class release, but {what}"));
+        }
+        if let Some(word) = self.acpi.as_ref().map(AcpiAdmission::word)
+            && !self.command_line.split_ascii_whitespace().any(|found| found == word)
+        {
+            return Err(format!("its command line does not have {word}"));
         }
         Ok(())
     }

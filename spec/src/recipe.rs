@@ -154,6 +154,9 @@ pub struct KernelFile {
     /// The recipe of kind "component" that the kernel of release images is compiled by, relative to this recipe. Without it
     /// they have that of the package.
     pub component: Option<String>,
+    /// Recipes of kind "component", relative to this recipe, whose `.ko` files are modules of the package's kernel, beside its own.
+    #[serde(default)]
+    pub module_components: Vec<String>,
     /// The machines whose ACPI tables a compiled kernel admits. Without any it takes all tables, and the image is of class dev.
     #[serde(default)]
     pub admit: Vec<Admit>,
@@ -170,6 +173,9 @@ pub struct KernelFile {
     /// Words of the kernel command line. The root file system's verity parameters are added by the builder.
     #[serde(default)]
     pub command_line: Vec<String>,
+    /// Inherited words of the command line to leave out again.
+    #[serde(default)]
+    pub drop_command_line: Vec<String>,
 }
 
 /// `[firmware]`: by TEE, the package and the file in it.
@@ -303,6 +309,9 @@ pub struct ImageRecipe {
     /// The recipe of the component that release images have their kernel of, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_component: Option<String>,
+    /// The recipes of components that make modules of the package's kernel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub module_components: Vec<String>,
     /// The machines whose ACPI tables a compiled kernel admits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub admit: Vec<Admit>,

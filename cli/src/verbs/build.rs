@@ -47,7 +47,7 @@ pub(super) fn with_components(
     let store = inputs::open_store(arguments)?;
     let compiled = match verb.release {
         true => Compiled::release(arguments, verb, &loaded, &lock.lock, &store, printer)?,
-        false => Compiled::given(verb, given, &store)?,
+        false => Compiled::given(arguments, verb, &loaded, given, &store, printer)?,
     };
     let request = BuildRequest {
         recipe: &loaded.recipe,
@@ -56,6 +56,7 @@ pub(super) fn with_components(
         lock_text: &lock.text,
         guest: compiled.guest(),
         kernel: compiled.kernel(),
+        modules: compiled.modules(),
         output: &verb.output,
         jobs: inputs::jobs(verb.jobs),
         replace: verb.replace,

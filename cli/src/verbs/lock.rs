@@ -1,5 +1,7 @@
 //! `bullion lock`: resolve a recipe, pin every input by SHA-256, and download them.
 
+mod driver;
+
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,6 +29,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Resu
             let mirror = Mirror::find(verb.network.mirror.as_deref())?;
             let held = held(verb, old.as_ref(), &loaded, &store)?;
             let lock = resolve(verb, &loaded, held, &mirror, &store, printer)?;
+            driver::check(&lock)?;
             let before =
                 old.unwrap_or_else(|| spec::lock::Lock { package: Vec::new(), release: Vec::new(), ..lock.clone() });
             let diff = archive::diff(&before, &lock);

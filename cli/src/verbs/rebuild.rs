@@ -159,6 +159,9 @@ impl Place {
         for output in request.kernel.iter().flat_map(|kernel| kernel.outputs.values()) {
             copies.insert_bytes(output)?;
         }
+        for file in request.modules.iter().flat_map(|modules| modules.files.values()) {
+            copies.insert_bytes(file)?;
+        }
         let component = serde_json::to_vec(&Given::of(request))
             .map_err(|error| Failure::new(Outcome::Internal, error.to_string()))?;
         let files = [("guest", request.guest.bytes), ("lock", request.lock_text.as_bytes()), ("component", &component)];

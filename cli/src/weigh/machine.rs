@@ -2,6 +2,7 @@
 //! answers is in `registers`.
 
 use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 
 use image::UnpackedTree;
 use launcher::QemuProgram;
@@ -32,6 +33,8 @@ pub(crate) struct Machine<'a> {
 pub(crate) struct Oracle<'a> {
     choice: &'a QemuChoice,
     store: &'a Store,
+    /// Where its answers are kept.
+    answers: PathBuf,
     devices: Devices,
     /// As it lies there, for what it has answered before.
     known: Option<(Option<TreeHold>, QemuProgram)>,
@@ -48,7 +51,14 @@ impl<'a> Machine<'a> {
 impl<'a> Oracle<'a> {
     /// The QEMU that `qemu` names, for machines with these devices.
     pub(crate) fn new(choice: &'a QemuChoice, store: &'a Store, devices: Devices) -> Self {
-        Self { choice, store, devices, known: tree::qemu_as_it_lies(choice, store), checked: OnceCell::new() }
+        let (answers, known) = (store.root().to_owned(), tree::qemu_as_it_lies(choice, store));
+        Self { choice, store, answers, devices, known, checked: OnceCell::new() }
+    }
+
+    /// The same of a QEMU whose tree is looked through before anything is believed of it, with answers kept below `answers`.
+    pub(crate) fn looked_through(choice: &'a QemuChoice, store: &'a Store, answers: &Path) -> Self {
+        let devices = Devices::default();
+        Self { choice, store, answers: answers.to_owned(), devices, known: None, checked: OnceCell::new() }
     }
 
     /// What firmware gets in the machine that Bullion launches for TDX, with so many vCPUs and so much memory.
@@ -58,7 +68,7 @@ impl<'a> Oracle<'a> {
 
     /// What firmware gets in the machine that Bullion launches for this shape, with these devices.
     pub(crate) fn ask_of(&self, firmware: &[u8], shape: &Shape, devices: Devices) -> Result<Told, Failure> {
-        let cache = self.store.root();
+        let cache = self.answers.as_path();
         let question = |program| Question { program, firmware, shape, devices };
         if let Some(told) = self.known.as_ref().and_then(|(_, program)| oracle::recall(&question(program), cache)) {
             return Ok(told);

@@ -58,6 +58,21 @@ fn nothing_of_an_ordinary_machine_is_refused_and_nothing_binds_by_itself() {
 }
 
 #[test]
+fn devices_bind_by_themselves_while_the_driver_of_gpus_is_loaded_and_no_longer() {
+    let directory = sysfs(&[]);
+    let probing = || text(&directory, "bus/pci/drivers_autoprobe");
+    let buses = Buses(directory.path());
+    buses.close().unwrap();
+    for fails in [false, true] {
+        let loaded = buses.while_probing(|| {
+            assert_eq!((probing().as_str(), text(&directory, "bus/virtio/drivers_autoprobe").as_str()), ("1", "0"));
+            if fails { Err(Failure::new(Stage::Modules, "no GPU")) } else { Ok(()) }
+        });
+        assert_eq!((loaded.is_err(), probing().as_str()), (fails, "0"));
+    }
+}
+
+#[test]
 fn foreign_devices_are_taken_from_their_drivers() {
     let mut functions = MACHINE.to_vec();
     functions.push(("0000:00:05.0", "1b36", "0002", "070002", Some("serial")));

@@ -24,6 +24,14 @@ fn a_release_image_says_so_in_one_way() {
     }
     let twice = format!("{good} bullion.class=release bullion.class=release");
     assert_eq!(parse(&twice), Err(CommandLineError::Duplicate(CLASS)));
+    // Whatever the order: its kernel was told to take any ACPI tables.
+    for open in [
+        format!("bullion.acpi=unchecked {good} bullion.class=release"),
+        format!("bullion.class=release bullion.acpi=unchecked {good}"),
+    ] {
+        assert_eq!(parse(&open), Err(CommandLineError::Unchecked));
+    }
+    assert!(parse(&format!("bullion.acpi={} {good} bullion.class=release", "00".repeat(32))).unwrap().release);
 }
 
 #[test]

@@ -30,7 +30,9 @@ pub(super) fn kernel(
     if let Some(compiled) = &request.kernel {
         return Ok(kernel::find_compiled(compiled.outputs, &wanted)?);
     }
-    Ok(kernel::find(&packages.iter().collect::<Vec<_>>(), &wanted)?)
+    let files = request.modules.iter().flat_map(|modules| &modules.files);
+    let compiled = files.map(|(name, elf)| (name.as_str(), elf.as_slice()));
+    Ok(kernel::find(&packages.iter().collect::<Vec<_>>(), compiled, &wanted)?)
 }
 
 pub(super) fn make(

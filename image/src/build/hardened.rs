@@ -1,12 +1,14 @@
 //! The kernel that a component compiled, before it becomes a part of an image: its configuration must keep to the table that
-//! lies beside it. Both are shipped with the image.
+//! lies beside it, and to a floor that no component can lower. Both documents are shipped with the image.
+
+mod floor;
 
 use std::collections::BTreeMap;
 
 use spec::Sha256Digest;
 use spec::component::Component;
 use spec::hardening::{Configuration, Deviation, Hardening};
-use spec::manifest::Artifact;
+use spec::manifest::{AcpiAdmission, Artifact};
 use spec::recipe::kernel_output;
 
 use super::{BuildError, Output};
@@ -18,16 +20,15 @@ pub struct CompiledKernel<'a> {
     pub component: &'a Component,
     /// The files that it left, by name.
     pub outputs: &'a BTreeMap<String, Vec<u8>>,
-    /// The digests of the sets of ACPI tables that it admits (`measure::acpi`). Where there is none, it takes whatever tables it
-    /// is given, and its command line says so.
-    pub acpi: &'a [Sha256Digest],
+    /// The sets of ACPI tables that it admits. Where there is none, it takes whatever tables it is given, and its command line
+    /// says so.
+    pub acpi: Option<&'a AcpiAdmission>,
 }
 
 impl CompiledKernel<'_> {
     /// The word of the command line for its ACPI admission.
     pub(super) fn admission(&self) -> String {
-        let digests: Vec<String> = self.acpi.iter().map(ToString::to_string).collect();
-        format!("bullion.acpi={}", if digests.is_empty() { "unchecked".to_owned() } else { digests.join(",") })
+        self.acpi.map_or_else(|| "bullion.acpi=unchecked".to_owned(), AcpiAdmission::word)
     }
 }
 
@@ -55,7 +56,12 @@ fn deviations(outputs: &BTreeMap<String, Vec<u8>>) -> Result<Vec<Deviation>, Bui
     let unreadable = BuildError::KernelText;
     let configuration = Configuration::parse(kernel_output::CONFIGURATION, &configuration).map_err(unreadable)?;
     let table = Hardening::parse(kernel_output::HARDENING, &table).map_err(BuildError::KernelText)?;
-    Ok(table.deviations(&configuration))
+    let mut deviations = table.deviations(&configuration);
+    // The table may say it, too, or the opposite.
+    let below = floor::deviations(&configuration).into_iter();
+    let below: Vec<Deviation> = below.filter(|one| deviations.iter().all(|said| said.name != one.name)).collect();
+    deviations.extend(below);
+    Ok(deviations)
 }
 
 /// Writes the configuration and the table into the image directory.

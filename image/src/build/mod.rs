@@ -60,6 +60,8 @@ pub struct BuildRequest<'a> {
     pub guest: Guest<'a>,
     /// The kernel that the recipe's component compiled; `None` for that of the locked package.
     pub kernel: Option<CompiledKernel<'a>>,
+    /// Modules of the locked package's kernel that components compiled.
+    pub modules: &'a [CompiledModules],
     /// The image directory to make. Its parent directory is made too where it is not there.
     pub output: &'a Path,
     /// How many threads work.
@@ -78,6 +80,20 @@ pub struct Guest<'a> {
     pub bytes: &'a [u8],
     /// The component that made it; `None` for one that was compiled on this machine, which nothing locks.
     pub component: Option<&'a Component>,
+}
+
+/// What a component compiled for the kernel of the locked package.
+#[derive(Clone, Debug)]
+pub struct CompiledModules {
+    /// The component.
+    pub component: Component,
+    /// Its outputs that are modules, by file name.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+impl CompiledModules {
+    /// How the file names of modules end.
+    pub const ENDING: &str = ".ko";
 }
 
 /// A finished image that has no name yet. Dropped before `commit`, it leaves nothing.
@@ -188,7 +204,11 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
             size: request.guest.bytes.len() as u64,
             origin: request.guest.component.map_or("host", |_| manifest::GUEST_FROM_COMPONENT).to_owned(),
         },
-        components: request.guest.component.into_iter().chain(kernel_component).cloned().collect(),
+        components: (request.guest.component.into_iter().chain(kernel_component))
+            .chain(request.modules.iter().map(|modules| &modules.component))
+            .cloned()
+            .collect(),
+        acpi: request.kernel.and_then(|kernel| kernel.acpi).cloned(),
         references: ReferenceValues::default(),
     };
     documents::add(&mut manifest, request.lock, facts, &output)?;
@@ -255,7 +275,7 @@ fn first_error<A, B>(a: Result<A, BuildError>, b: Result<B, BuildError>) -> Resu
 fn kernel_origins(request: &BuildRequest<'_>) -> Option<String> {
     match request.kernel {
         None => Some("the kernel is the distribution's, and no component's".to_owned()),
-        Some(kernel) => kernel.acpi.is_empty().then(|| {
+        Some(kernel) => kernel.acpi.is_none().then(|| {
             "its kernel takes whatever ACPI tables the host makes: the recipe has no [[kernel.admit]]".to_owned()
         }),
     }

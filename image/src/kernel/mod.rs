@@ -64,9 +64,26 @@ struct Shelf {
     descriptions: BTreeMap<String, Content>,
 }
 
-/// Finds the kernel in `packages` and puts together the modules of a recipe.
-pub fn find(packages: &[&Package], wanted: &Wanted<'_>) -> Result<Kernel, KernelError> {
-    planned(shelf(packages)?, wanted)
+/// Finds the kernel in `packages` and puts together the modules of a recipe: those of the packages, and those that were `compiled`
+/// apart, by file name.
+pub fn find<'a>(
+    packages: &[&Package],
+    compiled: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    wanted: &Wanted<'_>,
+) -> Result<Kernel, KernelError> {
+    let mut shelf = shelf(packages)?;
+    for (name, elf) in compiled {
+        // Where depmod looks first; nothing of a package may be there.
+        let path = format!("usr/lib/modules/{}/updates/{name}", shelf.version);
+        let name = module_name(name).unwrap_or_else(|| name.to_owned());
+        let file = ModuleFile { path: path.clone(), content: Content::from(elf.to_vec()) };
+        // What does not fit this kernel is refused although no recipe may want it loaded.
+        file.read(&name, &shelf.version)?;
+        if let Some(first) = shelf.files.insert(name.clone(), file) {
+            return Err(KernelError::Twice { name, first: first.path, second: path });
+        }
+    }
+    planned(shelf, wanted)
 }
 
 /// The kernel of a shelf with the modules of a recipe.

@@ -8,9 +8,9 @@ use launcher::host::{KvmAccess, PciFunction};
 use launcher::qemu::Features;
 use launcher::{Image, PlanError};
 use spec::component::{Component, ComponentInputs};
-use spec::manifest::{Artifact, Class, GUEST_FROM_COMPONENT, Manifest};
+use spec::manifest::{AcpiAdmission, Artifact, Class, GUEST_FROM_COMPONENT, Manifest, artifact};
 use spec::pins::SecureBoot;
-use spec::recipe::GUEST_OUTPUT;
+use spec::recipe::{GUEST_OUTPUT, kernel_output};
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
 use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
@@ -128,26 +128,37 @@ fn images_that_are_less_than_they_could_be() {
     }
 }
 
-/// Rewrites a manifest as one of class release, with a component behind the guest binary.
+/// Rewrites a manifest as one of class release, with components behind guest binary and kernel.
 fn make_release(path: &Path) {
     let mut manifest = Manifest::parse("manifest.json", &fs::read(path).unwrap()).unwrap();
-    let inputs = ComponentInputs {
-        name: "guest".to_owned(),
-        sandbox: 1,
-        script: "true".to_owned(),
-        outputs: vec![GUEST_OUTPUT.to_owned()],
-        packages: Vec::new(),
-        crates: Vec::new(),
-        files: BTreeMap::new(),
-    };
-    let output = Artifact { size: manifest.guest.size, sha256: manifest.guest.sha256 };
-    manifest.components.push(Component {
-        key: inputs.key().unwrap(),
-        lock_sha256: manifest.lock_sha256,
-        standing: manifest.standing,
-        inputs,
-        outputs: BTreeMap::from([(GUEST_OUTPUT.to_owned(), output)]),
-    });
+    let guest = Artifact { size: manifest.guest.size, sha256: manifest.guest.sha256 };
+    let kernel = manifest.artifacts[artifact::KERNEL].clone();
+    for (name, output, made) in [("guest", GUEST_OUTPUT, guest), ("kernel", kernel_output::KERNEL, kernel)] {
+        let inputs = ComponentInputs {
+            name: name.to_owned(),
+            sandbox: 1,
+            script: "true".to_owned(),
+            outputs: vec![output.to_owned()],
+            packages: Vec::new(),
+            crates: Vec::new(),
+            files: BTreeMap::new(),
+        };
+        manifest.components.push(Component {
+            key: inputs.key().unwrap(),
+            lock_sha256: manifest.lock_sha256,
+            standing: manifest.standing,
+            inputs,
+            outputs: BTreeMap::from([(output.to_owned(), made)]),
+        });
+    }
+    let (qemu_version, qemu_lock_sha256) = ("11.1.0".to_owned(), Sha256Digest([8; 32]));
+    let admitted = AcpiAdmission { qemu_version, qemu_lock_sha256, digests: vec![Sha256Digest([9; 32])] };
+    manifest.command_line = format!("{} {}", manifest.command_line, admitted.word());
+    let line = manifest.command_line.as_bytes();
+    let written = Artifact { size: line.len() as u64, sha256: Sha256Digest::of(line) };
+    fs::write(path.with_file_name(artifact::COMMAND_LINE), line).unwrap();
+    manifest.artifacts.insert(artifact::COMMAND_LINE.to_owned(), written);
+    manifest.acpi = Some(admitted);
     manifest.guest.origin = GUEST_FROM_COMPONENT.to_owned();
     manifest.class = Class::Release;
     fs::write(path, manifest.to_bytes().unwrap()).unwrap();

@@ -177,6 +177,9 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
     for (key, path) in [("guest.component", guest), ("kernel.component", image.kernel_component.as_ref())] {
         path.map_or(Ok(()), |path| component::check_path(key, path, origin))?;
     }
+    for path in &image.module_components {
+        component::check_path("kernel.module_components", path, origin)?;
+    }
     let firmware = [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten().map(|source| &source.path);
     for path in firmware.chain(image.uki.as_ref().map(|uki| &uki.path)) {
         if !is_clean_path(path) {

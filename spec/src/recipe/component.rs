@@ -107,7 +107,7 @@ pub(super) fn check_path(key: &str, path: &str, origin: Origin<'_>) -> Result<()
     }
     let example = key.split('.').next().unwrap_or_default();
     let message = format!("{key} is \"{path}\": name a recipe relative to this one, such as components/{example}.toml");
-    Err(origin.refuse("component", message))
+    Err(origin.refuse(key.rsplit('.').next().unwrap_or(key), message))
 }
 
 fn is_file_name(name: &str) -> bool {

@@ -87,8 +87,17 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
     merge_packages(into, link)?;
     if let Some(next) = &next.kernel {
         let kernel = into.kernel.get_or_insert_default();
+        for word in &next.drop_command_line {
+            if !kernel.command_line.contains(word) {
+                let (file, text, _) = link;
+                let message = format!("kernel.drop_command_line names \"{word}\", which is not inherited");
+                return Err(SyntaxError::at(file, text, word, message));
+            }
+            kernel.command_line.retain(|old| old != word);
+        }
         set(&mut kernel.package, next.package.as_ref());
         set(&mut kernel.component, next.component.as_ref());
+        extend(&mut kernel.module_components, &next.module_components);
         extend(&mut kernel.admit, &next.admit);
         extend(&mut kernel.boot_modules, &next.boot_modules);
         extend(&mut kernel.device_modules, &next.device_modules);
@@ -162,6 +171,7 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
     Ok(ImageRecipe {
         kernel: kernel.package.ok_or_else(|| missing("kernel.package"))?,
         kernel_component: kernel.component,
+        module_components: kernel.module_components,
         admit: kernel.admit,
         boot_modules: kernel.boot_modules,
         device_modules: kernel.device_modules,

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use spec::component::{Component, ComponentInputs};
 use spec::lock::{Package, Standing, Use};
 use spec::manifest::{
-    Artifact, Class, GuestBinary, Manifest, ReferenceValues, SnpReference, TdxReference, Verity, artifact,
+    AcpiAdmission, Artifact, Class, GUEST_FROM_COMPONENT, GuestBinary, Manifest, ReferenceValues, SnpReference,
+    TdxReference, Verity, artifact,
 };
+use spec::recipe::{GUEST_OUTPUT, kernel_output};
 use spec::{Sha256Digest, Sha384Digest};
 
 use crate::shipped::flattened;
@@ -50,6 +53,7 @@ fn manifest() -> Manifest {
         }],
         guest: GuestBinary { sha256: Sha256Digest([3; 32]), size: 5, origin: "host".to_owned() },
         components: Vec::new(),
+        acpi: None,
         references: ReferenceValues {
             snp: vec![SnpReference {
                 vcpus: 2,
@@ -103,6 +107,65 @@ fn a_corrupt_manifest_is_told_what_is_wrong() {
     assert!(refused(&edited(|m| m["schema"] = 2.into())).contains("schema 2 is not known"));
     assert!(refused(&edited(|m| m["verity"]["root_hash"] = "00".into())).contains("expected 64 lower-case hex digits"));
     assert!(refused(&edited(|m| drop(m.as_object_mut().unwrap().remove("class")))).contains("missing field `class`"));
+}
+
+/// A manifest of class release, with components that made its guest binary and its kernel.
+fn release() -> Manifest {
+    let mut manifest = manifest();
+    let kernel = manifest.artifacts[artifact::KERNEL].clone();
+    let guest = Artifact { size: manifest.guest.size, sha256: manifest.guest.sha256 };
+    for (name, output, made) in [("guest", GUEST_OUTPUT, guest), ("kernel", kernel_output::KERNEL, kernel)] {
+        let inputs = ComponentInputs {
+            name: name.to_owned(),
+            sandbox: 1,
+            script: "true".to_owned(),
+            outputs: vec![output.to_owned()],
+            packages: Vec::new(),
+            crates: Vec::new(),
+            files: BTreeMap::new(),
+        };
+        manifest.components.push(Component {
+            key: inputs.key().unwrap(),
+            lock_sha256: manifest.lock_sha256,
+            standing: manifest.standing,
+            inputs,
+            outputs: BTreeMap::from([(output.to_owned(), made)]),
+        });
+    }
+    let (qemu_version, qemu_lock_sha256) = ("11.1.0".to_owned(), Sha256Digest([8; 32]));
+    let digests = vec![Sha256Digest([0xaa; 32]), Sha256Digest([0xbb; 32])];
+    manifest.acpi = Some(AcpiAdmission { qemu_version, qemu_lock_sha256, digests });
+    manifest.command_line = format!("quiet bullion.acpi={},{}", "aa".repeat(32), "bb".repeat(32));
+    manifest.artifacts.remove(artifact::COMMAND_LINE);
+    manifest.guest.origin = GUEST_FROM_COMPONENT.to_owned();
+    manifest.class = Class::Release;
+    manifest
+}
+
+#[test]
+fn a_release_has_a_kernel_of_a_component_that_takes_listed_machines() {
+    let told = |edit: fn(&mut Manifest)| {
+        let mut manifest = release();
+        edit(&mut manifest);
+        refused(&serde_json::to_vec(&manifest).unwrap())
+    };
+    Manifest::parse("manifest.json", &release().to_bytes().unwrap()).unwrap();
+    let error = told(|manifest| drop(manifest.components.pop()));
+    assert!(error.contains("class release, but no component made its kernel"), "{error}");
+    let error = told(|manifest| drop(manifest.components.remove(0)));
+    assert!(error.contains("no component made the guest binary"), "{error}");
+    for edit in [(|manifest: &mut Manifest| manifest.acpi = None) as fn(&mut Manifest), |manifest| {
+        manifest.acpi.as_mut().unwrap().digests.clear();
+    }] {
+        let error = told(edit);
+        assert!(error.contains("class release, but it lists no ACPI tables"), "{error}");
+    }
+    let error = told(|manifest| manifest.command_line = "quiet bullion.acpi=unchecked".to_owned());
+    assert!(error.contains("its command line does not have bullion.acpi=aa"), "{error}");
+    let error = told(|manifest| manifest.acpi.as_mut().unwrap().digests.reverse());
+    assert!(error.contains("its command line does not have bullion.acpi=bb"), "{error}");
+    let error = told(|manifest| manifest.artifacts.get_mut(artifact::KERNEL).unwrap().size += 1);
+    assert!(error.contains("did not make the artifact \"vmlinuz\""), "{error}");
 }
 
 #[test]

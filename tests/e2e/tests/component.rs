@@ -9,6 +9,7 @@ use std::process::Command;
 
 use e2e::{Bench, Run, bench, names, run, skipped};
 use serde_json::Value;
+use spec::Sha256Digest;
 
 /// The recipe of the guest component; `None` (and a word why) where its inputs were not fetched.
 fn guest() -> Option<PathBuf> {
@@ -310,6 +311,10 @@ fn a_host_without_user_namespaces_is_told_which_setting_is_missing() {
     run.expect(3, &["no sandbox could be set up", "sysctl user.max_user_namespaces"]);
 }
 
+/// What no kernel of an image can be without, whatever its table says.
+const FLOOR: &str = "CONFIG_ACPI_ADMISSION=y\nCONFIG_SECURITY_LOCKDOWN_LSM_EARLY=y\n\
+    CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y\nCONFIG_STRICT_KERNEL_RWX=y\nCONFIG_PANIC_ON_OOPS=y\n";
+
 /// A component that hands out the distribution's kernel, with a configuration that says what is in it; its recipe.
 fn quick_kernel(bench: &Bench, directory: &Path, config: &str) -> Option<PathBuf> {
     let manifest: Value = serde_json::from_slice(&fs::read(bench.image().join("manifest.json")).unwrap()).unwrap();
@@ -352,13 +357,18 @@ fn an_image_with_the_component_is_of_class_release() {
     let quick = "outputs = [\"bullion-guest\"]\nfiles = [\"binary\"]\nscript = \"cp binary out/bullion-guest\"";
     let Some(component) = component(&components, "guest", quick) else { return };
     fs::copy(binary, components.join("binary")).unwrap();
-    quick_kernel(&bench, &components, "CONFIG_KEXEC=y\n");
+    quick_kernel(&bench, &components, &format!("CONFIG_KEXEC=y\n{FLOOR}"));
     let at = |words: &[&str]| {
         run(bench.command(words).current_dir(scratch.path()).env("BULLION_STATE_DIR", scratch.path().join("state")))
     };
     let words = ["build", "minimal.toml", "--release", "--verify", "-o", "image", "--json"];
     at(&words).expect(6, &["\"kernel\" is not hardened", "CONFIG_KEXEC is y, expected n: another kernel", "hint:"]);
-    quick_kernel(&bench, &components, "CONFIG_SMP=y\n");
+    quick_kernel(&bench, &components, &FLOOR.replace("CONFIG_ACPI_ADMISSION=y\n", "CONFIG_MODULES=y\n"));
+    at(&words).expect(6, &["CONFIG_ACPI_ADMISSION is n, expected y", "CONFIG_MODULE_SIG_FORCE is n, expected y"]);
+    quick_kernel(&bench, &components, FLOOR);
+    // Tables of another QEMU would be admitted for nobody.
+    let other = ["build", "minimal.toml", "--release", "--qemu", "/usr/bin/true", "-o", "other"];
+    at(&other).expect(6, &["admits the ACPI tables of the pinned QEMU", "leave out --qemu"]);
     let built = at(&words).expect(0, &["built twice, the same to the byte"]).json();
     assert_eq!((built["class"].as_str(), built["guest"]["origin"].as_str()), (Some("release"), Some("component")));
     assert_eq!(built["components"][0]["outputs"]["bullion-guest"]["sha256"], built["guest"]["sha256"]);
@@ -369,6 +379,9 @@ fn an_image_with_the_component_is_of_class_release() {
     // The one word more by which a guest knows that it is one of a release, and the one that its kernel needs.
     let line = built["command_line"].as_str().unwrap();
     assert!(line.contains(" bullion.acpi=") && line.ends_with(" bullion.class=release"), "{line}");
+    assert!(line.contains(&format!(" bullion.acpi={}", built["acpi"]["digests"][0].as_str().unwrap())), "{line}");
+    let vmm = Sha256Digest::of(&fs::read(bench.vmm.with_extension("lock")).unwrap()).to_string();
+    assert_eq!(built["acpi"]["qemu_lock_sha256"].as_str(), Some(vmm.as_str()));
     assert!(built["documents"]["kernel.config"].is_object() && built["documents"]["kernel.hardening.toml"].is_object());
 
     let provenance: Value =
@@ -393,7 +406,7 @@ fn an_image_with_the_component_is_of_class_release() {
     // What `--verify` runs makes no release of whatever it is given.
     let again = ["rebuild", "--uid", "54321", "--host-name", "x", "--no-references", "--component", "made.json"];
     let rebuild = |given: &Value, output: &str| {
-        let given = serde_json::json!({ "components": [given], "acpi": [] });
+        let given = serde_json::json!({ "components": [given], "acpi": null });
         fs::write(scratch.path().join("made.json"), given.to_string()).unwrap();
         at(&[&again[..], &["minimal.toml", "-o", output]].concat())
     };

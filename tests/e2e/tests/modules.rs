@@ -49,7 +49,7 @@ fn depmod_writes_the_same_indexes_of_a_whole_kernel() {
         files.map(|entry| entry.path.rsplit('/').next().unwrap().split('.').next().unwrap().to_owned()).collect();
     assert!(names.len() > 300, "{}", names.len());
     let wanted = Wanted { root: &names, ..Wanted::default() };
-    let kernel = kernel::find(&packages.iter().collect::<Vec<_>>(), &wanted).unwrap();
+    let kernel = kernel::find(&packages.iter().collect::<Vec<_>>(), [], &wanted).unwrap();
     let mut tree = Tree::default();
     image::root_modules::add(&mut tree, &kernel);
     tree.finish().unwrap();

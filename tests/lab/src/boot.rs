@@ -1,7 +1,8 @@
 //! How the server starts: with the kernel of its image, and an initrd that gives way to systemd instead of to `bullion-guest`.
 //!
 //! The kernel unpacks several archives one over the other: the image's own, with the modules, then a small one with Debian's busybox
-//! and another `/init`. The root is the image's, read-only, below an overlay in memory.
+//! and another `/init`. The root is the image's, read-only, below an overlay in memory. With a kernel of its own (component
+//! `lab-kernel`), in which everything is built in, the image's modules stay unused, and `modprobe` is told what there is.
 
 use image::cpio::{Entry, write_newc};
 
@@ -10,15 +11,22 @@ busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
 busybox mount -t devtmpfs devtmpfs /dev
 while read -r when name rest; do
-  [ "$when" = boot ] && busybox insmod "/modules/$name.ko"
+  [ -e /modules.builtin ] || { [ "$when" = boot ] && busybox insmod "/modules/$name.ko"; }
 done < /etc/bullion/modules
 busybox mkdir -p /lower /upper /new
 while [ ! -e /dev/vda ]; do busybox sleep 0.1; done
 busybox mount -t erofs -o ro /dev/vda /lower
-busybox insmod /lower/usr/lib/bullion/modules/overlay.ko
+[ -e /modules.builtin ] || busybox insmod /lower/usr/lib/bullion/modules/overlay.ko
 busybox mount -t tmpfs tmpfs /upper
 busybox mkdir /upper/up /upper/work
 busybox mount -t overlay -o lowerdir=/lower,upperdir=/upper/up,workdir=/upper/work overlay /new
+if [ -e /modules.builtin ]; then
+  modules=/lib/modules/$(busybox uname -r)
+  busybox mkdir -p "/new$modules"
+  busybox cp /modules.builtin "/new$modules/"
+  busybox touch "/new$modules/modules.order"
+  busybox chroot /new /usr/sbin/depmod
+fi
 busybox mount --move /dev /new/dev
 busybox umount /sys /proc
 exec busybox switch_root /new /usr/lib/systemd/systemd
@@ -28,8 +36,8 @@ exec busybox switch_root /new /usr/lib/systemd/systemd
 /// fast the machine is that emulates this one, which may be busy.
 pub(crate) const COMMAND_LINE: &str = "console=ttyS0 panic=-1 intel_iommu=on no_timer_check clocksource=acpi_pm rcupdate.rcu_cpu_stall_suppress=1 loglevel=4";
 
-/// The image's initrd, with what makes a server of it.
-pub(crate) fn initrd(mut image: Vec<u8>, busybox: &[u8]) -> Vec<u8> {
+/// The image's initrd, with what makes a server of it; `built_in` lists the modules of a kernel that has them built in.
+pub(crate) fn initrd(mut image: Vec<u8>, busybox: &[u8], built_in: Option<&[u8]>) -> Vec<u8> {
     // Archives begin at multiples of four.
     image.resize(image.len().next_multiple_of(4), 0);
     let entry = |path, mode, content| Entry { path, mode, device: (0, 0), content };
@@ -38,6 +46,7 @@ pub(crate) fn initrd(mut image: Vec<u8>, busybox: &[u8]) -> Vec<u8> {
         entry("bin/busybox", 0o100_755, busybox),
         entry("init", 0o100_755, INIT.as_bytes()),
     ];
-    write_newc(&mut image, entries).unwrap();
+    let list = built_in.map(|list| entry("modules.builtin", 0o100_644, list));
+    write_newc(&mut image, entries.into_iter().chain(list)).unwrap();
     image
 }

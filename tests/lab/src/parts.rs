@@ -26,6 +26,8 @@ struct Inputs {
     tools: PathBuf,
     host: PathBuf,
     minimal: PathBuf,
+    /// What the component `lab-kernel` left.
+    kernel: Option<PathBuf>,
 }
 
 impl Parts {
@@ -52,7 +54,8 @@ impl Parts {
             return None;
         };
         let parts = Self { qemu, fakegpu, directory: tempfile::tempdir().unwrap() };
-        parts.make(&Inputs { bullion, tools, host, minimal });
+        let kernel = std::env::var_os("BULLION_TEST_LAB_KERNEL").map(PathBuf::from).filter(|path| path.exists());
+        parts.make(&Inputs { bullion, tools, host, minimal, kernel });
         Some(parts)
     }
 
@@ -83,7 +86,11 @@ impl Parts {
         run(Command::new(inputs.tools.join("mkfs.erofs")).arg("--quiet").arg(self.path("payload.erofs")).arg(&payload));
         let busybox = std::fs::read(inputs.tools.join("../share/busybox")).unwrap();
         let initrd = std::fs::read(self.path("host").join("initrd")).unwrap();
-        std::fs::write(self.path("initrd"), boot::initrd(initrd, &busybox)).unwrap();
+        let file = |name: &str| inputs.kernel.as_ref().map(|directory| std::fs::read(directory.join(name)).unwrap());
+        let kernel = file("bzImage").unwrap_or_else(|| std::fs::read(self.path("host/vmlinuz")).unwrap());
+        std::fs::write(self.path("kernel"), kernel).unwrap();
+        let initrd = boot::initrd(initrd, &busybox, file("modules.builtin").as_deref());
+        std::fs::write(self.path("initrd"), initrd).unwrap();
     }
 }
 

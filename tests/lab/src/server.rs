@@ -127,7 +127,7 @@ impl<'a> Server<'a> {
         qemu.args(["-machine", "q35,kernel-irqchip=split,memory-backend=ram"]);
         // A guest's IOMMU mappings reach the emulated devices by caching mode only.
         qemu.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
-        qemu.arg("-kernel").arg(self.parts.path("host/vmlinuz")).arg("-initrd").arg(self.parts.path("initrd"));
+        qemu.arg("-kernel").arg(self.parts.path("kernel")).arg("-initrd").arg(self.parts.path("initrd"));
         qemu.args(["-append", COMMAND_LINE]).arg("-serial").arg(format!("file:{}", self.path("console").display()));
         let disks = [
             ("root", self.parts.path("host/rootfs"), ",readonly=on"),

@@ -1,5 +1,5 @@
 //! Which sets of ACPI tables a compiled kernel admits: those that QEMU and firmware make for the machines that the recipe names,
-//! asked of the QEMU that launches them.
+//! asked of the QEMU that launches them. That is the pinned one: what another says is of no use to whoever launches a release.
 
 use std::collections::BTreeSet;
 
@@ -7,29 +7,39 @@ use image::firmware_images;
 use launcher::qemu::oracle::Devices;
 use measure::shape::{Boot, Shape, SnpShape, TdxShape, TeeShape};
 use spec::lock::Lock;
-use spec::manifest::artifact;
+use spec::manifest::{AcpiAdmission, artifact};
 use spec::recipe::{AdmittedMachine, ImageRecipe};
 use spec::{Outcome, Sha256Digest, Tee};
 use store::Store;
 
 use crate::args::QemuChoice;
 use crate::failure::Failure;
+use crate::tree;
 use crate::weigh::machine::Oracle;
 
-/// The digests, each once, in ascending order.
-pub(super) fn digests(
+/// The digests, each once, in ascending order; `None` where the recipe names no machine. With `believe_cache`, what QEMU
+/// answered before is taken from the cache.
+pub(super) fn of(
     image: &ImageRecipe,
     lock: &Lock,
     qemu: &QemuChoice,
     store: &Store,
-) -> Result<Vec<Sha256Digest>, Failure> {
+    believe_cache: bool,
+) -> Result<Option<AcpiAdmission>, Failure> {
     let machines: Vec<AdmittedMachine> = image.admit.iter().flat_map(spec::recipe::Admit::machines).collect();
     if machines.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
+    let lock_sha256 = tree::qemu_lock(qemu)?.filter(|_| qemu.is_default()).ok_or_else(|| {
+        Failure::new(Outcome::Refused, "a release admits the ACPI tables of the pinned QEMU, and another was named")
+            .with_hint("leave out --qemu and --vmm, or make an image of class dev without --release")
+    })?;
     let firmware = firmware_images(image, lock, store)?;
-    let oracle = Oracle::new(qemu, store, Devices::default());
-    let mut digests = BTreeSet::new();
+    // Dropped, it leaves nothing.
+    let apart = store.new_tree(&lock_sha256)?;
+    let answers = if believe_cache { store.root() } else { apart.path() };
+    let oracle = Oracle::looked_through(qemu, store, answers);
+    let (mut digests, mut version) = (BTreeSet::new(), [0; 3]);
     for machine in machines {
         let of = |name: &str| {
             firmware.get(name).map(Vec::as_slice).ok_or_else(|| {
@@ -49,8 +59,13 @@ pub(super) fn digests(
             Failure::new(Outcome::HostCannot, format!("{error} ({}, {} vCPUs)", machine.tee, machine.vcpus))
         })?;
         digests.insert(Sha256Digest(digest.0));
+        version = told.qemu_version.unwrap_or_default();
     }
-    Ok(digests.into_iter().collect())
+    Ok(Some(AcpiAdmission {
+        qemu_version: version.map(|number| number.to_string()).join("."),
+        qemu_lock_sha256: lock_sha256,
+        digests: digests.into_iter().collect(),
+    }))
 }
 
 /// The shape of a machine. Nothing else of it reaches the tables.

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use image::{BuildRequest, CompiledKernel, Guest};
+use image::{BuildRequest, CompiledKernel, CompiledModules, Guest};
 use serde::{Deserialize, Serialize};
 use spec::component::Component;
 use spec::lock::Lock;
+use spec::manifest::AcpiAdmission;
 use spec::recipe::{GUEST_OUTPUT, kernel_output};
 use spec::{Outcome, Sha256Digest};
 use store::Store;
@@ -24,16 +25,17 @@ pub(super) struct Compiled {
     guest: Vec<u8>,
     guest_component: Option<Component>,
     kernel: Option<(Component, BTreeMap<String, Vec<u8>>)>,
-    acpi: Vec<Sha256Digest>,
+    acpi: Option<AcpiAdmission>,
+    modules: Vec<CompiledModules>,
 }
 
 /// What the second build of `--verify` is told of the first.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::verbs) struct Given {
-    /// The components that the guest and the kernel are from.
+    /// The components that the guest, the kernel and modules are from.
     pub(in crate::verbs) components: Vec<Component>,
     /// The ACPI tables that the kernel admits.
-    pub(in crate::verbs) acpi: Vec<Sha256Digest>,
+    pub(in crate::verbs) acpi: Option<AcpiAdmission>,
 }
 
 impl Given {
@@ -41,9 +43,10 @@ impl Given {
     pub(in crate::verbs) fn of(request: &BuildRequest<'_>) -> Self {
         let kernel = request.kernel.as_ref();
         let components = request.guest.component.into_iter().chain(kernel.map(|kernel| kernel.component));
+        let modules = request.modules.iter().map(|modules| &modules.component);
         Self {
-            components: components.cloned().collect(),
-            acpi: kernel.map(|kernel| kernel.acpi.to_vec()).unwrap_or_default(),
+            components: components.chain(modules).cloned().collect(),
+            acpi: kernel.and_then(|kernel| kernel.acpi).cloned(),
         }
     }
 }
@@ -56,7 +59,12 @@ impl Compiled {
 
     /// For the builder.
     pub(super) fn kernel(&self) -> Option<CompiledKernel<'_>> {
-        self.kernel.as_ref().map(|(component, outputs)| CompiledKernel { component, outputs, acpi: &self.acpi })
+        self.kernel.as_ref().map(|(component, outputs)| CompiledKernel { component, outputs, acpi: self.acpi.as_ref() })
+    }
+
+    /// For the builder.
+    pub(super) fn modules(&self) -> &[CompiledModules] {
+        &self.modules
     }
 
     /// Of the recipe's components; refused, before anything is compiled, where the image could not be of class release all
@@ -74,6 +82,11 @@ impl Compiled {
             Failure::new(Outcome::Usage, format!("{} names no guest component", verb.recipe.display()))
                 .with_hint("add [guest] component = \"components/guest.toml\" to the recipe")
         })?;
+        if image.is_some_and(|image| !image.module_components.is_empty()) {
+            let why =
+                "its kernel.module_components are of the distribution's kernel, and fit none that a component compiles";
+            refuse_open(verb, &[why.to_owned()])?;
+        }
         let load = |path: &String| component::load(&loaded.directory.join(path));
         let guest = load(&guest.component)?;
         let kernel = image.and_then(|image| image.kernel_component.as_ref()).map(load).transpose()?;
@@ -93,17 +106,35 @@ impl Compiled {
         });
         let kernel = kernel.transpose()?;
         let acpi = match image.filter(|_| kernel.is_some()) {
-            Some(image) => admission::digests(image, lock, &verb.qemu, store)?,
-            None => Vec::new(),
+            Some(image) => admission::of(image, lock, &verb.qemu, store, arguments.cache_dir.is_none())?,
+            None => None,
         };
         let guest = outputs.remove(GUEST_OUTPUT).unwrap_or_default();
-        Ok(Self { guest, guest_component: Some(guest_component), kernel, acpi })
+        Ok(Self { guest, guest_component: Some(guest_component), kernel, acpi, modules: Vec::new() })
     }
 
     /// What the caller gives: a guest binary in a file, and, in the second build of `--verify`, the components that the first
-    /// was built with, whose kernel is in the store.
-    pub(super) fn given(verb: &Build, given: &Given, store: &Store) -> Result<Self, Failure> {
+    /// was built with, whose kernel and modules are in the store. Else modules are compiled.
+    pub(super) fn given(
+        arguments: &Arguments,
+        verb: &Build,
+        loaded: &LoadedRecipe,
+        given: &Given,
+        store: &Store,
+        printer: &Printer,
+    ) -> Result<Self, Failure> {
         let of = |output: &str| given.components.iter().find(|component| component.outputs.contains_key(output));
+        let make = |path: &String| {
+            let component = component::load(&loaded.directory.join(path))?;
+            let described = component.describe()?;
+            let made = given.components.iter().find(|made| made.key == described.key());
+            let built = match made {
+                Some(made) => made.clone(),
+                None => component.build(&described, inputs::jobs(verb.jobs), false, arguments, store, printer)?,
+            };
+            modules(built, store)
+        };
+        let paths = loaded.recipe.image.iter().flat_map(|image| &image.module_components);
         let kernel = of(kernel_output::KERNEL)
             .map(|component| Ok::<_, Failure>((component.clone(), outputs(component, &kernel_output::ALL, store)?)));
         Ok(Self {
@@ -111,8 +142,17 @@ impl Compiled {
             guest_component: of(GUEST_OUTPUT).cloned(),
             kernel: kernel.transpose()?,
             acpi: given.acpi.clone(),
+            modules: paths.map(make).collect::<Result<_, Failure>>()?,
         })
     }
+}
+
+/// What of a component's outputs is a module.
+fn modules(component: Component, store: &Store) -> Result<CompiledModules, Failure> {
+    let names: Vec<&str> = component.outputs.keys().map(String::as_str).collect();
+    let names: Vec<&str> = names.into_iter().filter(|name| name.ends_with(CompiledModules::ENDING)).collect();
+    let files = outputs(&component, &names, store)?;
+    Ok(CompiledModules { component, files })
 }
 
 /// The outputs with these names, out of the store.
@@ -155,7 +195,12 @@ pub(in crate::verbs) fn check_given(given: &Given, recipe: &Path) -> Result<(), 
     let guest = image.and_then(|image| image.guest.as_ref()).map(|guest| &guest.component);
     let kernel = image.and_then(|image| image.kernel_component.as_ref());
     for component in &given.components {
-        let path = if component.outputs.contains_key(GUEST_OUTPUT) { guest } else { kernel };
+        let is = |path: &&String| Path::new(path.as_str()).file_stem() == Some(component.inputs.name.as_ref());
+        let path = match () {
+            () if component.outputs.contains_key(GUEST_OUTPUT) => guest,
+            () if component.outputs.contains_key(kernel_output::KERNEL) => kernel,
+            () => image.and_then(|image| image.module_components.iter().find(is)),
+        };
         let path = path.ok_or_else(|| refused("is none of this recipe"))?;
         let own = component::load(&loaded.directory.join(path))?;
         let described = own.describe()?;

@@ -192,7 +192,7 @@ pub(crate) fn vfio_modules() -> Option<Files> {
         kernel.map(|package| image::deb::read(&store.read(&package.sha256, package.size).unwrap()).unwrap()).collect();
     let names = ["vfio_iommu_type1", "vfio_pci"].map(str::to_owned);
     let wanted = image::kernel::Wanted { boot: &names, ..Default::default() };
-    let kernel = image::kernel::find(&packages.iter().collect::<Vec<_>>(), &wanted).unwrap();
+    let kernel = image::kernel::find(&packages.iter().collect::<Vec<_>>(), [], &wanted).unwrap();
     let file = |(place, name): (usize, &String)| {
         Some((format!("modules/{place:02}-{name}.ko"), kernel.modules.get(name)?.clone()))
     };

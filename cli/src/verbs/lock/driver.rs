@@ -1,0 +1,81 @@
+//! Which versions of NVIDIA's driver may be locked: those that NVIDIA published reference values (a RIM) of. A GPU whose driver has none
+//! attests to nobody ("No RIM found"), and that is found out on the server, months after the image was cast.
+
+use spec::Outcome;
+use spec::lock::Lock;
+
+use crate::failure::Failure;
+
+/// Versions whose RIM `NV_GPU_DRIVER_GH100_VERSION` was seen: the document itself, or its name in a list of the service's.
+const PUBLISHED: [&str; 4] = ["550.90.07", "550.144.03", "550.163.01", "570.124.03"];
+
+/// The packages of the driver that have its version: the kernel modules' source, and the library that needs just these modules.
+const PACKAGES: [&str; 3] = ["nvidia-open-kernel-dkms", "nvidia-open-kernel-source", "libcuda1"];
+
+/// Refuses a driver without published reference values, and two versions of it.
+pub(super) fn check(lock: &Lock) -> Result<(), Failure> {
+    let mut first: Option<(&str, &str)> = None;
+    for package in lock.package.iter().filter(|package| PACKAGES.contains(&package.name.as_str())) {
+        let (name, version) = (package.name.as_str(), upstream(&package.version));
+        if !PUBLISHED.contains(&version) {
+            let message = format!(
+                "{name} {}: NVIDIA is not known to have published reference values (a RIM) of the driver {version}",
+                package.version
+            );
+            let hint = format!("no relying party could verify such a GPU; known are {}", PUBLISHED.join(", "));
+            return Err(Failure::new(Outcome::Refused, message).with_hint(hint));
+        }
+        match first {
+            Some((other, known)) if known != version => {
+                let message =
+                    format!("{other} is of the driver {known}, {name} of {version}: they do not work together");
+                return Err(Failure::new(Outcome::Refused, message).with_hint("name one version of both in the recipe"));
+            }
+            _ => first = Some((name, version)),
+        }
+    }
+    Ok(())
+}
+
+/// The upstream part of a Debian version (deb-version(7)).
+fn upstream(version: &str) -> &str {
+    let version = version.split_once(':').map_or(version, |(_, rest)| rest);
+    version.rsplit_once('-').map_or(version, |(upstream, _)| upstream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(packages: &[(&str, &str)]) -> Lock {
+        let head = format!(
+            "schema = 1\nrecipe = \"x\"\nrecipe_sha256 = \"{0}\"\nstanding = \"published\"\n\
+             [[release]]\nsuite = \"trixie\"\ndate = \"x\"\nsha256 = \"{0}\"\nsigned_by = []\n",
+            "00".repeat(32)
+        );
+        let package = |(name, version): &(&str, &str)| {
+            format!(
+                "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\narchitecture = \"amd64\"\nsuite = \"trixie\"\n\
+                 uses = [\"tree\"]\npath = \"pool/{name}.deb\"\nsize = 1\nsha256 = \"{}\"\n",
+                "00".repeat(32)
+            )
+        };
+        Lock::parse("x.lock", &(head + &packages.iter().map(package).collect::<String>())).unwrap()
+    }
+
+    #[test]
+    fn a_driver_without_reference_values_is_refused_and_so_are_two_drivers() {
+        for fine in [
+            &[("libc6", "2.41-12")][..],
+            &[("libcuda1", "550.163.01-2"), ("nvidia-open-kernel-dkms", "550.163.01-4~bpo13+1")],
+            &[("libcuda1", "1:570.124.03-1")],
+        ] {
+            check(&lock(fine)).unwrap();
+        }
+        let error = check(&lock(&[("libcuda1", "535.261.03-1")])).unwrap_err();
+        assert_eq!(error.outcome, Outcome::Refused);
+        assert!(error.messages[0].contains("(a RIM) of the driver 535.261.03"), "{:?}", error.messages);
+        let error = check(&lock(&[("libcuda1", "550.90.07-1"), ("nvidia-open-kernel-dkms", "550.163.01-2")]));
+        assert!(error.unwrap_err().messages[0].contains("libcuda1 is of the driver 550.90.07"));
+    }
+}
