@@ -3,7 +3,8 @@
 //! Events go in with the time they happened at, actions come out. `supervise` reads, polls and carries out; that is all
 //! it does, so that every way a guest can end is tested here without a guest.
 
-use std::collections::BTreeMap;
+mod claim;
+
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::ending::{Ending, StopHow};
 use crate::plan::Expected;
 use crate::qmp::Message;
 use crate::state::Phase;
+use claim::Claim;
 
 /// How long a guest that has failed may take to end by itself.
 const FAILED_GRACE: Duration = Duration::from_secs(5);
@@ -120,6 +122,8 @@ enum Stage {
 pub(crate) struct Life {
     terms: Terms,
     ready: bool,
+    /// The guest says that it is ready, and its registers are still to be compared.
+    claim: Option<Claim>,
     agent_open: bool,
     /// Whether the guest was asked what it measures, and has not answered.
     awaits_measurements: bool,
@@ -144,6 +148,7 @@ impl Life {
         Self {
             terms,
             ready: false,
+            claim: None,
             agent_open: true,
             awaits_measurements: false,
             cause: None,
@@ -172,7 +177,7 @@ impl Life {
             Input::Agent(incoming) => self.on_agent(now, incoming),
             Input::AgentClosed => {
                 self.agent_open = false;
-                if std::mem::take(&mut self.awaits_measurements) { self.compare(&BTreeMap::new()).1 } else { vec![] }
+                self.on_no_measurements(now)
             }
             Input::Console(Finding::Failed { stage, reason }) => self.fail(now, Cause::Failed { stage, reason }),
             Input::Console(Finding::Panic(panic)) => self.fail(now, Cause::Panicked(panic)),
@@ -235,19 +240,14 @@ impl Life {
             self.silence_deadline = self.terms.watchdog.and_then(|silence| now.checked_add(silence));
         }
         match incoming {
-            Incoming::Event(Event::Ready { .. }) if self.ready || self.cause.is_some() || self.stage != Stage::None => {
-                vec![]
-            }
             Incoming::Event(Event::Ready { identity }) => self.on_ready(now, identity),
-            // What is not the guest that was meant has no workload either.
-            Incoming::Event(Event::Workload { .. } | Event::Output { .. }) if !self.ready => vec![],
             Incoming::Event(Event::Workload { workload }) => {
                 if let Workload::Ended { exit_code, .. } = workload {
                     self.workload_exit = Some(exit_code);
                 }
-                vec![Action::Workload(workload)]
+                self.of_workload(Action::Workload(workload))
             }
-            Incoming::Event(Event::Output { line }) => vec![Action::Output(printable(&line))],
+            Incoming::Event(Event::Output { line }) => self.of_workload(Action::Output(printable(&line))),
             Incoming::Event(Event::Failed { stage, reason }) => {
                 let (stage, reason) = (one_line(&stage), one_line(&reason));
                 self.fail(now, Cause::Failed { stage, reason })
@@ -265,53 +265,6 @@ impl Life {
         }
     }
 
-    fn on_measurements(&mut self, now: Instant, result: Result<Value, String>) -> Vec<Action> {
-        self.awaits_measurements = false;
-        let told =
-            result.and_then(|value| serde_json::from_value::<Measurements>(value).map_err(|error| error.to_string()));
-        let registers = told.as_ref().map_or_else(|_| BTreeMap::new(), |measurements| measurements.registers.clone());
-        let registers = registers.iter().map(|(name, value)| (one_line(name), one_line(value))).collect();
-        let (same, notes) = self.compare(&registers);
-        let mut actions = vec![match told {
-            Ok(Measurements { tee, .. }) => Action::Measured(Measurements { tee, registers }),
-            Err(error) => Action::Note(format!("the guest did not tell its measurements: {}", one_line(&error))),
-        }];
-        actions.extend(notes);
-        // Nothing it could still say is worth a wait.
-        if !same && self.stage < Stage::Quit {
-            self.ready_deadline = None;
-            actions.extend(self.quit(now));
-        } else if same && self.terms.until_ready {
-            actions.extend(self.stop(now, UNTIL_READY));
-        }
-        actions
-    }
-
-    /// Holds what the guest found in its registers against the prediction. Whether none is another, and what to say.
-    fn compare(&mut self, found: &BTreeMap<String, String>) -> (bool, Vec<Action>) {
-        let mut notes = Vec::new();
-        for (register, expected) in &self.terms.expected.measurements {
-            match found.get(register) {
-                Some(found) if found.eq_ignore_ascii_case(expected) => {}
-                Some(found) => {
-                    let (register, expected, found) = (register.clone(), expected.clone(), found.clone());
-                    // Whatever it said of itself before: a failure may be started again, another guest never.
-                    self.cause = Some(Cause::MeasuredOtherwise { register, expected, found });
-                    return (false, notes);
-                }
-                None => {
-                    let reason = format!("the guest did not tell {register}: it was not compared");
-                    if self.terms.until_ready {
-                        let cause = Cause::Failed { stage: "measurements".to_owned(), reason: reason.clone() };
-                        self.cause.get_or_insert(cause);
-                    }
-                    notes.push(Action::Note(reason));
-                }
-            }
-        }
-        (true, notes)
-    }
-
     fn on_foreign_line(&mut self, who: &str, line: &str) -> Vec<Action> {
         self.foreign_lines = self.foreign_lines.saturating_add(1);
         match self.foreign_lines {
@@ -319,27 +272,6 @@ impl Life {
             count if count == FOREIGN_LINES + 1 => vec![Action::Note(format!("{who} more that is not shown"))],
             _ => vec![],
         }
-    }
-
-    fn on_ready(&mut self, now: Instant, identity: Identity) -> Vec<Action> {
-        if let Some(reason) = difference(&self.terms.expected, &identity) {
-            return self.fail(now, Cause::Failed { stage: ANOTHER_GUEST.to_owned(), reason });
-        }
-        self.ready = true;
-        self.awaits_measurements = true;
-        self.ready_deadline = None;
-        if let Some(silence) = self.terms.watchdog {
-            self.next_question = now.checked_add(silence / QUESTIONS_IN_A_SILENCE);
-            self.silence_deadline = now.checked_add(silence);
-        }
-        // The guest chose these words, and people will see them.
-        let identity = Identity {
-            guest_version: one_line(&identity.guest_version),
-            kernel_release: one_line(&identity.kernel_release),
-            hostname: one_line(&identity.hostname),
-            ..identity
-        };
-        vec![Action::Phase(Phase::Ready), Action::Ready(Box::new(identity)), Action::Ask(Method::Measurements)]
     }
 
     /// The guest cannot go on. It may end by itself, which shows more on its console; then QEMU is told to quit.
@@ -359,7 +291,7 @@ impl Life {
         self.stopped_by.get_or_insert(by);
         let mut actions = if first { vec![Action::Phase(Phase::Stopping)] } else { vec![] };
         match self.stage {
-            Stage::None if self.ready => {
+            Stage::None if self.ready || self.claim.is_some() => {
                 self.stage = Stage::Asked;
                 self.next_step = now.checked_add(self.terms.stop_timeout);
                 let politely =
@@ -417,7 +349,7 @@ impl Life {
     /// Whether KVM stopped a guest that another accelerator may run, and that is still wanted.
     pub(crate) fn kvm_cannot_run(&self) -> bool {
         let stopped_by_kvm = matches!(self.cause, Some(Cause::InternalError));
-        self.terms.under_kvm && !self.ready && stopped_by_kvm && self.stopped_by.is_none()
+        self.terms.under_kvm && !self.ready && self.claim.is_none() && stopped_by_kvm && self.stopped_by.is_none()
     }
 
     /// How it ended, now that QEMU is gone. A simulation that went through is told apart by the caller, who has its report.
@@ -464,26 +396,6 @@ impl Life {
             _ => died(),
         }
     }
-}
-
-/// How the guest's word about itself differs from what was launched.
-fn difference(expected: &Expected, identity: &Identity) -> Option<String> {
-    let differs = |what: &str, expected: &dyn std::fmt::Debug, found: &dyn std::fmt::Debug| {
-        Some(format!("the guest reports another {what}: expected {expected:?}, found {found:?}"))
-    };
-    if identity.root_hash != expected.root_hash {
-        return differs("root hash", &expected.root_hash, &identity.root_hash);
-    }
-    if identity.tee != expected.tee {
-        return differs("TEE", &expected.tee, &identity.tee);
-    }
-    if identity.configuration.binding != expected.binding {
-        return differs("binding of its configuration", &expected.binding, &identity.configuration.binding);
-    }
-    if identity.configuration.digest != Some(expected.configuration) {
-        return differs("configuration", &Some(expected.configuration), &identity.configuration.digest);
-    }
-    None
 }
 
 #[cfg(test)]

@@ -267,11 +267,14 @@ fn qemu_that_dies() {
     assert_eq!(ending.outcome(), Some(spec::Outcome::HostCannot));
 }
 
-/// A ready guest of which `MEASUREMENT` is expected to be `aa`.
+/// A guest that says it is ready, of which `MEASUREMENT` is expected to be `aa`.
 fn predicted(until_ready: bool) -> Case {
-    let mut case = Case::ready();
+    let mut case = Case::new();
     case.life.terms.expected.measurements = vec![("MEASUREMENT".to_owned(), "aa".to_owned())];
     case.life.terms.until_ready = until_ready;
+    let said = case.give(Input::Agent(Incoming::Event(Event::Ready { identity: identity() })));
+    assert_eq!(said, [Action::Ask(Method::Measurements)], "nobody hears that it is ready");
+    assert_eq!(case.life.deadline(), None, "the answer has a time of its own");
     case
 }
 
@@ -290,7 +293,7 @@ fn a_guest_that_measures_otherwise_is_ended() {
     for until_ready in [false, true] {
         let mut case = predicted(until_ready);
         let actions = case.give(registers(json!({"MEASUREMENT": "ab", "HOST_DATA": "aa"})));
-        assert!(matches!(actions[..], [Action::Measured(_), Action::Qmp("quit")]), "{actions:?}");
+        assert!(matches!(actions[..], [Action::Measured(_), Action::Qmp("quit")]), "never ready: {actions:?}");
         case.shutdown("host-qmp-quit");
         assert_eq!(case.ending(), measured_otherwise("ab"));
         assert_eq!(case.ending().outcome(), Some(spec::Outcome::Refused));
@@ -310,13 +313,50 @@ fn a_guest_that_measures_otherwise_is_ended() {
 #[test]
 fn a_guest_that_measures_as_predicted_goes_on() {
     let mut case = predicted(false);
-    assert!(matches!(case.give(registers(json!({"MEASUREMENT": "AA"})))[..], [Action::Measured(_)]));
+    let actions = case.give(registers(json!({"MEASUREMENT": "AA"})));
+    assert!(matches!(actions[..], [Action::Measured(_), Action::Phase(Phase::Ready), Action::Ready(_)]), "{actions:?}");
     case.shutdown("guest-shutdown");
     assert_eq!(case.ending(), Ending::GuestPoweredOff);
     let mut case = predicted(true);
     assert!(case.give(registers(json!({"MEASUREMENT": "aa"}))).contains(&Action::Ask(Method::PowerOff)));
     case.shutdown("guest-shutdown");
     assert!(matches!(case.ending(), Ending::Stopped { .. }));
+}
+
+#[test]
+fn what_a_workload_does_is_heard_once_its_guest_was_compared() {
+    let workload = |workload| Input::Agent(Incoming::Event(Event::Workload { workload }));
+    let line = |number: usize| Input::Agent(Incoming::Event(Event::Output { line: number.to_string() }));
+    let ended = Workload::Ended { exit_code: 3, restarts: 0 };
+    let early = || {
+        let mut case = predicted(false);
+        assert_eq!(case.give(workload(Workload::Running { restarts: 0 })), []);
+        assert_eq!((0..100).flat_map(|number| case.give(line(number))).collect::<Vec<_>>(), []);
+        assert_eq!(case.give(workload(ended)), []);
+        case
+    };
+    let mut case = early();
+    let actions = case.give(registers(json!({"MEASUREMENT": "aa"})));
+    assert_eq!(actions[3..5], [Action::Workload(ended), Action::Output("0".to_owned())]);
+    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Output(_))).count(), 64);
+    assert!(matches!(actions.last(), Some(Action::Note(note)) if note.starts_with("36 lines")), "{actions:?}");
+    assert_eq!(case.give(line(7)), [Action::Output("7".to_owned())]);
+    case.shutdown("guest-shutdown");
+    assert_eq!(case.ending(), Ending::WorkloadEnded { exit_code: 3 });
+    let mut case = early();
+    let actions = case.give(registers(json!({"MEASUREMENT": "ab"})));
+    assert!(matches!(actions[..], [Action::Measured(_), Action::Qmp("quit")]), "{actions:?}");
+    assert_eq!(case.give(line(8)), [], "another guest has no workload");
+}
+
+#[test]
+fn a_guest_that_is_stopped_before_it_was_compared_is_asked_and_never_ready() {
+    let mut case = predicted(false);
+    assert_eq!(case.give(Input::Stop("SIGTERM")), [Action::Phase(Phase::Stopping), Action::Ask(Method::PowerOff)]);
+    let actions = case.give(registers(json!({"MEASUREMENT": "aa"})));
+    assert!(matches!(actions[..], [Action::Measured(_)]), "{actions:?}");
+    case.shutdown("guest-shutdown");
+    assert_eq!(case.ending(), Ending::Stopped { by: "SIGTERM", how: StopHow::PoweredOff });
 }
 
 #[test]
@@ -327,13 +367,20 @@ fn a_guest_that_does_not_tell_what_it_measures() {
         [|| registers(json!({"MRTD": "aa"})), || registers(json!("none")), || Input::AgentClosed];
     for answer in answers.map(|answer| answer()).into_iter().chain([silence()]) {
         let mut case = predicted(false);
-        assert!(case.give(answer).contains(&Action::Note(not_told.to_owned())));
+        let actions = case.give(answer);
+        let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
+        let noted = place(|action| matches!(action, Action::Note(note) if note.contains("it was not compared")));
+        let ready = place(|action| matches!(action, Action::Ready(_)));
+        assert!(noted.is_some() && noted < ready, "it is said first: {actions:?}");
+        assert!(actions.contains(&Action::Note(not_told.to_owned())));
         case.shutdown("guest-shutdown");
         assert_eq!(case.ending(), Ending::GuestPoweredOff);
     }
     for answer in answers.map(|answer| answer()).into_iter().chain([silence()]) {
         let mut case = predicted(true);
-        assert!(case.give(answer).contains(&Action::Note(not_told.to_owned())));
+        let actions = case.give(answer);
+        assert!(actions.contains(&Action::Note(not_told.to_owned())));
+        assert!(!actions.iter().any(|action| matches!(action, Action::Ready(_))), "{actions:?}");
         case.shutdown("guest-shutdown");
         assert_eq!(case.ending(), failed("measurements", not_told));
     }
