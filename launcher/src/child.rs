@@ -10,6 +10,7 @@
 #![allow(unsafe_code, reason = "PR_SET_PDEATHSIG has to be set between fork and exec, and pre_exec is unsafe by type")]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -39,15 +40,24 @@ pub(crate) struct Child {
 /// Starts `argv` with exactly the environment `env` and, besides the standard three, exactly the descriptors `fds`
 /// (number in the child, descriptor). Standard input and output are `/dev/null`, standard error is a pipe.
 pub(crate) fn spawn(argv: &[String], env: &BTreeMap<String, String>, fds: Vec<(i32, OwnedFd)>) -> io::Result<Child> {
-    spawn_in(argv, env, fds, None)
+    spawn_in(argv, env, fds, Place::default())
 }
 
-/// The same in a confinement, where there is one, whose root is mounted over an empty directory.
+/// Where a child runs.
+#[derive(Debug, Default)]
+pub(crate) struct Place<'a> {
+    /// Its confinement, whose root is mounted over an empty directory.
+    pub(crate) confinement: Option<(&'a Confinement, &'a Path)>,
+    /// `cgroup.procs` of its control group.
+    pub(crate) group: Option<File>,
+}
+
+/// The same in a place.
 pub(crate) fn spawn_in(
     argv: &[String],
     env: &BTreeMap<String, String>,
     fds: Vec<(i32, OwnedFd)>,
-    confinement: Option<(&Confinement, &Path)>,
+    Place { confinement, group }: Place<'_>,
 ) -> io::Result<Child> {
     let (program, arguments) = argv.split_first().ok_or_else(|| io::Error::other("the command line is empty"))?;
     let mappings = fds.into_iter().map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
@@ -55,8 +65,15 @@ pub(crate) fn spawn_in(
     command.args(arguments).env_clear().envs(env).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let parent = getpid();
-    // SAFETY: the closure runs in the forked child and makes three async-signal-safe system calls, without allocating.
-    unsafe { command.pre_exec(move || die_with(parent).and_then(|()| keep_descriptors_to_ourselves())) };
+    // SAFETY: the closure runs in the forked child and makes four async-signal-safe system calls, without allocating.
+    unsafe {
+        command.pre_exec(move || {
+            die_with(parent)?;
+            // `0` is whoever writes it. With it moves what it starts, and so QEMU in a namespace of its own.
+            group.as_ref().map_or(Ok(0), |group| nix::unistd::write(group, b"0"))?;
+            keep_descriptors_to_ourselves()
+        });
+    }
     let entered = confinement.map(|(confinement, directory)| Entrance::new(confinement, directory)).transpose()?;
     let entered = entered.map(|(entrance, entered)| {
         // SAFETY: the process has one thread; `Entrance::enter` says why it may allocate.
@@ -169,7 +186,6 @@ impl Drop for Child {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::io::Read;
 
     use super::*;

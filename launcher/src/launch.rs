@@ -1,41 +1,43 @@
 //! Carrying out a plan: lock the name, check the inputs, start QEMU, supervise it, record how it ended, leave nothing.
 
+mod artifacts;
 mod attempt;
 pub mod gpus;
+mod presence;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::Flock;
-use spec::agent::{Identity, Measurements, Workload};
 use spec::manifest::artifact;
 use spec::pins::Pins;
+use spec::time::Timestamp;
 use spec::vm::Vm;
 use spec::{Diagnostic, Outcome};
 
+use crate::cgroup::Group;
 use crate::ending::{Ending, Report, StopHow};
 use crate::gpu::sysfs::{PROCFS, SYSFS};
 use crate::host::HostFacts;
 use crate::log::Log;
 use crate::network::NetworkError;
-use crate::notify::Notifier;
 use crate::plan::{Inputs, Options, Plan, PlanError, plan};
 use crate::qemu::{Accelerator, FeatureError, Features, QemuProgram};
 use crate::restart::{Next, Restarts};
 use crate::screen::Screen;
-use crate::state::directories::create_private_directory;
-use crate::state::{Directories, Exit, Lock, Phase, ProcessId, Record, StateError, now, sweep};
-use crate::supervise::{Outcome as RunOutcome, Progress, Signals, Witness};
+use crate::state::{Directories, StateError};
+use crate::supervise::{Outcome as RunOutcome, Progress, Signals};
 use crate::verdict::{Verdict, Verdicts};
 use crate::volume::{self, Volume, VolumeError};
+pub use artifacts::Artifacts;
 use gpus::GpuError;
-use sign::VerifiedRelease;
-use store::{Image, OpenArtifacts, VerifyError, open_unverified, verify};
+use presence::{Informer, Presence};
+use sign::{Rejection, VerifiedRelease};
+use store::{Image, OpenArtifacts, VerifyError, verify_again};
 
 /// What is to be launched, and with what.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +58,8 @@ pub struct Request<'a> {
     pub cache: &'a Path,
     /// Where state lives.
     pub directories: &'a Directories,
+    /// What the time is, where that is known: a release is asked again before a guest is started again.
+    pub clock: fn() -> Option<Timestamp>,
 }
 
 /// A launch that did not come to a running QEMU, or lost sight of it.
@@ -67,6 +71,9 @@ pub enum LaunchError {
     /// The image is not what its manifest says.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// The release is no longer accepted.
+    #[error(transparent)]
+    Release(#[from] Rejection),
     /// QEMU cannot be asked what it can do.
     #[error(transparent)]
     Features(#[from] FeatureError),
@@ -113,6 +120,7 @@ impl Diagnostic for LaunchError {
         match self {
             Self::State(error) => error.outcome(),
             Self::Verify(error) => error.outcome(),
+            Self::Release(error) => error.outcome(),
             Self::Features(error) => error.outcome(),
             Self::Plan(error) => error.outcome(),
             Self::Volume(error) => error.outcome(),
@@ -126,6 +134,7 @@ impl Diagnostic for LaunchError {
         match self {
             Self::State(error) => error.hint(),
             Self::Verify(error) => error.hint(),
+            Self::Release(error) => error.hint(),
             Self::Features(error) => error.hint(),
             Self::Plan(error) => error.hint(),
             Self::Volume(error) => error.hint(),
@@ -149,22 +158,38 @@ pub fn plan_only(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Launc
 /// others are started: QEMU is killed when that thread ends, and signals are blocked in it.
 pub fn launch(
     request: &Request<'_>,
+    artifacts: Artifacts,
     mut screen: Option<Screen>,
     listener: Listener<'_>,
 ) -> Result<Report, LaunchError> {
     let begun = Instant::now();
     let signals = Signals::block().map_err(LaunchError::system("block signals"))?;
     let mut presence = Presence::begin(request)?;
-    let facts = HostFacts::probe();
-    let (features, artifacts) = check_inputs(request)?;
-    let volumes = open_volumes(request)?;
-    let mut trial = Trial { request, facts, features, artifacts, volumes, begun };
+    let trial = Trial::begin(request, artifacts, begun, listener);
+    match trial.and_then(|trial| attempts(trial, &mut presence, &signals, screen.as_mut(), listener)) {
+        Ok((outcome, accelerator)) => Ok(presence.end(outcome.ending, outcome.last_words, accelerator)),
+        Err(error) => {
+            presence.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+/// Starts the VM until it stays ended.
+fn attempts(
+    mut trial: Trial<'_>,
+    presence: &mut Presence<'_>,
+    signals: &Signals,
+    mut screen: Option<&mut Screen>,
+    listener: Listener<'_>,
+) -> Result<(RunOutcome, Accelerator), LaunchError> {
+    let request = trial.request;
     let mut told = BTreeSet::new();
     let mut logs = Logs::begin(request)?;
     let mut restarts = None;
     // The devices are this guest's until it has ended.
     let mut claims = Vec::new();
-    let (outcome, plan) = loop {
+    loop {
         let plan = plan_with(request, &trial.facts, &trial.features)?;
         for note in &plan.notes {
             if told.insert(note.clone()) {
@@ -178,11 +203,16 @@ pub fn launch(
             gpus::prepare(preparation, &mut claims, roots, request.directories, listener)?;
         }
         let started = Instant::now();
-        let mut outcome = trial.run(&plan, &signals, screen.as_mut(), &mut presence, &mut logs, listener)?;
+        let mut outcome = trial.run(&plan, signals, screen.as_deref_mut(), presence, &mut logs, listener)?;
         if outcome.kvm_cannot_run && plan.may_fall_back {
             trial.remember(Verdict::Stops, listener);
             trial.give_up_on_kvm();
             continue;
+        }
+        if let Some(note) = trial.group.as_mut().and_then(Group::ran_out) {
+            listener(Progress::Note(&note));
+            // In a unit nobody hears notes, and the record is what is left.
+            outcome.last_words.push(note);
         }
         let ready_ms = presence.record.ready_ms;
         if ready_ms.is_some() && plan.may_fall_back {
@@ -191,25 +221,38 @@ pub fn launch(
         let ready_for =
             ready_ms.map_or(Duration::ZERO, |ms| started.elapsed().saturating_sub(Duration::from_millis(ms)));
         match restarts.get_or_insert_with(|| Restarts::new(plan.restart)).after(&outcome.ending, ready_for) {
-            Next::End => break (outcome, plan),
+            Next::End => return Ok((outcome, plan.accelerator)),
             Next::Enough(times) => {
                 listener(Progress::Note(&format!("it was started again {times} times in a row: that is enough")));
-                break (outcome, plan);
+                return Ok((outcome, plan.accelerator));
             }
             Next::Again(pause) => {
                 presence.wait(&outcome);
                 logs.mark(presence.record.restarts);
                 let restarts = presence.record.restarts;
                 listener(Progress::Restarting { ending: &outcome.ending, restarts, after: pause });
-                if let Some(by) = presence.pause(&signals, pause).map_err(LaunchError::system("wait for signals"))? {
+                if let Some(by) = presence.pause(signals, pause).map_err(LaunchError::system("wait for signals"))? {
                     outcome.ending = Ending::Stopped { by, how: StopHow::Waiting };
-                    break (outcome, plan);
+                    return Ok((outcome, plan.accelerator));
                 }
                 trial.begun = Instant::now();
+                trial.check_again()?;
             }
         }
-    };
-    Ok(presence.end(outcome.ending, outcome.last_words, plan.accelerator))
+    }
+}
+
+/// The control group that keeps `[host.limits]`. Without one QEMU runs all the same: they protect others of this host, not the guest.
+fn make_group(request: &Request<'_>, listener: Listener<'_>) -> Option<Group> {
+    let limits = request.vm.host.limits.as_ref()?;
+    match Group::make(limits, &request.vm.name) {
+        Ok(group) => Some(group),
+        Err(error) => {
+            let way = "`bullion vm install`, or `systemd-run --scope -p Delegate=yes bullion launch`, gives QEMU one of its own";
+            listener(Progress::Note(&format!("[host.limits] is NOT kept: {error}; {way}")));
+            None
+        }
+    }
 }
 
 fn plan_with(request: &Request<'_>, facts: &HostFacts, features: &Features) -> Result<Plan, PlanError> {
@@ -226,27 +269,6 @@ fn plan_with(request: &Request<'_>, facts: &HostFacts, features: &Features) -> R
         verdict,
         report: &request.directories.kept(&request.vm.name).join("simulation.json"),
         options: request.options,
-    })
-}
-
-/// Hashes the artifacts while QEMU is asked what it can do.
-fn check_inputs(request: &Request<'_>) -> Result<(Features, OpenArtifacts), LaunchError> {
-    let (directory, manifest) = (&request.image.directory, &request.image.manifest);
-    thread::scope(|scope| {
-        let verifier = scope.spawn(|| match request.options.dangerously_skip_artifact_verification {
-            false => verify(directory, manifest),
-            true => open_unverified(directory, manifest),
-        });
-        // QEMU is started by this thread, with which it would end.
-        let features = Features::of(request.program, request.cache);
-        match verifier.join() {
-            Ok(artifacts) => Ok((artifacts.map_err(LaunchError::from), features)),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
-    .and_then(|(artifacts, features)| {
-        let artifacts = artifacts?;
-        Ok((features?, artifacts))
     })
 }
 
@@ -284,10 +306,40 @@ struct Trial<'a> {
     artifacts: OpenArtifacts,
     /// The volumes by name, open and locked.
     volumes: BTreeMap<String, Flock<File>>,
+    /// QEMU's control group, where it has one.
+    group: Option<Group>,
     begun: Instant,
 }
 
+impl<'a> Trial<'a> {
+    fn begin(
+        request: &'a Request<'a>,
+        artifacts: Artifacts,
+        begun: Instant,
+        listener: Listener<'_>,
+    ) -> Result<Self, LaunchError> {
+        let facts = HostFacts::probe();
+        let features = Features::of(request.program, request.cache);
+        // A file that is not the manifest's is said before anything about QEMU.
+        let artifacts = artifacts.wait()?;
+        let (features, volumes) = (features?, open_volumes(request)?);
+        Ok(Self { request, facts, features, artifacts, volumes, group: make_group(request, listener), begun })
+    }
+}
+
 impl Trial<'_> {
+    /// Whether the guest may be started again: by the bytes that were accepted, and as long as their release holds.
+    fn check_again(&self) -> Result<(), LaunchError> {
+        let Request { image, options, release, clock, .. } = self.request;
+        if !options.dangerously_skip_artifact_verification {
+            verify_again(&self.artifacts, &image.directory, &image.manifest)?;
+        }
+        let Some(release) = release else { return Ok(()) };
+        let unknown = || io::Error::other("it is not between 1970 and 9999");
+        let now = clock().ok_or_else(unknown).map_err(LaunchError::system("read the clock"))?;
+        Ok(release.check_expiry(now)?)
+    }
+
     fn remember(&self, verdict: Verdict, listener: Listener<'_>) {
         let Some(kernel) = self.request.image.manifest.artifacts.get(artifact::KERNEL) else { return };
         let remembered = Verdicts::open(self.request.cache).remember(&self.facts, &kernel.sha256, verdict);
@@ -300,191 +352,6 @@ impl Trial<'_> {
     fn give_up_on_kvm(&mut self) {
         let reason = "KVM on this host cannot run this kernel (QEMU reports an internal error)".to_owned();
         self.facts.kvm = crate::host::KvmAccess::Unusable { reason };
-    }
-}
-
-/// A VM as others see it, from the moment its name is taken. Whatever way this ends, nothing is left in the run directory.
-struct Presence<'a> {
-    directories: &'a Directories,
-    record: Record,
-    notifier: Notifier,
-    _lock: Lock,
-}
-
-impl<'a> Presence<'a> {
-    fn begin(request: &Request<'a>) -> Result<Self, StateError> {
-        let (directories, name) = (request.directories, &request.vm.name);
-        directories.prepare()?;
-        let lock = Lock::take(directories, name)?;
-        sweep(directories, name);
-        create_private_directory(&directories.running(name))?;
-        create_private_directory(&directories.kept(name))?;
-        let pid = i32::try_from(std::process::id()).unwrap_or(0);
-        let record = Record {
-            schema: 1,
-            name: name.clone(),
-            supervisor: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }),
-            qemu_pid: None,
-            started_at: now(),
-            phase: Phase::Starting,
-            tee: request.vm.tee,
-            simulated: request.options.simulate.is_some(),
-            image: request.image.directory.clone(),
-            manifest_sha256: request.image.manifest_sha256,
-            accelerator: None,
-            prepared_ms: None,
-            gpu_mode: None,
-            gpus: Vec::new(),
-            ready_ms: None,
-            identity: None,
-            measurements: None,
-            workload: None,
-            volumes: count(request.vm.guest.volumes.len()),
-            passed_devices: count(request.vm.host.pci.len()),
-            stop_timeout_s: request.vm.host.stop_timeout_s.unwrap_or(10),
-            console_log: directories.console_log(name),
-            restarts: 0,
-            before: None,
-            exit: None,
-        };
-        let notifier = Notifier::from_environment();
-        let presence = Self { directories, record, notifier, _lock: lock };
-        presence.save()?;
-        Ok(presence)
-    }
-
-    fn save(&self) -> Result<(), StateError> {
-        self.record.save_running(&self.directories.running(&self.record.name))
-    }
-
-    /// It has ended, and will be started again. A record that cannot be written is noticed with the next start.
-    fn wait(&mut self, outcome: &RunOutcome) {
-        let record = &mut self.record;
-        record.phase = Phase::Waiting;
-        record.restarts = record.restarts.saturating_add(1);
-        let before = exit(&outcome.ending, &outcome.last_words);
-        self.notifier.status(&format!("waiting to be started again: {}", before.summary));
-        record.before = Some(before);
-        (record.qemu_pid, record.ready_ms, record.workload) = (None, None, None);
-        (record.identity, record.measurements) = (None, None);
-        let _ = self.save();
-    }
-
-    /// Waits for `pause` or a signal, and gives the service manager signs of life meanwhile.
-    fn pause(&self, signals: &Signals, pause: Duration) -> io::Result<Option<&'static str>> {
-        let end = Instant::now() + pause;
-        loop {
-            let now = Instant::now();
-            self.notifier.beat(now);
-            let wake = self.notifier.deadline().map_or(end, |beat| beat.min(end));
-            let signal = signals.wait(wake.saturating_duration_since(now))?;
-            if signal.is_some() || Instant::now() >= end {
-                return Ok(signal);
-            }
-        }
-    }
-
-    fn end(mut self, ending: Ending, last_words: Vec<String>, accelerator: Accelerator) -> Report {
-        self.notifier.stopping(&ending.to_string());
-        self.record.phase = Phase::Exited;
-        self.record.exit = Some(exit(&ending, &last_words));
-        // The caller reports the ending in any case; a full disk costs the copy of it.
-        let _ = self.record.save_last(&self.directories.kept(&self.record.name));
-        Report {
-            ending,
-            last_words,
-            console_log: self.record.console_log.clone(),
-            accelerator,
-            ready_ms: self.record.ready_ms,
-            identity: self.record.identity.take(),
-            measurements: self.record.measurements.take(),
-            workload: self.record.workload.take(),
-        }
-    }
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn exit(ending: &Ending, last_words: &[String]) -> Exit {
-    Exit {
-        code: ending.outcome().map_or(0, Outcome::code),
-        summary: ending.to_string(),
-        last_words: last_words.to_vec(),
-        ended_at: now(),
-    }
-}
-
-impl Drop for Presence<'_> {
-    fn drop(&mut self) {
-        // Before the lock is let go: the next holder must find nothing.
-        let _ = fs::remove_dir_all(self.directories.running(&self.record.name));
-    }
-}
-
-/// Keeps the record and the caller informed.
-struct Informer<'a, 'b> {
-    presence: &'a mut Presence<'b>,
-    listener: Listener<'a>,
-    output: &'a mut Log,
-}
-
-impl Informer<'_, '_> {
-    fn save(&mut self) {
-        if let Err(error) = self.presence.save() {
-            (self.listener)(Progress::Note(&format!("the VM's state cannot be recorded: {error}")));
-        }
-    }
-}
-
-impl Witness for Informer<'_, '_> {
-    fn phase(&mut self, phase: Phase) {
-        self.presence.record.phase = phase;
-        self.save();
-        if phase == Phase::Running {
-            self.presence.notifier.status("QEMU runs, the guest is not ready yet");
-        }
-        if phase == Phase::Stopping {
-            self.presence.notifier.stopping("stopping the guest");
-            (self.listener)(Progress::Stopping);
-        }
-    }
-
-    fn ready(&mut self, identity: Identity, after: Duration) {
-        (self.listener)(Progress::Ready { identity: &identity, after });
-        self.presence.record.ready_ms = u64::try_from(after.as_millis()).ok();
-        self.presence.record.identity = Some(identity);
-        self.presence.notifier.ready();
-        self.save();
-    }
-
-    fn measured(&mut self, measurements: Measurements) {
-        (self.listener)(Progress::Measured(&measurements));
-        self.presence.record.measurements = Some(measurements);
-        self.save();
-    }
-
-    fn workload(&mut self, workload: Workload) {
-        (self.listener)(Progress::Workload(workload));
-        self.presence.record.workload = Some(workload);
-        self.save();
-    }
-
-    fn output(&mut self, line: &str) {
-        (self.listener)(Progress::Output(line));
-        if let Err(error) = self.output.write(format!("{line}\n").as_bytes()) {
-            (self.listener)(Progress::Note(&format!("the workload's output is no longer logged: {error}")));
-        }
-    }
-
-    fn note(&mut self, note: &str) {
-        (self.listener)(Progress::Note(note));
-    }
-
-    fn beat(&mut self, now: Instant) -> Option<Instant> {
-        self.presence.notifier.beat(now);
-        self.presence.notifier.deadline()
     }
 }
 

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod agent;
+mod cgroup;
 mod channel;
 mod child;
 pub mod confine;
@@ -39,7 +40,7 @@ pub mod volume;
 
 pub use ending::{Ending, Report};
 pub use host::HostFacts;
-pub use launch::{LaunchError, Request, launch};
+pub use launch::{Artifacts, LaunchError, Request, launch};
 pub use plan::{Options, Plan, PlanError, plan, shape};
 pub use qemu::QemuProgram;
 pub use state::Directories;

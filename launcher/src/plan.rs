@@ -19,7 +19,7 @@ use spec::agent::Binding;
 use spec::lock::Standing;
 use spec::manifest::{Class, artifact};
 use spec::pins::Pins;
-use spec::vm::{Accelerator as Wanted, Boot as From, Restart, RestartPolicy, Vm};
+use spec::vm::{Accelerator as Wanted, Boot as From, Limits, Restart, RestartPolicy, Vm};
 use spec::{Sha256Digest, Tee};
 use store::Image;
 
@@ -182,6 +182,8 @@ pub struct Plan {
     pub stop_timeout: Duration,
     /// How long the guest may leave questions unanswered once it was ready; none: for ever.
     pub watchdog: Option<Duration>,
+    /// The most that QEMU takes of this host.
+    pub limits: Option<Limits>,
     /// Whether it is started again when it has ended.
     pub restart: Option<Restart>,
 }
@@ -331,6 +333,7 @@ fn plan_of_chosen(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         ready_timeout: vm.host.ready_timeout_s.map_or(READY_TIMEOUT, Duration::from_secs),
         stop_timeout: vm.host.stop_timeout_s.map_or(STOP_TIMEOUT, Duration::from_secs),
         watchdog: vm.host.watchdog_s.map(Duration::from_secs),
+        limits: vm.host.limits,
         // What is tried, or simulated, is done once.
         restart: vm.host.restart.filter(|restart| {
             restart.policy != RestartPolicy::Never && !options.until_ready && options.simulate.is_none()

@@ -151,11 +151,20 @@ fn is_name(name: &str) -> bool {
 
 /// Writes a file so that it is there whole or not at all, readable by its owner only.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(path, bytes, File::sync_data)
+}
+
+/// The same of what does not outlive the host's power, as the run directory does not. Nobody waits for a disk.
+pub(crate) fn write_for_now(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(path, bytes, |_| Ok(()))
+}
+
+fn write_whole(path: &Path, bytes: &[u8], sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
     let written = create_private(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
-        file.sync_data()?;
+        sync(&file)?;
         fs::rename(&temporary, path)
     });
     if written.is_err() {

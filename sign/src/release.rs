@@ -46,6 +46,11 @@ impl VerifiedRelease {
         &self.release
     }
 
+    /// Refuses it from its last second on: what was accepted once is not accepted for ever.
+    pub fn check_expiry(&self, now: Timestamp) -> Result<(), Rejection> {
+        check_expiry(&self.release, now)
+    }
+
     /// SHA-256 of the `manifest.json` that was released.
     pub fn manifest_sha256(&self) -> &Sha256Digest {
         &self.manifest_sha256
@@ -175,15 +180,20 @@ pub fn verify_release(image: &Image, wanted: &Wanted<'_>) -> Result<VerifiedRele
         .covers(&image.manifest, manifest_sha256)
         .map_err(|what| Rejection::OtherImage { path: path.clone(), what })?;
     let release = statement.predicate;
-    if release.expires <= wanted.now {
-        return Err(Rejection::Expired { expires: release.expires, now: wanted.now });
-    }
+    check_expiry(&release, wanted.now)?;
     if release.class != Class::Release && !wanted.allow_dev {
         return Err(Rejection::Dev);
     }
     // Last, so that only what is accepted counts as seen.
     wanted.seen.admit(&key, &release.name, release.sequence, manifest_sha256)?;
     Ok(VerifiedRelease { release, manifest_sha256, key })
+}
+
+fn check_expiry(release: &Release, now: Timestamp) -> Result<(), Rejection> {
+    match release.expires <= now {
+        true => Err(Rejection::Expired { expires: release.expires, now }),
+        false => Ok(()),
+    }
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>, Rejection> {

@@ -4,6 +4,7 @@
 //! `[host]` is where it happens to run. The parts never mix: nothing in `[host]` may change a measurement.
 
 mod lifecycle;
+mod limits;
 mod network;
 mod placement;
 mod policy;
@@ -18,6 +19,7 @@ use crate::text::{SyntaxError, from_toml};
 use crate::volume::{self, HostVolume};
 
 pub use lifecycle::{LogTerms, Restart, RestartPolicy};
+pub use limits::Limits;
 pub use network::{Forward, MAX_NICS, Nic, Protocol, Vsock};
 pub use placement::{MAX_PCI, PciDevice, PciKind};
 pub use policy::{SnpPolicy, TdxAttributes};
@@ -102,6 +104,9 @@ pub struct Host {
     /// How much of its logs is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogTerms>,
+    /// The most that QEMU takes of this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// Where the guest's volumes are.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<HostVolume>,
@@ -209,6 +214,7 @@ impl Vm {
         let fault = network::fault(&host.nics)
             .or_else(|| network::vsock_fault(host.vsock))
             .or_else(|| lifecycle::fault(host.restart, host.log, host.watchdog_s))
+            .or_else(|| limits::fault(host.limits, vm.memory, vm.vcpus))
             .or_else(|| placement::fault(&host.pci, host.huge_pages, vm.memory, host.numa_node));
         if let Some((key, message)) = fault {
             return refuse(key, message);

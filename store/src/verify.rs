@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -96,6 +96,19 @@ fn verify_files(directory: &Path, mut queue: Vec<(&String, &Artifact)>) -> Resul
     })
 }
 
+/// Compares artifacts that have been open since `verify` with the manifest once more: a file can be written to while it is open.
+/// What lies in `directory` now, which only names them in errors, is not looked at.
+pub fn verify_again(artifacts: &OpenArtifacts, directory: &Path, manifest: &Manifest) -> Result<(), VerifyError> {
+    for (name, artifact) in &manifest.artifacts {
+        let path = directory.join(name);
+        let unreadable = |source| VerifyError::Unreadable { path: path.clone(), source };
+        let mut file = artifacts.get(name).ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
+        file.rewind().map_err(unreadable)?;
+        compare(file, &path, artifact)?;
+    }
+    Ok(())
+}
+
 /// Opens every artifact without looking at its content.
 pub fn open_unverified(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
     manifest.artifacts.keys().map(|name| Ok((name.clone(), open(&directory.join(name))?))).collect()
@@ -113,20 +126,25 @@ fn verify_from(directory: &Path, queue: &Queue<'_>) -> Result<OpenArtifacts, Ver
 }
 
 fn verify_one(path: &Path, artifact: &Artifact) -> Result<File, VerifyError> {
+    let file = open(path)?;
+    compare(&file, path, artifact)?;
+    Ok(file)
+}
+
+fn compare(file: &File, path: &Path, artifact: &Artifact) -> Result<(), VerifyError> {
     let unreadable = |source| VerifyError::Unreadable { path: path.to_owned(), source };
-    let mut file = open(path)?;
     let expect_size = |found| match found == artifact.size {
         true => Ok(()),
         false => Err(VerifyError::Size { path: path.to_owned(), expected: artifact.size, found }),
     };
     expect_size(file.metadata().map_err(unreadable)?.len())?;
     // A file that grows meanwhile is read no further than to see that it does.
-    let (size, found) = hash((&mut file).take(artifact.size.saturating_add(1))).map_err(unreadable)?;
+    let (size, found) = hash(file.take(artifact.size.saturating_add(1))).map_err(unreadable)?;
     expect_size(size)?;
     if found != artifact.sha256 {
         return Err(VerifyError::Digest { path: path.to_owned(), expected: artifact.sha256, found });
     }
-    Ok(file)
+    Ok(())
 }
 
 fn open(path: &Path) -> Result<File, VerifyError> {

@@ -10,7 +10,7 @@ use launcher::keyboard::Keyboard;
 use launcher::plan::Simulation;
 use launcher::screen::Screen;
 use launcher::simulation::SimulationReport;
-use launcher::{Directories, HostFacts, Image, Options, Progress, Report, Request};
+use launcher::{Artifacts, Directories, HostFacts, Image, Options, Progress, Report, Request};
 use serde::Serialize;
 use serde_json::{Value, json};
 use spec::agent::{Identity, Measurements, Workload};
@@ -29,6 +29,8 @@ use expected::{Expected, RtmrValues, Rtmrs};
 pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Result<u8, Failure> {
     let (vm, named) = inputs::vm(&verb.vm)?;
     let image = Image::open(verb.image.as_deref().unwrap_or(&named))?;
+    // A plan reads no artifact.
+    let artifacts = (!verb.plan).then(|| Artifacts::check(&image, verb.dangerously_skip_artifact_verification));
     let store = inputs::open_store(arguments)?;
     // The tree is held for as long as QEMU runs, so that no `cache prune` takes it away.
     let (_hold, program) = tree::qemu(&verb.qemu, &store)?;
@@ -58,15 +60,18 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
         options: &options,
         cache: store.root(),
         directories: &directories,
+        clock: || trust::now().ok(),
     };
-    if verb.plan {
+    let Some(artifacts) = artifacts else {
         return show_plan(&request, expected.as_ref(), printer);
-    }
+    };
     let mut screen = if printer.json() { None } else { Screen::new(&std::io::stdout()).ok() };
     if verb.console {
         screen = Some(with_keyboard(screen, &image)?);
     }
-    let report = launcher::launch(&request, screen, &mut |progress| tell(progress, expected.as_ref(), verb, printer))?;
+    let report = launcher::launch(&request, artifacts, screen, &mut |progress| {
+        tell(progress, expected.as_ref(), verb, printer)
+    })?;
     finish(&vm, &report, expected.as_ref(), verb, printer)
 }
 

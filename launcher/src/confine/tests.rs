@@ -10,7 +10,11 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 
 use super::Confinement;
-use crate::child::spawn_in;
+use crate::child::{Place, spawn_in};
+
+fn place<'a>(confinement: &'a Confinement, root: &'a Path) -> Place<'a> {
+    Place { confinement: Some((confinement, root)), group: None }
+}
 
 /// Attempts, one a line: its name and whether it succeeded. ptrace(2) is 101, mount(2) 165, 16 is PTRACE_ATTACH.
 const ESCAPE: &str = r#"
@@ -50,7 +54,7 @@ fn attempts(confinement: Option<&Confinement>, outside: &Path) -> BTreeMap<Strin
     let inside = tempfile::tempdir().unwrap();
     let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin".to_owned())]);
     let confinement = confinement.map(|confinement| (confinement, inside.path()));
-    let mut child = spawn_in(&words.map(str::to_owned), &env, vec![], confinement).unwrap();
+    let mut child = spawn_in(&words.map(str::to_owned), &env, vec![], Place { confinement, group: None }).unwrap();
     let mut text = String::new();
     child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
     text.lines().filter_map(|line| line.split_once(' ')).map(|(name, how)| (name.to_owned(), how.to_owned())).collect()
@@ -95,7 +99,7 @@ fn what_it_is_given_is_there_and_nothing_else() {
     );
     let words = ["/bin/sh", "-c", &script].map(str::to_owned);
     let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin".to_owned())]);
-    let mut child = spawn_in(&words, &env, vec![], Some((&confinement, inside.path()))).unwrap();
+    let mut child = spawn_in(&words, &env, vec![], place(&confinement, inside.path())).unwrap();
     let mut text = String::new();
     child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
     let user = if geteuid().is_root() { "65532".to_owned() } else { geteuid().to_string() };
@@ -117,7 +121,7 @@ fn it_ends_as_the_program_ends_and_its_own_number_is_told() {
     let run = |script: &str| {
         let inside = tempfile::tempdir().unwrap();
         let words = ["/bin/sh", "-c", script].map(str::to_owned);
-        let mut child = spawn_in(&words, &BTreeMap::new(), vec![], Some((&confinement, inside.path()))).unwrap();
+        let mut child = spawn_in(&words, &BTreeMap::new(), vec![], place(&confinement, inside.path())).unwrap();
         let comm = fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
         let mut text = String::new();
         child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
@@ -132,7 +136,7 @@ fn it_ends_as_the_program_ends_and_its_own_number_is_told() {
     // Of the first process of a namespace the kernel takes no signal that it has not asked for, but from outside.
     let inside = tempfile::tempdir().unwrap();
     let words = ["/bin/sh", "-c", "exec sleep 100"].map(str::to_owned);
-    let mut child = spawn_in(&words, &BTreeMap::new(), vec![], Some((&confinement, inside.path()))).unwrap();
+    let mut child = spawn_in(&words, &BTreeMap::new(), vec![], place(&confinement, inside.path())).unwrap();
     let id = child.id();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(id).unwrap()), nix::sys::signal::Signal::SIGKILL)
         .unwrap();
@@ -141,7 +145,7 @@ fn it_ends_as_the_program_ends_and_its_own_number_is_told() {
     assert_eq!(child.ended().unwrap().unwrap().signal(), Some(9));
     // Dropping the supervisor's end ends it, too.
     let words = ["/bin/sh", "-c", "exec sleep 100"].map(str::to_owned);
-    let child = spawn_in(&words, &BTreeMap::new(), vec![], Some((&confinement, inside.path()))).unwrap();
+    let child = spawn_in(&words, &BTreeMap::new(), vec![], place(&confinement, inside.path())).unwrap();
     let id = child.id();
     drop(child);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
@@ -155,6 +159,6 @@ fn it_ends_as_the_program_ends_and_its_own_number_is_told() {
 fn a_step_that_fails_is_named() {
     let missing = Path::new("/nonexistent-mount-point");
     let words = ["/bin/true"].map(str::to_owned);
-    let error = spawn_in(&words, &BTreeMap::new(), vec![], Some((&Confinement::new(programs()), missing))).unwrap_err();
+    let error = spawn_in(&words, &BTreeMap::new(), vec![], place(&Confinement::new(programs()), missing)).unwrap_err();
     assert!(error.to_string().starts_with("confining it failed at making its file system: "), "{error}");
 }

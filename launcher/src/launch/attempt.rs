@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use super::{Informer, Inherited, LaunchError, Listener, Logs, Presence, Trial};
 use crate::agent::Agent;
-use crate::child;
+use crate::cgroup::Group;
+use crate::child::{self, Place};
 use crate::console::Console;
 use crate::ending::Ending;
 use crate::life::{Life, Terms};
@@ -59,8 +60,11 @@ impl Trial<'_> {
         let inside = presence.directories.running(&plan.name).join("root");
         create_private_directory(&inside)?;
         let confinement = plan.confinement.as_ref().map(|confinement| (confinement, inside.as_path()));
+        let group = self.group.as_ref().map(Group::entrance).transpose();
+        let group = group.map_err(LaunchError::system("open QEMU's control group"))?;
         let inherited = inherited.into_iter().collect();
-        let mut child = child::spawn_in(&plan.argv, &plan.env, inherited, confinement).map_err(starting)?;
+        let place = Place { confinement, group };
+        let mut child = child::spawn_in(&plan.argv, &plan.env, inherited, place).map_err(starting)?;
         let stderr = child.take_stderr().map(|pipe| Stderr::new(pipe, qemu_log)).transpose().map_err(&making)?;
         let pid = child.id();
         presence.record.qemu_pid = Some(pid);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use measure::shape::TeeShape;
 use spec::digest::encode_hex;
-use spec::vm::RestartPolicy;
+use spec::vm::{Limits, RestartPolicy};
 
 use super::{Plan, Role};
 use crate::gpu::attach::Preparation;
@@ -71,6 +71,9 @@ impl Plan {
         let (ready, stop) = (self.ready_timeout.as_secs(), self.stop_timeout.as_secs());
         let watchdog = self.watchdog.map(|silence| format!(", silent {} s", silence.as_secs())).unwrap_or_default();
         line(f, "deadlines", format_args!("ready {ready} s, stop {stop} s{watchdog}"))?;
+        if let Some(limits) = &self.limits {
+            line(f, "limits", Limited(limits))?;
+        }
         let Some(restart) = self.restart else { return Ok(()) };
         let when = if restart.policy == RestartPolicy::Always { "always" } else { "on failure" };
         line(
@@ -91,6 +94,21 @@ impl Plan {
             }
         }
         writeln!(f)
+    }
+}
+
+/// `[host.limits]` in words.
+struct Limited<'a>(&'a Limits);
+
+impl fmt::Display for Limited<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Limits { memory, cpu_percent, threads } = self.0;
+        let parts = [
+            memory.map(|memory| format!("memory {memory}")),
+            cpu_percent.map(|percent| format!("{percent} % of a processor")),
+            threads.map(|threads| format!("{threads} threads")),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use spec::agent::{Identity, Measurements, Workload};
 use spec::{PciAddress, Sha256Digest, Tee};
 
-use super::{StateError, write_atomically};
+use super::{StateError, write_atomically, write_for_now};
 use crate::gpu::mode::Mode;
 use crate::qemu::Accelerator;
 
@@ -138,17 +138,17 @@ impl Record {
 
     /// Writes the record into the directory of a running VM.
     pub(crate) fn save_running(&self, directory: &Path) -> Result<(), StateError> {
-        self.save(&directory.join(FILE_NAME))
+        self.save(&directory.join(FILE_NAME), write_for_now)
     }
 
     /// Writes the record into the directory that is kept.
     pub(crate) fn save_last(&self, directory: &Path) -> Result<(), StateError> {
-        self.save(&directory.join(LAST))
+        self.save(&directory.join(LAST), write_atomically)
     }
 
-    fn save(&self, path: &Path) -> Result<(), StateError> {
+    fn save(&self, path: &Path, write: fn(&Path, &[u8]) -> std::io::Result<()>) -> Result<(), StateError> {
         let bytes = serde_json::to_vec_pretty(self).map_err(|error| StateError::io("write", path)(error.into()))?;
-        write_atomically(path, &bytes).map_err(StateError::io("write", path))
+        write(path, &bytes).map_err(StateError::io("write", path))
     }
 }
 

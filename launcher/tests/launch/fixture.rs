@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use launcher::plan::Simulation;
-use launcher::{Directories, Image, LaunchError, Options, Progress, QemuProgram, Report, Request, launch};
+use launcher::{Artifacts, Directories, Image, LaunchError, Options, Progress, QemuProgram, Report, Request, launch};
 use serde_json::json;
 use sign::{Algorithm, PrivateKey, Seen, Trust, VerifiedRelease, Wanted, sign_release, verify_release};
 use spec::manifest::{Class, artifact};
 use spec::pins::{Firmware, Pins, Platform, SecureBoot};
 use spec::release::Release;
+use spec::time::Timestamp;
 use spec::vm::Vm;
 use spec::{Sha256Digest, Tee};
 use tempfile::TempDir;
@@ -157,19 +158,32 @@ impl Fixture {
 
     /// Launches and collects what was told meanwhile.
     pub(crate) fn launch(&self, program: &QemuProgram) -> (Result<Report, LaunchError>, Vec<String>) {
+        self.launch_release(program, None, || None)
+    }
+
+    /// The same of an accepted release, by this clock.
+    pub(crate) fn launch_release(
+        &self,
+        program: &QemuProgram,
+        release: Option<&VerifiedRelease>,
+        clock: fn() -> Option<Timestamp>,
+    ) -> (Result<Report, LaunchError>, Vec<String>) {
         let (image, directories, cache) = (self.image(), self.directories(), self.path("cache"));
         let request = Request {
             vm: &self.vm,
             image: &image,
-            release: None,
+            release,
             pins: &self.pins,
             program,
             options: &self.options,
             cache: &cache,
             directories: &directories,
+            clock,
         };
         let mut told = Vec::new();
-        let report = launch(&request, None, &mut |progress: Progress<'_>| told.push(format!("{progress:?}")));
+        let artifacts = Artifacts::check(&image, self.options.dangerously_skip_artifact_verification);
+        let report =
+            launch(&request, artifacts, None, &mut |progress: Progress<'_>| told.push(format!("{progress:?}")));
         (report, told)
     }
 }

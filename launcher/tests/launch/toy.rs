@@ -296,6 +296,71 @@ fn a_guest_that_is_another_one_is_not_started_again() {
     assert_eq!(fs::read_to_string(fixture.path("toy-qemu.lives")).unwrap(), "1\n");
 }
 
+const RESTARTED: &str = "accelerator = \"tcg\"\nrestart = { policy = \"always\", delay_s = 0 }";
+
+#[test]
+fn a_file_that_was_written_to_while_its_guest_ran_is_not_started_again() {
+    let fixture = Fixture::new("none", RESTARTED);
+    let toy = program(&fixture, &format!("{COUNT} echo INITRD > $(dirname $0)/image/initrd; shutdown guest-reset"));
+    let error = fixture.launch(&toy).0.unwrap_err();
+    assert!(matches!(error, LaunchError::Verify(_)) && error.outcome() == Outcome::InputMismatch, "{error}");
+    assert!(error.to_string().contains("image/initrd does not match the manifest"), "{error}");
+    assert_eq!(fs::read_to_string(fixture.path("toy-qemu.lives")).unwrap(), "1\n");
+    assert_eq!(fs::read_dir(fixture.directories().run).unwrap().count(), 0);
+    let exit = list(&fixture.directories(), true).unwrap().remove(0).record.unwrap().exit.unwrap();
+    assert!(exit.code == 4 && exit.summary.starts_with("it was not started again: "), "{exit:?}");
+
+    // What is renamed into place is another image: the one that was accepted goes on.
+    let fixture = Fixture::new("none", RESTARTED);
+    let replace = "echo evil > $(dirname $0)/image/new; mv $(dirname $0)/image/new $(dirname $0)/image/vmlinuz";
+    let script =
+        format!("{COUNT} {replace}; cat /proc/self/fd/7 >&4; if [ $LIFE = 1 ]; then exit 1; fi; shutdown guest-reset");
+    let mut again = program(&fixture, &script);
+    let report = fixture.launch(&again).0;
+    assert!(report.is_ok(), "{report:?}");
+    let console = fs::read_to_string(fixture.path("state/vm/console.log")).unwrap();
+    assert!(console.matches("kernel").count() > 1 && !console.contains("evil"), "{console}");
+    again = program(&fixture, "shutdown guest-shutdown");
+    assert!(matches!(fixture.launch(&again).0.unwrap_err(), LaunchError::Verify(_)));
+}
+
+#[test]
+fn a_guest_is_not_started_again_once_its_release_has_expired() {
+    let lives = |clock: fn() -> Option<spec::time::Timestamp>| {
+        let fixture = Fixture::new("none", &RESTARTED.replace("delay", "limit = 1, delay"));
+        let script = format!("{COUNT} if [ $LIFE = 1 ]; then shutdown guest-panic; fi; shutdown guest-reset");
+        let ended = fixture.launch_release(&program(&fixture, &script), Some(&fixture.release()), clock).0;
+        (ended, fs::read_to_string(fixture.path("toy-qemu.lives")).unwrap())
+    };
+    let (ended, count) = lives(|| "2026-12-31T23:59:59Z".parse().ok());
+    assert_eq!((ended.unwrap().ending.outcome(), count.as_str()), (Some(Outcome::GuestFailed), "2\n"));
+    let (ended, count) = lives(|| "2027-01-01T00:00:00Z".parse().ok());
+    let error = ended.unwrap_err();
+    assert!(error.to_string().contains("expired at 2027-01-01T00:00:00Z"), "{error}");
+    assert_eq!((error.outcome(), count.as_str()), (Outcome::SignatureInvalid, "1\n"));
+    let (ended, count) = lives(|| None);
+    assert!(ended.unwrap_err().to_string().contains("cannot read the clock"));
+    assert_eq!(count, "1\n");
+}
+
+#[test]
+fn a_guest_that_measures_otherwise_is_never_ready() {
+    let ended = |register: &str| {
+        let mut fixture = tcg();
+        fixture.options.expected_measurements = vec![("MEASUREMENT".to_owned(), "aa".to_owned())];
+        let script = format!(
+            "ready; read request <&5; echo '{{\"id\":1,\"result\":{{\"tee\":\"none\",\"registers\":{{{register}}}}}}}' >&5
+            read a <&3; read b <&3; read c <&3; case $c in *quit*) exit 0;; esac; shutdown guest-shutdown"
+        );
+        let (report, told) = fixture.launch(&program(&fixture, &script));
+        (report.unwrap(), told)
+    };
+    let (report, told) = ended("\"MEASUREMENT\":\"ab\"");
+    assert!(matches!(report.ending, Ending::MeasuredOtherwise { .. }), "{:?}", report.ending);
+    assert!(report.ready_ms.is_none() && report.identity.is_none());
+    assert!(!told.iter().any(|line| line.starts_with("Ready")), "{told:?}");
+}
+
 #[test]
 fn one_disk_is_never_of_two_guests() {
     let volume = "[[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/tmp\"\n";

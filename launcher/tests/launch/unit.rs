@@ -30,7 +30,7 @@ fn agrees(name: &str, unit: &Unit<'_>) {
 #[test]
 fn a_unit_allows_what_the_description_asks_for() {
     agrees("plain", &unit(&vm("none", "accelerator = \"tcg\""), "/var/lib/bullion/images/minimal", &[]));
-    let more = "ready_timeout_s = 300\nrestart = { policy = \"always\" }\nvsock = {}\n\
+    let more = "limits = { memory = \"1GiB\", cpu_percent = 250, threads = 64 }\nready_timeout_s = 300\nrestart = { policy = \"always\" }\nvsock = {}\n\
         nic = [{ bridge = \"br0\" }]\npci = [{ address = \"0000:c1:00.0\" }]\n\
         [[host.volume]]\nname = \"tmp\"\npath = \"/dev/disk/by-id/nvme-one\"\n\
         [[host.volume]]\nname = \"data\"\npath = \"/images/data.erofs\"\n\
