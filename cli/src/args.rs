@@ -25,7 +25,7 @@ pub(crate) use host::{Host, HostAction, HostCheck, HostPrepare, HostRestore};
 pub(crate) use idblock::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile, ReplayLog};
 pub(crate) use look::{Describe, Diff, Rebuild};
-pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, Shapes};
+pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, SevMode, Shapes};
 pub(crate) use publish::{Expiry, ImageAction, ImageVerify, ImageWords, Keygen, Publish, ReleaseWords, TrustWords};
 pub(crate) use selftest::{Selftest, SelftestAction, SelftestGpu};
 pub(crate) use vm::{VmAction, VmInstall, VmPlan, VmUninstall, VmVerb};

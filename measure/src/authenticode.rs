@@ -4,6 +4,9 @@
 //! Where edk2 and Microsoft's specification differ, edk2 is followed: no padding to eight bytes. For files whose size is a
 //! multiple of eight, as every signed one is, both give the same.
 
+pub mod certificates;
+pub mod signed;
+
 use alloc::vec::Vec;
 
 use crate::digest::{Digest256, Digest384};

@@ -24,15 +24,25 @@ pub struct FirmwareCode<'a> {
     pub dxe_volume: Digest384,
 }
 
-/// All events of a boot in the order of the log: firmware, platform, what is booted.
-pub fn events(code: &FirmwareCode<'_>, platform: &Common, boot: &BootEvents) -> Vec<PredictedEvent<Pcr>> {
-    let mut events = code.events();
+/// All events of a boot in the order of the log: firmware, platform, what is booted. Without `code`, those of the firmware itself are left
+/// out: PCR 0 is then not told.
+pub fn events(code: Option<&FirmwareCode<'_>>, platform: &Common, boot: &BootEvents) -> Vec<PredictedEvent<Pcr>> {
+    let mut events = code.map(FirmwareCode::events).unwrap_or_default();
     events.extend(platform.before_boot());
+    let verified = platform.verified();
+    events.extend(verified.filter(|_| platform.disk.is_none()));
     events.extend(&boot.before);
     events.extend(platform.ready_to_boot());
     events.push(action(Pcr(4), CALLING));
     events.extend((0..=6).map(|number| separator(Pcr(number))));
+    events.extend(platform.smbios_tables().filter(|_| platform.smbios_last));
+    let start = events.len();
     events.extend(&boot.after);
+    if let (Some(verified), Some(_)) = (verified, platform.disk) {
+        let is_image = |event: &PredictedEvent<Pcr>| event.event_type == EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
+        let image = events.iter().skip(start).position(is_image).map_or(start, |image| start.saturating_add(image));
+        events.insert(image.min(events.len()), verified);
+    }
     events
 }
 

@@ -60,7 +60,15 @@ fn dstack_platform(memory_mib: u64, acpi: AcpiDigests) -> Option<Platform> {
     let (layout, variable_store) = dstack_layout()?;
     let td_hob = td_hob::digest(&layout, memory_mib).unwrap();
     let variables = SecureBootVariables::default();
-    let common = Common { profile: profile::UP_TO_202502, variables, acpi, smbios: None, disk: None };
+    let common = Common {
+        profile: profile::UP_TO_202502,
+        variables,
+        acpi,
+        smbios: None,
+        smbios_last: false,
+        authority: None,
+        disk: None,
+    };
     Some(Platform { td_hob, variable_store, settings: Vec::new(), common })
 }
 

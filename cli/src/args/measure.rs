@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
+use measure::snp::profile::{self, Profile};
 use measure::uefi::load_option::PciSlot;
 
 use super::{QemuChoice, TeeWord, parse_pci_slot, parse_sha256, parse_u32, parse_u64};
@@ -134,12 +135,50 @@ pub(crate) struct MeasureSnp {
     /// A CPU signature (CPUID Fn0000_0001 EAX) instead of a model, such as 0xa10f11
     #[arg(long, value_name = "HEX", value_parser = parse_u32, conflicts_with = "cpu", requires = "vcpus")]
     pub(crate) cpu_signature: Option<u32>,
-    /// SEV_FEATURES of the VMSA
+    /// SEV_FEATURES of the VMSA; those of SEV-ES guests are zero
     #[arg(long, value_name = "HEX", value_parser = parse_u64, default_value = "0x1")]
     pub(crate) sev_features: u64,
+    /// The VMM and its generation: what it does with the first state of vCPUs, and with the firmware's sections [default: qemu-kvm, of sev-es
+    /// qemu-kvm-no-fpu-sync, which is the VM type that QEMU has for it]
+    #[arg(long, value_name = "NAME", value_parser = parse_vmm)]
+    pub(crate) vmm: Option<&'static Profile>,
+    /// What kind of guest: those of sev and sev-es are not launched by Bullion
+    #[arg(long, value_enum, default_value = "snp")]
+    pub(crate) mode: SevMode,
     /// Print every launched range of pages with the digest after it
     #[arg(long, requires = "vcpus")]
     pub(crate) steps: bool,
+}
+
+/// A kind of guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SevMode {
+    /// SEV-SNP: a chain of SHA-384 over pages
+    Snp,
+    /// SEV-ES: SHA-256 over firmware, kernel hashes and vCPUs
+    SevEs,
+    /// SEV: SHA-256 over firmware and kernel hashes
+    Sev,
+}
+
+impl MeasureSnp {
+    /// The CPU models.
+    pub(crate) fn cpus(&self) -> Vec<String> {
+        if self.cpu.is_empty() { vec!["EPYC-v4".to_owned()] } else { self.cpu.clone() }
+    }
+
+    /// What the VMM does.
+    pub(crate) fn profile(&self) -> &'static Profile {
+        let default = if self.mode == SevMode::SevEs { &profile::QEMU_KVM_NO_FPU_SYNC } else { &profile::QEMU_KVM };
+        self.vmm.unwrap_or(default)
+    }
+}
+
+fn parse_vmm(name: &str) -> Result<&'static Profile, String> {
+    Profile::named(name).ok_or_else(|| {
+        let names: Vec<_> = profile::ALL.iter().map(|profile| profile.name).collect();
+        format!("\"{name}\" is none of {}", names.join(", "))
+    })
 }
 
 #[derive(Debug, Args)]

@@ -61,13 +61,13 @@ pub(crate) fn run(arguments: &Arguments, verb: &Explain, printer: &Printer) -> R
     match (&evidence.content, against) {
         (Content::EventLog(bytes), Against::Image(expected)) => {
             let store = inputs::open_store(arguments)?;
-            let context = tdx::Context::new(verb, &expected, &store, printer)?;
-            tdx::log(&context, &evidence.path, bytes, Answer::new(subject, verb), printer)
+            let mut context = tdx::Context::new(verb, &expected, &store, printer)?;
+            tdx::log(&mut context, &evidence.path, bytes, Answer::new(subject, verb), printer)
         }
         (Content::Tdx(measurement), Against::Image(expected)) => {
             let store = inputs::open_store(arguments)?;
-            let context = tdx::Context::new(verb, &expected, &store, printer)?;
-            tdx::quote(&context, measurement, &expected, Answer::new(subject, verb), printer)
+            let mut context = tdx::Context::new(verb, &expected, &store, printer)?;
+            tdx::quote(&mut context, measurement, &expected, Answer::new(subject, verb), printer)
         }
         (Content::Snp(report), Against::Image(expected)) => {
             let found = snp::Found { digest: Digest384(report.measurement), report: Some(report) };

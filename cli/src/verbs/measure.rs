@@ -9,7 +9,9 @@ use std::path::Path;
 
 use launcher::Image;
 use launcher::qemu::oracle::Devices;
-use measure::shape::SnpShape;
+use measure::Digest384;
+use measure::digest::encode_hex;
+use measure::shape::{SnpShape, TeeShape};
 use serde::Serialize;
 use spec::manifest::{Manifest, SnpReference, TdxReference, artifact};
 use spec::{Outcome, Tee};
@@ -23,10 +25,60 @@ use crate::weigh::{self, SnpWanted, reference};
 
 #[derive(Default, Serialize)]
 struct Answer {
+    /// What a report of this VM says beside the measurements.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<Beside>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     snp: Vec<SnpReference>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tdx: Vec<TdxReference>,
+}
+
+/// Fields of a report that are no measurement of what was started, and without which one says little.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Beside {
+    Snp {
+        policy: u64,
+        host_data: String,
+    },
+    /// XFAM follows from the host's processor and is not here.
+    Tdx {
+        attributes: u64,
+        mrconfigid: String,
+        mrowner: String,
+        mrownerconfig: String,
+    },
+}
+
+impl Beside {
+    fn of(vm: &spec::vm::Vm, tee: Option<Tee>) -> Result<Option<Self>, Failure> {
+        let is_wanted = tee == Some(vm.tee);
+        Ok(match launcher::plan::shape(vm)?.tee {
+            TeeShape::Snp(snp) if is_wanted => {
+                Some(Self::Snp { policy: snp.policy, host_data: encode_hex(&snp.host_data) })
+            }
+            TeeShape::Tdx(tdx) if is_wanted => {
+                let zero = Digest384::ZERO.to_string();
+                let mrconfigid = encode_hex(&tdx.mrconfigid);
+                Some(Self::Tdx { attributes: tdx.attributes, mrconfigid, mrowner: zero.clone(), mrownerconfig: zero })
+            }
+            _ => None,
+        })
+    }
+
+    fn show(&self, printer: &Printer) {
+        match self {
+            Self::Snp { policy, host_data } => {
+                printer.line(format_args!("snp  POLICY {policy:#x}"));
+                printer.line(format_args!("snp  HOST_DATA {host_data}"));
+            }
+            Self::Tdx { attributes, mrconfigid, .. } => {
+                printer.line(format_args!("tdx  ATTRIBUTES {attributes:#x}, MROWNER and MROWNERCONFIG zero"));
+                printer.line(format_args!("tdx  MRCONFIGID {mrconfigid}"));
+            }
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> Result<u8, Failure> {
@@ -57,7 +109,8 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
     if verb.write {
         return write::run(&directory, manifest, &machine, &added_shapes(shapes)?);
     }
-    let mut answer = Answer::default();
+    let beside = vm.as_ref().map(|vm| Beside::of(vm, tee)).transpose()?.flatten();
+    let mut answer = Answer { beside, ..Answer::default() };
     if wants(Tee::Snp, artifact::FIRMWARE_SNP) {
         answer.snp = of_image(shapes, vm.as_ref(), &directory, &manifest)?;
     }
@@ -66,6 +119,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
         answer.tdx = vec![reference::tdx(&directory, &manifest, &wanted, &machine)?];
     }
     show(&answer, printer);
+    answer.beside.iter().for_each(|beside| beside.show(printer));
     printer.value(&answer);
     Ok(0)
 }

@@ -25,6 +25,8 @@ pub(crate) struct DiskFile {
     pub(crate) table: Digest384,
     /// The unified kernel image.
     pub(crate) image: UnifiedImage,
+    /// Its file.
+    pub(crate) program: Vec<u8>,
 }
 
 impl DiskFile {
@@ -42,7 +44,7 @@ impl DiskFile {
         }
         let volume = part(&mut file, partition.start, size).map_err(unreadable)?;
         let program = fat::file(&volume, &PROGRAM).map_err(|error| unusable(path, &error))?;
-        Ok(Self { table, image: unified(path, &program)? })
+        Ok(Self { table, image: unified(path, &program)?, program })
     }
 
     /// How firmware starts it.

@@ -5,6 +5,7 @@
 
 use launcher::QemuProgram;
 use launcher::qemu::oracle::{self, Answer as Told, Devices, Question};
+use measure::shape::{Boot, Shape};
 use spec::vm::MAX_VCPUS;
 
 use super::machine::{Machine, tdx_shape};
@@ -15,6 +16,8 @@ use crate::tree;
 pub(crate) struct Sought<'a> {
     /// The firmware that the guest had.
     pub(crate) firmware: &'a [u8],
+    /// What firmware starts.
+    pub(crate) boot: Boot,
     /// Near which number of vCPUs; without one, the usual numbers are tried and nothing else.
     pub(crate) vcpus: Option<u32>,
     /// The guest's memory.
@@ -83,7 +86,7 @@ impl Search<'_> {
         let placement = self.ask(program, self.sought.vcpus.unwrap_or(1), devices)?.placement;
         counts.iter().find_map(|vcpus| {
             self.machine.printer.advance_bar(1);
-            let shape = tdx_shape(*vcpus, self.sought.memory_mib);
+            let shape = self.shape(*vcpus);
             let question = Question { program, firmware: self.sought.firmware, shape: &shape, devices };
             let hint = oracle::ask_placed(&question, &placement, self.machine.store.root()).ok()?;
             (self.sought.is)(&hint).then(|| self.fits(program, *vcpus, devices)).flatten()
@@ -97,9 +100,13 @@ impl Search<'_> {
         (self.sought.is)(&told).then(|| Neighbour { vcpus, devices, qemu_version, own_qemu: program == self.own })
     }
 
+    fn shape(&self, vcpus: u32) -> Shape {
+        Shape { boot: self.sought.boot, ..tdx_shape(vcpus, self.sought.memory_mib) }
+    }
+
     /// A QEMU that does not answer has no tables to compare; that the expected one does not was said before.
     fn ask(&self, program: &QemuProgram, vcpus: u32, devices: Devices) -> Option<Told> {
-        let shape = tdx_shape(vcpus, self.sought.memory_mib);
+        let shape = self.shape(vcpus);
         let question = Question { program, firmware: self.sought.firmware, shape: &shape, devices };
         oracle::ask_older(&question, self.machine.store.root()).ok()
     }

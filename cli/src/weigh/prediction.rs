@@ -11,7 +11,9 @@ use measure::tdx::mrtd::{PageOrder, mrtd};
 use measure::tdx::{Input, PredictedEvent, Rtmr};
 use spec::Outcome;
 use spec::manifest::{Manifest, artifact};
+use spec::pins::Pins;
 
+use super::disk::DiskFile;
 use super::machine::Machine;
 use super::reference::boot_files;
 use super::registers::KnownFirmware;
@@ -21,6 +23,8 @@ use crate::inputs;
 
 /// The machine that is expected, as far as anybody said.
 pub(crate) struct WantedMachine<'a> {
+    /// What firmware starts.
+    pub(crate) boot: Boot,
     pub(crate) vcpus: Option<u32>,
     pub(crate) memory_mib: Option<u64>,
     /// Captured tables, instead of asking QEMU.
@@ -38,12 +42,32 @@ pub(crate) struct TdxPrediction {
     pub(crate) layout: Option<TdxLayout>,
     /// The events of the registers that are predicted.
     pub(crate) events: Vec<PredictedEvent>,
+    /// Those of RTMR1 as they may be as well (`measure::tdx::profile::DiskBoot`).
+    other_rtmr1: Option<Vec<PredictedEvent>>,
     /// Inputs of which nothing is known; the digests of their events mean nothing.
     pub(crate) unknown: Vec<Input>,
     /// The registers whose events are predicted.
     pub(crate) registers: Vec<Rtmr>,
     /// Why something is not predicted.
     pub(crate) reasons: Vec<String>,
+}
+
+/// The firmware of an image, starting what the image has: where keys are enrolled, that is verified.
+pub(crate) fn expected_firmware<'a>(
+    boot: Boot,
+    directory: &Path,
+    firmware: &'a FirmwareFile,
+    pins: &'a Pins,
+) -> Result<KnownFirmware<'a>, Failure> {
+    let known = KnownFirmware::find(firmware, pins)?;
+    match boot {
+        Boot::Kernel => known.starting(&directory.join(artifact::KERNEL)),
+        Boot::Disk if known.has_keys() => {
+            let path = directory.join(artifact::DISK);
+            known.starting_disk(&path, &DiskFile::read(&path)?)
+        }
+        Boot::Disk => Ok(known),
+    }
 }
 
 impl TdxPrediction {
@@ -62,11 +86,15 @@ impl TdxPrediction {
         prediction.mrtd = Some((of(PageOrder::SinglePass)?, of(PageOrder::TwoPass)?));
         prediction.layout = parsed.tdx_layout().ok();
         let pins = inputs::pins()?;
-        let Some(known) = prediction.or_reason("RTMRs are", KnownFirmware::find(&firmware, &pins))? else {
+        let known = expected_firmware(wanted.boot, directory, &firmware, &pins);
+        let Some(known) = prediction.or_reason("RTMRs are", known)? else {
             return Ok(prediction);
         };
         let qemu_version = prediction.platform(&firmware, &known, wanted)?;
-        prediction.image(directory, manifest, &known, qemu_version)?;
+        match wanted.boot {
+            Boot::Kernel => prediction.image(directory, manifest, &known, qemu_version)?,
+            Boot::Disk => prediction.disk(directory, &known)?,
+        }
         Ok(prediction)
     }
 
@@ -83,7 +111,7 @@ impl TdxPrediction {
         let told = match wanted.captured {
             Some(directory) => Told::import(directory)?,
             None => {
-                let told = wanted.machine.oracle().ask(&firmware.bytes, Boot::Kernel, vcpus, memory_mib);
+                let told = wanted.machine.oracle().ask(&firmware.bytes, wanted.boot, vcpus, memory_mib);
                 match told {
                     Ok(told) => told,
                     // Nobody said which QEMU: that there is none is a reason, not a fault.
@@ -96,7 +124,11 @@ impl TdxPrediction {
                 }
             }
         };
-        let Some(events) = self.or_reason("RTMR0 is", known.platform(&told.fw_cfg, memory_mib))? else {
+        let events = match wanted.boot {
+            Boot::Kernel => known.platform(&told.fw_cfg, memory_mib),
+            Boot::Disk => known.platform_of_disk(&told.fw_cfg, memory_mib),
+        };
+        let Some(events) = self.or_reason("RTMR0 is", events)? else {
             return Ok(told.qemu_version);
         };
         self.events.extend(events);
@@ -133,6 +165,27 @@ impl TdxPrediction {
             self.registers.extend([Rtmr::Rtmr1, Rtmr::Rtmr2]);
         }
         Ok(())
+    }
+
+    /// RTMR1 and RTMR2 where firmware starts the disk.
+    fn disk(&mut self, directory: &Path, known: &KnownFirmware<'_>) -> Result<(), Failure> {
+        let path = directory.join(artifact::DISK);
+        let Some(disk) = self.or_reason("RTMR1 and RTMR2 are", DiskFile::read(&path))? else { return Ok(()) };
+        let mut may_be = known.disk(&disk).into_iter();
+        self.events.extend(may_be.next().unwrap_or_default());
+        let is_of_rtmr1 = |event: &PredictedEvent| event.register == Rtmr::Rtmr1;
+        self.other_rtmr1 = may_be.next().map(|events| events.into_iter().filter(is_of_rtmr1).collect());
+        self.registers.extend([Rtmr::Rtmr1, Rtmr::Rtmr2]);
+        Ok(())
+    }
+
+    /// Where RTMR1 may have two values, takes the one that is nearer to what was found: both are right.
+    pub(crate) fn choose(&mut self, distance: impl Fn(&[PredictedEvent]) -> usize) {
+        let Some(other) = self.other_rtmr1.take() else { return };
+        let (rtmr1, rest): (Vec<_>, Vec<_>) =
+            self.events.iter().copied().partition(|event| event.register == Rtmr::Rtmr1);
+        let nearest = if distance(&other) < distance(&rtmr1) { other } else { rtmr1 };
+        self.events = rest.into_iter().chain(nearest).collect();
     }
 
     /// What was found; where it is refused because it is not known, that is a reason.

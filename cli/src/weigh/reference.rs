@@ -34,7 +34,7 @@ pub(crate) fn tdx(
     let reference = super::tdx(directory, manifest)?;
     let file = super::image_firmware(directory, manifest, artifact::FIRMWARE_TDX)?;
     let pins = inputs::pins()?;
-    let known = match KnownFirmware::find(&file, &pins) {
+    let mut known = match KnownFirmware::find(&file, &pins) {
         Ok(known) => known,
         Err(failure) if shapes.is_empty() && failure.outcome == Outcome::Refused => {
             machine.printer.note(format_args!("RTMRs are not predicted: {}", failure.messages.join(": ")));
@@ -44,11 +44,14 @@ pub(crate) fn tdx(
     };
     let (platform, qemu) = match shapes.is_empty() {
         true => (None, None),
-        false => platform((&known, &file.bytes), Boot::Kernel, shapes, machine)
-            .map(|(platform, qemu)| (Some(platform), qemu))?,
+        false => {
+            known = known.starting(&directory.join(artifact::KERNEL))?;
+            platform((&known, &file.bytes), Boot::Kernel, shapes, machine)
+                .map(|(platform, qemu)| (Some(platform), qemu))?
+        }
     };
     let disk = match manifest.artifacts.contains_key(artifact::DISK) {
-        true => disk(&directory.join(artifact::DISK), &known, &file.bytes, shapes, machine)?,
+        true => disk(&directory.join(artifact::DISK), (&known, &file.bytes), shapes, machine)?,
         false => None,
     };
     let boot = boot_files(directory, manifest)?;
@@ -94,16 +97,19 @@ fn platform(
 /// The registers where firmware starts the disk at `path`. What is refused because nobody saw it is said, and left out.
 fn disk(
     path: &Path,
-    known: &KnownFirmware<'_>,
-    firmware: &[u8],
+    (known, firmware): (&KnownFirmware<'_>, &[u8]),
     shapes: &[(u32, u64)],
     machine: &Machine<'_>,
 ) -> Result<Option<TdxDisk>, Failure> {
     let predicted = || -> Result<Option<TdxDisk>, Failure> {
-        let may_be: Vec<_> = known.disk(&DiskFile::read(path)?).iter().map(registers).collect();
+        let disk = DiskFile::read(path)?;
+        let may_be: Vec<_> = known.disk(&disk).iter().map(registers).collect();
         let platform = match shapes.is_empty() {
             true => None,
-            false => Some(platform((known, firmware), Boot::Disk, shapes, machine)?.0),
+            false => {
+                let known = known.clone().starting_disk(path, &disk)?;
+                Some(platform((&known, firmware), Boot::Disk, shapes, machine)?.0)
+            }
         };
         let sha384 = |digest: &Digest384| Sha384Digest(digest.0);
         Ok(may_be.first().map(|[_, _, rtmr2, _]| TdxDisk {

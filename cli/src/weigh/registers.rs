@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use measure::Digest384;
-use measure::firmware::Firmware;
+use measure::firmware::{Firmware, TdxSectionType};
 use measure::fw_cfg::FwCfg;
 use measure::linux::{self, QemuVersion};
 use measure::tdx::PredictedEvent;
 use measure::tdx::image::{Image, StubInputs, load_options};
 use measure::tdx::platform::{FirmwareFacts, Platform, PlatformError};
 use measure::uefi::load_option::PciSlot;
+use measure::uefi::{Authority, AuthorityError, SecureBootVariables, VariableStore};
 use serde::Serialize;
 use spec::pins::Pins;
 use spec::{Outcome, Sha256Digest, Sha384Digest};
@@ -24,10 +25,12 @@ use crate::inputs;
 const MAX_KERNEL_BYTES: u64 = 1 << 30;
 
 /// A firmware whose events are known.
+#[derive(Clone)]
 pub(crate) struct KnownFirmware<'a> {
     path: &'a Path,
     firmware: Firmware<'a>,
     facts: FirmwareFacts<'a>,
+    authority: Option<Authority>,
 }
 
 impl<'a> KnownFirmware<'a> {
@@ -41,7 +44,37 @@ impl<'a> KnownFirmware<'a> {
             unknown(format!("firmware {} is not pinned: which events it measures is not known", file.sha256.short()))
         })?;
         let facts = firmware::facts(pin).map_err(|error| unknown(error.to_string()))?;
-        Ok(Self { path: &file.path, firmware: file.parse()?, facts })
+        Ok(Self { path: &file.path, firmware: file.parse()?, facts, authority: None })
+    }
+
+    /// The same where it starts this image; looked at only where the firmware has keys enrolled, and verifies it.
+    pub(crate) fn starting(self, path: &Path) -> Result<Self, Failure> {
+        match self.enrolled() {
+            Some(variables) => {
+                let image = inputs::read_file(path, MAX_KERNEL_BYTES, "a kernel")?;
+                Ok(Self { authority: Some(verified(path, &image, &variables)?), ..self })
+            }
+            None => Ok(self),
+        }
+    }
+
+    /// The same where it starts this disk.
+    pub(crate) fn starting_disk(self, path: &Path, disk: &DiskFile) -> Result<Self, Failure> {
+        let authority = self.enrolled().map(|variables| verified(path, &disk.program, &variables)).transpose()?;
+        Ok(Self { authority, ..self })
+    }
+
+    /// Whether keys are enrolled.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.enrolled().is_some()
+    }
+
+    /// The variables of Secure Boot, where keys are enrolled.
+    fn enrolled(&self) -> Option<SecureBootVariables> {
+        let layout = self.firmware.tdx_layout().ok()?;
+        let store = layout.section(TdxSectionType::CFV)?.content(self.firmware.bytes());
+        let store = VariableStore::parse(store).ok().filter(|store| self.facts.has_secure_boot && store.has_keys());
+        store.as_ref().map(SecureBootVariables::of_store)
     }
 
     /// The events of RTMR0, where QEMU gives firmware a kernel.
@@ -67,13 +100,14 @@ impl<'a> KnownFirmware<'a> {
         memory_mib: u64,
         disk: Option<PciSlot>,
     ) -> Result<Vec<PredictedEvent>, Failure> {
-        let platform = Platform::of_fw_cfg(&self.firmware, &self.facts, memory_mib, fw_cfg);
+        let platform = Platform::of_fw_cfg(&self.firmware, &self.facts, memory_mib, fw_cfg, self.authority);
         let platform = platform.and_then(|platform| match disk {
             Some(slot) => Ok(Platform { common: platform.common.starting_disk(slot, fw_cfg)?, ..platform }),
             None => Ok(platform),
         });
         let platform = platform.map_err(|error| match error {
             PlatformError::KeysEnrolled
+            | PlatformError::SwitchedOff
             | PlatformError::Profile(_)
             | PlatformError::NoBiosInformation
             | PlatformError::OtherDisk
@@ -113,6 +147,18 @@ impl<'a> KnownFirmware<'a> {
         });
         Ok(Image { profile: *self.facts.profile, kernel: boot.kernel.authenticode(), stub }.events())
     }
+}
+
+/// What firmware with these variables verifies an image by.
+pub(crate) fn verified(path: &Path, image: &[u8], variables: &SecureBootVariables) -> Result<Authority, Failure> {
+    Authority::of_image(image, variables).map_err(|error| match error {
+        AuthorityError::Pe(_) => unusable(path, &error),
+        AuthorityError::NotSigned | AuthorityError::NotAllowed => {
+            Failure::new(Outcome::Refused, format!("{}: {error}", path.display()))
+                .with_hint("sign it with a key whose certificate is in the firmware's db, or use firmware without keys")
+        }
+        _ => Failure::new(Outcome::Refused, format!("{}: {error}", path.display())),
+    })
 }
 
 /// What QEMU boots with `-kernel`.

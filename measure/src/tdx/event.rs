@@ -70,6 +70,8 @@ pub enum Input {
     VariableStore,
     /// A variable of Secure Boot, by name.
     Variable(&'static str),
+    /// The entry of db that lets firmware start the image.
+    Authority,
     /// No input: firmware of one version always does it.
     Fixed(&'static str),
     /// The commands by which QEMU has firmware place the ACPI tables.
@@ -108,6 +110,7 @@ impl fmt::Display for Input {
             Self::TdHob => "memory size (TD HOB)",
             Self::VariableStore => "firmware variable store",
             Self::Variable(name) => return write!(f, "variable {name}"),
+            Self::Authority => "entry of db that verifies the image",
             Self::Fixed(text) => text,
             Self::AcpiLoader => "ACPI table loader",
             Self::AcpiRsdp => "ACPI root pointer",

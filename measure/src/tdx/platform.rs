@@ -15,7 +15,7 @@ use crate::firmware::{Firmware, FirmwareError, TdxSectionType};
 use crate::fw_cfg::{FwCfg, FwCfgError};
 use crate::smbios::{self, BiosInformation, SmbiosError};
 use crate::uefi::load_option::{PciSlot, firmware_application, virtio_disk};
-use crate::uefi::{SecureBootVariables, VariableStore, VarstoreError};
+use crate::uefi::{Authority, SecureBootVariables, VariableStore, VarstoreError};
 
 /// Why the events cannot be told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,9 +53,12 @@ pub enum PlatformError {
     /// QEMU has firmware start another disk.
     #[error("QEMU has firmware start another disk: its RTMR0 is not predicted")]
     OtherDisk,
-    /// Keys are enrolled: what firmware measures when it verifies a kernel was never seen.
-    #[error("firmware has Secure Boot keys enrolled: its RTMR0 is not predicted")]
+    /// Keys are enrolled, and firmware measures what it verifies an image by: without the image that is not known.
+    #[error("firmware has Secure Boot keys enrolled: what it measures depends on the image that it starts")]
     KeysEnrolled,
+    /// Keys are enrolled, and Secure Boot was switched off beside them.
+    #[error("firmware has Secure Boot keys enrolled and Secure Boot switched off: what it measures was never seen")]
+    SwitchedOff,
 }
 
 /// The files of fw_cfg that firmware measures raw, before it relocates them: by hash.
@@ -100,6 +103,10 @@ pub struct Common {
     pub acpi: AcpiDigests,
     /// The digest of the event "SMBIOS"; `None` where the firmware measures none.
     pub smbios: Option<Digest384>,
+    /// Whether that event comes after the separators, and not before the boot entries.
+    pub smbios_last: bool,
+    /// What the image is verified by; `None` where no keys are enrolled.
+    pub authority: Option<Authority>,
     /// The disk that firmware starts; `None` where QEMU gives it a kernel.
     pub disk: Option<StartedDisk>,
 }
@@ -115,9 +122,19 @@ pub struct StartedDisk {
 }
 
 impl Common {
-    /// From what QEMU gives the firmware, and the store that its variables start from.
-    pub fn new(facts: &FirmwareFacts<'_>, store: &VariableStore<'_>, fw_cfg: &FwCfg) -> Result<Self, PlatformError> {
-        if store.has_keys() {
+    /// From what QEMU gives the firmware, the store that its variables start from, and what verifies the image that it starts: where
+    /// keys are enrolled, that is needed.
+    pub fn new(
+        facts: &FirmwareFacts<'_>,
+        store: &VariableStore<'_>,
+        fw_cfg: &FwCfg,
+        authority: Option<Authority>,
+    ) -> Result<Self, PlatformError> {
+        let has_keys = facts.has_secure_boot && store.has_keys();
+        if has_keys && store.is_switched_off() {
+            return Err(PlatformError::SwitchedOff);
+        }
+        if has_keys && authority.is_none() {
             return Err(PlatformError::KeysEnrolled);
         }
         let smbios = || {
@@ -130,6 +147,8 @@ impl Common {
             variables: if facts.has_secure_boot { SecureBootVariables::of_store(store) } else { Default::default() },
             acpi: fw_cfg.acpi()?,
             smbios: facts.profile.measures_settings.then(smbios).transpose()?,
+            smbios_last: facts.has_secure_boot && facts.profile.smbios_last_with_secure_boot,
+            authority: authority.filter(|_| has_keys),
             disk: None,
         })
     }
@@ -137,7 +156,8 @@ impl Common {
     /// The same platform where QEMU gives firmware no kernel, and a virtio disk in this slot: the one that its boot order names,
     /// or else the only disk.
     pub fn starting_disk(self, slot: PciSlot, fw_cfg: &FwCfg) -> Result<Self, PlatformError> {
-        if self.profile.disk_boot.is_none() {
+        // Of builds with Secure Boot and SMM no disk boot was seen.
+        if self.profile.disk_boot.is_none() || self.smbios_last {
             return Err(PlatformError::DiskBoot(self.profile.name));
         }
         let first = fw_cfg.boot_disk()?;
@@ -165,12 +185,24 @@ impl Common {
         events
     }
 
+    /// What is measured of the image before the image itself, where Secure Boot is on.
+    pub(crate) fn verified(&self) -> Option<PredictedEvent<Pcr>> {
+        let Authority(digest) = self.authority?;
+        let event_type = EventType::EV_EFI_VARIABLE_AUTHORITY;
+        Some(PredictedEvent { register: Pcr(7), event_type, input: Input::Authority, digest })
+    }
+
+    /// The SMBIOS tables, where they are measured.
+    pub(crate) fn smbios_tables(&self) -> Option<PredictedEvent<Pcr>> {
+        let event_type = EventType::EV_EFI_HANDOFF_TABLES;
+        self.smbios.map(|digest| PredictedEvent { register: Pcr(1), event_type, input: Input::Smbios, digest })
+    }
+
     /// What is measured when firmware is ready to boot. Of boot variables only the value is hashed.
     pub(crate) fn ready_to_boot(&self) -> Vec<PredictedEvent<Pcr>> {
         const NAMES: [&str; 4] = ["Boot0000", "Boot0001", "Boot0002", "Boot0003"];
         let event = |event_type, input, digest| PredictedEvent { register: Pcr(1), event_type, input, digest };
-        let smbios = self.smbios.map(|digest| event(EventType::EV_EFI_HANDOFF_TABLES, Input::Smbios, digest));
-        let mut events: Vec<_> = smbios.into_iter().collect();
+        let mut events: Vec<_> = self.smbios_tables().filter(|_| !self.smbios_last).into_iter().collect();
         let entries = self.boot_entries();
         // The disk has its number before its place in the order.
         let first = self.disk.filter(|disk| disk.is_in_boot_order).map(|_| self.profile.boot_entries.len());
@@ -223,19 +255,29 @@ impl Platform {
             return Err(PlatformError::KeysEnrolled);
         }
         let variables = SecureBootVariables::default();
-        let common = Common { profile: *profile, variables, acpi, smbios: None, disk: None };
+        let common = Common {
+            profile: *profile,
+            variables,
+            acpi,
+            smbios: None,
+            smbios_last: false,
+            authority: None,
+            disk: None,
+        };
         Ok(Self { td_hob, variable_store: Digest384::of(cfv), settings: Vec::new(), common })
     }
 
-    /// The platform of a known firmware image, for a q35 guest with `memory_mib` MiB, from what QEMU gives it.
+    /// The platform of a known firmware image, for a q35 guest with `memory_mib` MiB, from what QEMU gives it. `authority` is needed
+    /// where keys are enrolled.
     pub fn of_fw_cfg(
         firmware: &Firmware<'_>,
         facts: &FirmwareFacts<'_>,
         memory_mib: u64,
         fw_cfg: &FwCfg,
+        authority: Option<Authority>,
     ) -> Result<Self, PlatformError> {
         let (td_hob, cfv) = parts(firmware, memory_mib)?;
-        let common = Common::new(facts, &VariableStore::parse(cfv)?, fw_cfg)?;
+        let common = Common::new(facts, &VariableStore::parse(cfv)?, fw_cfg, authority)?;
         let settings = if facts.profile.measures_settings { fw_cfg.settings()? } else { Vec::new() };
         Ok(Self { td_hob, variable_store: Digest384::of(cfv), settings, common })
     }
@@ -251,7 +293,10 @@ impl Platform {
         events.extend(
             settings.map(|(name, digest)| event(EventType::EV_PLATFORM_CONFIG_FLAGS, Input::FwCfg(name), *digest)),
         );
-        let common = self.common.before_boot().into_iter().chain(self.common.ready_to_boot());
+        let common = &self.common;
+        // QEMU's kernel is loaded before firmware is ready to boot, what is on a disk after.
+        let (early, late) = if common.disk.is_none() { (common.verified(), None) } else { (None, common.verified()) };
+        let common = common.before_boot().into_iter().chain(early).chain(common.ready_to_boot()).chain(late);
         events.extend(common.filter_map(PredictedEvent::for_tdx));
         events.extend(self.common.profile.second_separator_in_rtmr0.then(|| separator(Rtmr::Rtmr0)));
         events

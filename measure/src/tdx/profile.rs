@@ -23,6 +23,9 @@ pub struct Profile {
     /// Whether SMBIOS tables are measured, and in TDX guests the settings that firmware takes from QEMU (edk2 be529ef3c9 and
     /// what came with it, 202505).
     pub measures_settings: bool,
+    /// Whether, where Secure Boot is built in (and SMM with it), the SMBIOS tables come after the separators: drivers start in another order
+    /// there.
+    pub smbios_last_with_secure_boot: bool,
     /// The boot entries that firmware makes by itself, before it starts the kernel that QEMU gives it.
     pub boot_entries: &'static [FirmwareApplication],
     /// What is different where it starts a disk; `None` where it was never seen to.
@@ -84,6 +87,7 @@ pub const BEFORE_202411: Profile = Profile {
     second_separator_in_rtmr0: true,
     initrd_argument: InitrdArgument::After,
     measures_settings: false,
+    smbios_last_with_secure_boot: false,
     boot_entries: &[UI_APP],
     disk_boot: None,
 };
@@ -124,6 +128,7 @@ pub const INTEL_TDX_202608: Profile = Profile {
 pub const OVMF_202608: Profile = Profile {
     name: "edk2-202608-OvmfPkgX64",
     builds: &["OvmfPkgX64"],
+    smbios_last_with_secure_boot: true,
     boot_entries: &[MENU, SETUP],
     disk_boot: Some(DiskBoot { later_entries: &[SHELL], first_exit_fails: Some(true) }),
     ..INTEL_TDX_202608

@@ -29,6 +29,9 @@ pub enum UnifiedError {
     /// It has a section whose effect was never seen.
     #[error("what the section {0} of a unified kernel image changes is not known: its registers are not predicted")]
     Section(String),
+    /// It is shim.
+    #[error("this is shim: what it measures of its own certificates and of MokList is not predicted")]
+    Shim,
     /// It was made around another stub.
     #[error("what \"{0}\" measures is not known: systemd-stub 257 is")]
     Stub(String),
@@ -141,6 +144,13 @@ fn is(section: &NamedSection<'_>, name: &str) -> bool {
 
 /// Refuses images with anything that was not seen.
 fn check(sections: &[NamedSection<'_>]) -> Result<(), UnifiedError> {
+    // Its component's name in SBAT (shim `SBAT.md`).
+    let names_shim = |section: &NamedSection<'_>| {
+        section.content.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"shim,"))
+    };
+    if sections.iter().any(|section| is(section, ".sbat") && names_shim(section)) {
+        return Err(UnifiedError::Shim);
+    }
     for name in MEASURED {
         if sections.iter().filter(|section| is(section, name)).count() > 1 {
             return Err(UnifiedError::Twice(name));

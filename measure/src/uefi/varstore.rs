@@ -110,6 +110,13 @@ impl<'a> VariableStore<'a> {
         self.get(&GLOBAL, "PK").is_some()
     }
 
+    /// Whether someone switched Secure Boot off in firmware's menu: SecureBootEnable (edk2
+    /// `SecurityPkg/Include/Guid/AuthenticatedVariableFormat.h`) is there, and zero.
+    pub fn is_switched_off(&self) -> bool {
+        const VENDOR: Guid = Guid::new(0xf0a30bc7, 0xaf08, 0x4556, [0x99, 0xc4, 0x00, 0x10, 0x09, 0xc9, 0x3a, 0x44]);
+        self.get(&VENDOR, "SecureBootEnable").is_some_and(|variable| variable.data == [0])
+    }
+
     /// The image with a store that holds only the variables that `keep` says, in stored order, and erased flash behind
     /// them. Everything outside the store stays as it is.
     pub fn retain(&self, keep: impl Fn(&StoredVariable<'a>) -> bool) -> Vec<u8> {

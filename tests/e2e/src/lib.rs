@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, clippy::unwrap_used, clippy::panic, reason = "test support: failing loudly is its job")]
 
 pub mod container;
+mod documented;
 pub mod emulator;
 mod hardened;
 pub mod vectors;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
+pub use documented::documented;
 pub use vectors::vector;
 
 /// What the environment of a test offers.

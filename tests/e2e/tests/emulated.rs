@@ -36,10 +36,17 @@ fn until_booted(mut log: EventLog<'_>) -> EventLog<'_> {
     log
 }
 
+/// Where the pattern is, which starts with no zero: most of the memory is, and passed over page by page.
 fn memchr<'a>(memory: &'a [u8], pattern: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    const PAGE: usize = 4096;
+    const ZERO: [u8; PAGE] = [0; PAGE];
     let first = pattern[0];
-    let candidates = memory.iter().enumerate().filter(move |(_, byte)| **byte == first);
-    candidates.map(|(position, _)| position).filter(move |position| memory[*position..].starts_with(pattern))
+    let pages = memory.chunks(PAGE).enumerate().filter(|(_, page)| **page != ZERO[..page.len()]);
+    let candidates = pages.flat_map(move |(number, page)| {
+        let bytes = page.iter().enumerate().filter(move |(_, byte)| **byte == first);
+        bytes.map(move |(position, _)| number * PAGE + position)
+    });
+    candidates.filter(move |position| memory[*position..].starts_with(pattern))
 }
 
 struct Files<'a> {
@@ -55,33 +62,45 @@ fn prediction(bench: &Bench, files: &Files<'_>, stopped: &Stopped) -> Value {
     let path = |path: &Path| path.display().to_string();
     let mut words = vec!["measure", "tpm", "--json", "--firmware"].into_iter().map(str::to_owned).collect::<Vec<_>>();
     words.extend([path(files.code), "--variables".to_owned(), path(files.variables)]);
-    words.extend(["--fw-cfg".to_owned(), path(&stopped.fw_cfg), "--kernel".to_owned(), path(files.kernel)]);
+    let place =
+        if files.kernel.extension().is_some_and(|extension| extension == "raw") { "--disk" } else { "--kernel" };
+    words.extend(["--fw-cfg".to_owned(), path(&stopped.fw_cfg), place.to_owned(), path(files.kernel)]);
     if let Some(cmdline) = files.cmdline {
         words.extend(["--cmdline".to_owned(), cmdline.to_owned()]);
     }
     if let Some(initrd) = files.initrd {
         words.extend(["--initrd".to_owned(), path(initrd)]);
     }
-    bench.run(words).expect(0, &[]).json()
+    let answer = bench.run(words).expect(0, &[]).json();
+    e2e::documented("measure tpm", &answer);
+    answer
 }
 
 /// The log replays to what the TPM holds, and is what was predicted, event by event.
 #[track_caller]
 fn assert_as_predicted(stopped: &Stopped, prediction: &Value) {
+    assert_events(stopped, prediction, |_| true);
+}
+
+/// The same of the PCRs that `is_told` says.
+#[track_caller]
+fn assert_events(stopped: &Stopped, prediction: &Value, is_told: impl Fn(u32) -> bool) {
     let log = log(&stopped.memory).unwrap();
-    for (number, value) in log.replay_pcrs(AlgorithmId::SHA384).unwrap() {
-        let value = measure::digest::encode_hex(&value);
-        assert_eq!(stopped.pcrs[&number], value, "the log does not replay to PCR {number}");
-        assert_eq!(prediction[format!("pcr{number}")], value, "PCR {number}");
-    }
-    let logged = log.events.iter().filter(|event| event.event_type != EventType::EV_NO_ACTION);
+    let logged = log.events.iter().filter(|event| event.event_type != EventType::EV_NO_ACTION && is_told(event.index));
     let logged = logged.map(|event| format!("PCR {} {} {}", event.index, event.event_type, event.sha384().unwrap()));
     let predicted = prediction["steps"].as_array().unwrap().iter().map(|step| {
         let text = |key: &str| step[key].as_str().unwrap().to_owned();
         format!("PCR {} {} {}", step["pcr"], text("event_type"), text("digest"))
     });
     assert_eq!(predicted.collect::<Vec<_>>(), logged.collect::<Vec<_>>());
-    for number in (0..16).filter(|number| *number != 10) {
+    for (number, value) in log.replay_pcrs(AlgorithmId::SHA384).unwrap() {
+        let value = measure::digest::encode_hex(&value);
+        assert_eq!(stopped.pcrs[&number], value, "the log does not replay to PCR {number}");
+        if is_told(number) {
+            assert_eq!(prediction[format!("pcr{number}")], value, "PCR {number}");
+        }
+    }
+    for number in (0..16).filter(|number| *number != 10 && is_told(*number)) {
         assert_eq!(prediction[format!("pcr{number}")], stopped.pcrs[&number], "PCR {number}");
     }
 }
@@ -105,6 +124,120 @@ fn a_direct_boot_is_measured_as_predicted() {
     let files =
         Files { code: &code, variables: &variables, kernel: &kernel, initrd: Some(&initrd), cmdline: Some(&cmdline) };
     assert_as_predicted(&stopped, &prediction(&bench, &files, &stopped));
+}
+
+/// Keys and signatures by `openssl` and `sbsign`; `None` where these judges are not there.
+struct Keys<'a> {
+    directory: &'a Path,
+}
+
+impl Keys<'_> {
+    fn run(&self, program: &str, words: &[&str]) -> Option<()> {
+        let output = e2e::judge(program)?.args(words).current_dir(self.directory).output().unwrap();
+        assert!(output.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Some(())
+    }
+
+    /// A certificate NAME.pem and its key NAME.key: of an authority, issued by `issuer` or by itself.
+    fn certificate(&self, name: &str, issuer: Option<&str>) -> Option<()> {
+        let (key, pem, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN=Test {name}"));
+        let mut words = vec!["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", &subject];
+        words.extend(["-keyout", &key, "-out", &pem]);
+        let of_issuer = issuer.map(|issuer| (format!("{issuer}.pem"), format!("{issuer}.key")));
+        if let Some((pem, key)) = &of_issuer {
+            words.extend(["-CA", pem, "-CAkey", key]);
+        }
+        self.run("openssl", &words)
+    }
+
+    /// `image` signed: the signed file.
+    fn sign(&self, image: &Path, name: &str, carried: Option<&str>) -> Option<PathBuf> {
+        let (key, pem, signed) = (format!("{name}.key"), format!("{name}.pem"), self.directory.join("signed.efi"));
+        let carried = carried.map(|name| format!("{name}.pem"));
+        let (image, to) = (image.display().to_string(), signed.display().to_string());
+        let mut words = vec!["--key", &key, "--cert", &pem, "--output", &to];
+        words.extend(carried.iter().flat_map(|pem| ["--addcert", pem]));
+        words.push(&image);
+        self.run("sbsign", &words)?;
+        Some(signed)
+    }
+}
+
+/// Debian's test key, for which it ships variables: the kernel is signed with it, and firmware measures the one entry of db. Unsigned, it
+/// would not be started, and nothing is predicted.
+#[test]
+fn a_signed_kernel_is_measured_as_predicted() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let keys = Keys { directory: directory.path() };
+    let shipped = |name: &str| trees.ovmf("../ovmf").join(name).display().to_string();
+    std::fs::copy(shipped("PkKek-1-snakeoil.pem"), directory.path().join("snakeoil.pem")).unwrap();
+    // Its password is written beside it in the package.
+    let (key, out) = (shipped("PkKek-1-snakeoil.key"), "snakeoil.key");
+    let made = keys.run("openssl", &["pkey", "-in", &key, "-passin", "pass:snakeoil", "-out", out]);
+    let signed = made.and_then(|()| keys.sign(&bench.image().join("vmlinuz"), "snakeoil", None));
+    let Some(kernel) = signed else { return };
+    let (mut words, cmdline) = direct_words(bench.image());
+    words[1] = kernel.display().to_string();
+    let (code, variables) = (trees.ovmf("OVMF_CODE_4M.secboot.fd"), trees.ovmf("OVMF_VARS_4M.snakeoil.fd"));
+    let stopped = trees.boot(Firmware::Split(&code, &variables), &words, |memory| log(memory).is_some());
+    let initrd = bench.image().join("initrd");
+    let files =
+        Files { code: &code, variables: &variables, kernel: &kernel, initrd: Some(&initrd), cmdline: Some(&cmdline) };
+    assert_as_predicted_but_for_pcr_0(&stopped, &prediction(&bench, &files, &stopped));
+    let path = |path: &Path| path.display().to_string();
+    let unsigned = ["measure", "tpm", "--firmware", &path(&code), "--variables", &path(&variables), "--fw-cfg"];
+    let unsigned = unsigned.map(str::to_owned).into_iter().chain([path(&stopped.fw_cfg), "--kernel".into()]);
+    bench
+        .run(unsigned.chain([path(&bench.image().join("vmlinuz"))]))
+        .expect(6, &["does not start the image", "it is not signed"]);
+}
+
+/// Keys of our own, enrolled by `virt-fw-vars`: db has a certificate that has nothing to do with it before the root that a unified kernel
+/// image leads to, by a certificate that its signature carries.
+#[test]
+fn a_unified_kernel_image_is_verified_by_a_chain() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let Some(uki) = unified_image(&bench, directory.path()) else { return };
+    let keys = Keys { directory: directory.path() };
+    let (code, variables) = (trees.ovmf("OVMF_CODE_4M.secboot.fd"), directory.path().join("variables.fd"));
+    let (empty, enrolled) = (trees.ovmf("OVMF_VARS_4M.fd").display().to_string(), variables.display().to_string());
+    const OWNER: &str = "4dbb5ac1-6d3e-4bb8-95b9-8d5c1d2aa1f0";
+    let signed = (|| {
+        keys.certificate("other", None)?;
+        keys.certificate("root", None)?;
+        keys.certificate("middle", Some("root"))?;
+        keys.certificate("leaf", Some("middle"))?;
+        let words =
+            ["--input", &empty, "--output", &enrolled, "--set-pk", OWNER, "other.pem", "--add-kek", OWNER, "other.pem"];
+        let db = ["--add-db", OWNER, "other.pem", "--add-db", OWNER, "root.pem", "--secure-boot"];
+        keys.run("virt-fw-vars", &[&words[..], &db].concat())?;
+        keys.sign(&uki, "leaf", Some("middle"))
+    })();
+    let Some(signed) = signed else { return };
+    let words = ["-kernel".to_owned(), signed.display().to_string()];
+    let stopped = trees.boot(Firmware::Split(&code, &variables), &words, |memory| log(memory).is_some());
+    let files = Files { code: &code, variables: &variables, kernel: &signed, initrd: None, cmdline: None };
+    assert_as_predicted_but_for_pcr_0(&stopped, &prediction(&bench, &files, &stopped));
+    let log = log(&stopped.memory).unwrap();
+    let authorities = log.events.iter().filter(|event| event.event_type == EventType::EV_EFI_VARIABLE_AUTHORITY);
+    let root = std::fs::read_to_string(directory.path().join("root.pem")).unwrap();
+    let used: Vec<_> = authorities.map(|event| event.data).collect();
+    assert_eq!(used.len(), 1);
+    assert!(used[0].ends_with(&der(&root)), "the root certificate");
+}
+
+/// A certificate in PEM as DER.
+fn der(pem: &str) -> Vec<u8> {
+    let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    e2e::vectors::piped("base64", &["-d"], text.as_bytes()).unwrap()
+}
+
+/// Builds with SMM, as those with Secure Boot are, change a volume that PCR 0 covers before they measure it.
+#[track_caller]
+fn assert_as_predicted_but_for_pcr_0(stopped: &Stopped, prediction: &Value) {
+    assert_events(stopped, prediction, |pcr| pcr != 0);
 }
 
 /// The image of `minimal-disk`; `None` (and a word why) where its recipe was not named.

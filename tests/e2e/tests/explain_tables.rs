@@ -9,7 +9,9 @@ use e2e::{Bench, bench, skipped};
 use serde_json::Value;
 
 /// Event types by number (TCG PC Client Platform Firmware Profile 1.06, table 27).
-const TYPES: [(&str, u32); 10] = [
+const TYPES: [(&str, u32); 12] = [
+    ("EV_IPL", 0xd),
+    ("EV_EFI_GPT_EVENT", 0x8000_0006),
     ("EV_SEPARATOR", 4),
     ("EV_EVENT_TAG", 6),
     ("EV_PLATFORM_CONFIG_FLAGS", 0xa),
@@ -64,26 +66,101 @@ fn log(bench: &Bench, image: &Path, read: &Path) -> Vec<u8> {
     let files = ["--firmware", &firmware, "--kernel", &kernel, "--initrd", &initrd, "--cmdline", &line];
     let words = ["measure", "tdx", "--json", "--memory", "512MiB", "--vcpus", "1"];
     let predicted = bench.run(words.iter().chain(&files)).expect(0, &[]).json();
-    let file = |name: &str| sha(384, &std::fs::read(read.join(name)).unwrap());
     let options: Vec<u8> = format!("initrd=initrd {line}\0").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let events = events(&predicted, read).into_iter().map(|mut event| {
+        match event.name.as_str() {
+            "kernel command line" => event.digest = sha(384, &options),
+            "initrd" => event.digest = sha(384, &std::fs::read(read.join("initrd_data")).unwrap()),
+            _ => {}
+        }
+        event
+    });
+    logged(&events.collect::<Vec<_>>())
+}
+
+#[derive(Clone)]
+struct Logged {
+    name: String,
+    register: u32,
+    event_type: u32,
+    digest: Vec<u8>,
+}
+
+fn logged(events: &[Logged]) -> Vec<u8> {
     let mut log = Log::new();
-    for step in predicted["steps"].as_array().unwrap() {
+    for Logged { register, event_type, digest, .. } in events {
+        log.add(*register, *event_type, digest);
+    }
+    log.0
+}
+
+/// The predicted events, those that QEMU's files are behind with what coreutils makes of the files that the guest read.
+fn events(predicted: &Value, read: &Path) -> Vec<Logged> {
+    let file = |name: &str| sha(384, &std::fs::read(read.join(name)).unwrap());
+    let event = |step: &Value| {
         let text = |key: &str| step[key].as_str().unwrap();
-        let Some(register) = text("register").strip_prefix("rtmr") else { continue };
+        let register = text("register").strip_prefix("rtmr")?.parse::<u32>().unwrap() + 1;
         let digest = match text("name") {
             "ACPI table loader" => file("etc/table-loader"),
             "ACPI root pointer" => file("etc/acpi/rsdp"),
             "ACPI tables" => file("etc/acpi/tables"),
             "QEMU setting BootMenu (fw_cfg)" => file("BootMenu"),
             "QEMU setting bootorder (fw_cfg)" => file("bootorder"),
-            "kernel command line" => sha(384, &options),
-            "initrd" => file("initrd_data"),
             _ => unhex(text("digest")),
         };
-        let (_, number) = TYPES.iter().find(|(name, _)| *name == text("kind")).unwrap();
-        log.add(register.parse::<u32>().unwrap() + 1, *number, &digest);
+        let (_, event_type) = TYPES.iter().find(|(name, _)| *name == text("kind")).unwrap();
+        Some(Logged { name: text("name").to_owned(), register, event_type: *event_type, digest })
+    };
+    predicted["steps"].as_array().unwrap().iter().filter_map(event).collect()
+}
+
+/// A TD that firmware starts from its disk, whether or not the kernel leaves firmware at the first attempt; another image on the disk is
+/// named.
+#[test]
+fn the_log_of_a_td_from_a_disk_is_explained() {
+    let Some(bench) = bench() else { return };
+    let Some(recipe) = std::env::var_os("BULLION_TEST_DISK_RECIPE") else {
+        return skipped("BULLION_TEST_DISK_RECIPE is set by scripts/test only");
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = scratch.path().join("image");
+    bench.run(["build".as_ref(), recipe.as_os_str(), "-o".as_ref(), image.as_os_str()]).expect(0, &[]);
+    let vm = bench.vm(scratch.path(), "t-tables", "tdx", 1, &image);
+    let text = std::fs::read_to_string(&vm).unwrap().replace("[guest]", "boot = \"disk\"\n[guest]");
+    std::fs::write(&vm, text).unwrap();
+    let Some(read) = simulated(&bench, &vm, &scratch.path().join("state")) else { return };
+    let of = |name: &str| image.join(name).display().to_string();
+    let (firmware, disk) = (of("firmware-tdx.fd"), of("disk.raw"));
+    let words =
+        ["measure", "tdx", "--json", "--memory", "512MiB", "--vcpus", "1", "--firmware", &firmware, "--disk", &disk];
+    let events = events(&bench.run(words).expect(0, &[]).json(), &read);
+    let file = scratch.path().join("log");
+    let explain = |events: &[Logged], code: i32| {
+        std::fs::write(&file, logged(events)).unwrap();
+        let words = ["explain", "--json", file.to_str().unwrap(), "--against", vm.to_str().unwrap()];
+        bench.run(words).expect(code, &[]).json()
+    };
+    let at_once = explain(&events, 0);
+    assert_eq!(at_once["differences"], serde_json::json!([]));
+    assert!(at_once["not_compared"].as_array().unwrap().contains(&"MRTD".into()), "{at_once}");
+    let mut again = events.clone();
+    let last: Vec<_> = again.split_off(again.len() - 2);
+    let action = |text: &str| Logged { digest: sha(384, text.as_bytes()), ..last[0].clone() };
+    again.extend(["Invocation", "Returned with Failure"].map(|text| action(&format!("Exit Boot Services {text}"))));
+    again.extend(last);
+    assert_eq!(explain(&again, 0)["verdict"], "equal");
+    for (name, input) in [
+        ("unified kernel image", "unified_image"),
+        ("partition table", "partition_table"),
+        ("section .osrel of the unified kernel image", "unified_image"),
+    ] {
+        let mut other = again.clone();
+        other.iter_mut().find(|event| event.name == name).unwrap().digest = sha(384, b"another");
+        let answer = explain(&other, 6);
+        let rows = answer["differences"].as_array().unwrap();
+        assert_eq!(rows.len(), 1, "{answer}");
+        assert_eq!(rows[0]["input"], input, "{answer}");
     }
-    log.0
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use e2e::{Bench, bench, skipped, vector};
+use e2e::{Bench, bench, documented, skipped, vector};
 use serde_json::{Value, json};
 
 fn text(path: &Path) -> &str {
@@ -46,12 +46,13 @@ fn the_secure_processor_lets_through_what_was_signed_and_nothing_else() {
     let public = format!("{}.pub", text(&key));
     let verified = bench.run(["idblock", "verify", text(&image), "--key", &public, "--json"]).expect(0, &[]).json();
     assert_eq!(created, verified);
+    documented("idblock", &created);
 
     let launch = |vcpus: u32| {
         let vm = bench.vm(scratch.path(), &format!("t-id-{vcpus}"), "snp", vcpus, &image);
         bench.launch(&vm, &["--simulate", "--json"])
     };
-    launch(2).expect(0, &["SIMULATED"]);
+    documented("launch --simulate", &launch(2).expect(0, &["SIMULATED"]).json());
     // A shape that nobody has signed.
     launch(3).expect(6, &["none for 3 vCPUs", "hint:"]);
 

@@ -1,48 +1,10 @@
 //! Every key that a measuring verb writes is in docs/json.md, under that verb.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeSet;
+use std::path::Path;
 
-use e2e::bench;
 use e2e::vectors::vector;
-use serde_json::Value;
-
-const DOCUMENT: &str = include_str!("../../../docs/json.md");
-
-/// Objects whose keys are data: names of algorithms, numbers of registers.
-const BY_NAME: [&str; 2] = ["digests", "pcrs"];
-
-fn keys(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(object) => {
-            for (key, value) in object {
-                found.insert(key.clone());
-                if !BY_NAME.contains(&key.as_str()) {
-                    keys(value, found);
-                }
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
-        _ => {}
-    }
-}
-
-/// What the document says of a verb, and of what all verbs have.
-fn section(title: &str) -> String {
-    let (common, _) = DOCUMENT.split_once("\n## ").unwrap();
-    let start = DOCUMENT.find(&format!("## `{title}`\n")).unwrap_or_else(|| panic!("there is no section {title}"));
-    let (_, section) = DOCUMENT[start..].split_once('\n').unwrap();
-    common.to_owned() + section.split("\n## ").next().unwrap()
-}
-
-#[track_caller]
-fn documented(title: &str, value: &Value) {
-    let (text, mut found) = (section(title), BTreeSet::new());
-    keys(value, &mut found);
-    assert!(found.len() > 2, "{title}: {value}");
-    let missing: Vec<_> = found.iter().filter(|key| !text.contains(&format!("`{key}`"))).collect();
-    assert_eq!(missing, Vec::<&String>::new(), "docs/json.md, {title}");
-}
+use e2e::{bench, documented};
 
 #[test]
 fn every_key_is_documented() {
@@ -73,4 +35,34 @@ fn every_key_is_documented() {
     documented("eventlog show", &json(&["eventlog", "show", &log], &[0]));
     documented("eventlog replay", &json(&["eventlog", "replay", &log], &[0]));
     documented("explain", &json(&["explain", &log, "--against", &image], &[4, 6]));
+    let against = ["explain", &log, "--against", &log];
+    documented("explain", &json(&against, &[0]));
+    let Some(quote) = vector("tdx/quotes/trustee_quote_4.dat") else { return };
+    let quote = quote.display().to_string();
+    documented("eventlog replay", &json(&["eventlog", "replay", &log, "--quote", &quote], &[4, 6]));
+    documented("explain", &json(&["explain", &quote, "--against", &image], &[4, 6]));
+}
+
+/// What needs a QEMU that answers: registers of a platform, and what a rewritten manifest has other values of.
+#[test]
+fn every_key_about_machines_is_documented() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = bench.copy_image(scratch.path());
+    let of = |name: &str| image.join(name).display().to_string();
+    let json = |words: &[&str]| bench.run(words.iter().chain(&["--json"])).expect(0, &[]).json();
+    if bench.unpublished {
+        return e2e::skipped("the firmware of an UNPUBLISHED lock may not be pinned");
+    }
+    let (firmware, kernel, initrd) = (of("firmware-tdx.fd"), of("vmlinuz"), of("initrd"));
+    let boot = ["--kernel", &kernel, "--initrd", &initrd, "--vcpus", "1", "--memory", "2GiB"];
+    documented("measure tdx", &json(&[&["measure", "tdx", "--steps", "--firmware", &firmware][..], &boot].concat()));
+    let path = |path: &Path| path.display().to_string();
+    let written = json(&["measure", &path(&image), "--write", "--vcpus", "1", "--memory", "2GiB"]);
+    assert!(!written["moved"].as_array().unwrap().is_empty(), "{written}");
+    documented("measure IMAGE --write", &written);
+    documented(
+        "measure IMAGE_OR_VM",
+        &json(&["measure", &path(&image), "--tee", "tdx", "--vcpus", "1", "--memory", "2GiB"]),
+    );
 }

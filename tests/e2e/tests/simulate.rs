@@ -3,14 +3,24 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use e2e::vectors::{sha, unhex};
-use e2e::{Bench, bench, skipped};
+use e2e::{Bench, bench, documented, skipped};
 
 fn simulate(bench: &Bench, tee: &str, vcpus: u32) -> Option<serde_json::Value> {
     let scratch = tempfile::tempdir().unwrap();
     let vm = can_simulate(bench)
         .then(|| bench.vm(scratch.path(), &format!("t-sim-{tee}-{vcpus}"), tee, vcpus, bench.image()))?;
     let run = bench.launch(&vm, &["--simulate", "--json"]).expect(0, &["SIMULATED"]);
-    Some(run.json())
+    let answer = run.json();
+    documented("launch --simulate", &answer);
+    // What is said of the fields beside the measurements is what QEMU gave to the simulator.
+    let measured = bench.run(["measure", vm.to_str().unwrap(), "--json"]).expect(0, &[]).json();
+    documented("measure IMAGE_OR_VM", &measured);
+    for (key, told) in measured["beside"].as_object().unwrap() {
+        let given = &answer["measured"][key];
+        let told = told.as_u64().map_or_else(|| told.as_str().unwrap().to_owned(), |bits| format!("{bits:#x}"));
+        assert_eq!(given.as_str().unwrap(), told, "{key}");
+    }
+    Some(answer)
 }
 
 fn can_simulate(bench: &Bench) -> bool {
@@ -75,6 +85,7 @@ fn what_a_td_reads_by_fw_cfg_leads_to_the_predicted_registers() {
         let vm = scratch.path().join("inside.vm.toml");
         std::fs::write(&vm, format!("{plain}{more}")).unwrap();
         let answer = bench.launch(&vm, &["--simulate", "--json"]).expect(0, &["SIMULATED"]).json();
+        documented("launch --simulate", &answer);
         for register in ["rtmr0", "rtmr1", "rtmr2"] {
             assert_eq!(answer["from_fw_cfg"][register].as_str().map(str::len), Some(96), "{answer}");
             assert_eq!(answer["from_fw_cfg"][register], answer["expected"][register], "{more}: {register}");

@@ -64,6 +64,34 @@ fn snp_digests_of_files_and_hashes_are_those_of_other_tools() {
     assert_eq!(answer["snp"][1]["launch_digest"], KERNEL_64);
 }
 
+/// Other VMMs, and older kinds of guests, as `sev-snp-measure` has them. What KVM does to the FPU of a SEV-ES guest depends on the VM type.
+#[test]
+fn digests_of_other_vmms_and_older_guests_are_those_of_sev_snp_measure() {
+    let Some(bench) = bench() else { return };
+    let Some(firmware) = vector(AMDSEV) else { return };
+    let path = |name: &str| bench.image().join(name).display().to_string();
+    let (kernel, initrd) = (path("vmlinuz"), path("initrd"));
+    let boot = ["--kernel", &kernel, "--initrd", &initrd, "--cmdline", "console=ttyS0"];
+    for (ours, theirs) in [
+        (&["--vmm", "ec2", "--vcpus", "4"][..], &["--mode", "snp", "--vmm-type", "ec2"][..]),
+        (&["--vmm", "gce-milan", "--vcpus", "4"], &["--mode", "snp", "--vmm-type", "gce"]),
+        (&["--mode", "sev-es", "--vmm", "qemu-kvm", "--vcpus", "4"], &["--mode", "seves"]),
+        (&["--mode", "sev"], &["--mode", "sev"]),
+    ] {
+        let answer = measure_snp(&bench, &firmware, &[&boot[..], ours].concat()).expect(0, &[]).json();
+        let Some(mut judge) = e2e::judge("sev-snp-measure") else { return };
+        judge.args(theirs).args(["--vcpus", "4", "--vcpu-type", "EPYC-v4", "--guest-features", "0x1", "--ovmf"]);
+        judge.arg(&firmware).args(["--kernel", &kernel, "--initrd", &initrd, "--append", "console=ttyS0"]);
+        let output = judge.output().unwrap();
+        assert!(output.status.success(), "{theirs:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let rows = if ours.contains(&"--mode") { &answer["sev"] } else { &answer["snp"] };
+        assert_eq!(rows[0]["launch_digest"], String::from_utf8(output.stdout).unwrap().trim(), "{ours:?}");
+        e2e::documented("measure snp", &answer);
+    }
+    measure_snp(&bench, &firmware, &["--mode", "sev-es"]).expect(2, &["--vcpus"]);
+    measure_snp(&bench, &firmware, &["--vmm", "xen"]).expect(2, &["qemu-kvm", "gce-milan"]);
+}
+
 #[test]
 fn files_and_the_image_they_are_from_have_the_same_digest() {
     let Some(bench) = bench() else { return };

@@ -95,6 +95,9 @@ pub(super) struct Answer {
     pub(super) unknown: Vec<Row>,
     /// Why something could not be compared.
     pub(super) reasons: Vec<String>,
+    /// Fields that count too, and that the verdict says nothing about: the evidence does not have them, or nobody knows what they should
+    /// be.
+    pub(super) not_compared: Vec<&'static str>,
 }
 
 impl Answer {
@@ -108,6 +111,7 @@ impl Answer {
             differences: Vec::new(),
             unknown: Vec::new(),
             reasons: Vec::new(),
+            not_compared: Vec::new(),
         }
     }
 
@@ -143,7 +147,10 @@ impl Answer {
         self.reasons.iter().for_each(|reason| printer.note(reason));
         let first = self.differences.iter().filter_map(|row| row.event).min();
         printer.line(match (verdict, first) {
-            (Verdict::Equal, _) => "as expected".to_owned(),
+            (Verdict::Equal, _) if self.not_compared.is_empty() => "as expected".to_owned(),
+            (Verdict::Equal, _) => {
+                format!("as expected, as far as it was compared: nothing is said of {}", self.not_compared.join(", "))
+            }
             (Verdict::Differs, None) => "not as expected".to_owned(),
             (Verdict::Differs, Some(event)) => format!("not as expected: event {event} is the first that differs"),
             (Verdict::CannotTell, _) => "cannot tell: not all that counts is predicted".to_owned(),

@@ -9,6 +9,7 @@ use spec::Outcome;
 use spec::digest::encode_hex;
 
 use super::answer::{Answer, Register, Row};
+use super::tdx::NOT_IN_A_LOG;
 use super::text;
 use crate::evidence_file::{Content, EvidenceFile, TdMeasurement, lenient};
 use crate::failure::Failure;
@@ -30,6 +31,9 @@ pub(super) fn compare(
                 answer.unknown.extend(stopped.map(|stopped| unread(&file.path, &stopped)));
             }
             logs(&log, &reference, &mut answer)?;
+            if kind(&log) == Kind::Tdx {
+                answer.not_compared = NOT_IN_A_LOG.to_vec();
+            }
         }
         (Content::EventLog(bytes), Content::Tdx(measurement))
         | (Content::Tdx(measurement), Content::EventLog(bytes)) => {
@@ -37,6 +41,7 @@ pub(super) fn compare(
             let (log, _) = lenient(&file.path, bytes)?;
             let replay = log.replay().map_err(|error| unusable(&file.path, &error))?;
             answer.registers.extend(replayed(&replay.rtmr, measurement));
+            answer.not_compared = NOT_IN_A_LOG.to_vec();
         }
         (Content::Tdx(found), Content::Tdx(wanted)) => {
             let mrtd = Register::new("MRTD", found.mrtd.to_string(), Some(wanted.mrtd.to_string()));

@@ -51,8 +51,9 @@ pub(super) fn explain(
     if wanted != Some(found.digest) {
         neighbours(verb, found.digest, (&firmware, &shape), expected, &mut answer)?;
     }
-    if let Some(report) = found.report {
-        beside_the_digest(report, expected, &mut answer)?;
+    match found.report {
+        Some(report) => beside_the_digest(report, expected, &mut answer)?,
+        None => answer.not_compared = vec!["POLICY", "HOST_DATA"],
     }
     let Shape { vcpus, vcpu } = shape;
     let (signature, features) = (vcpu.signature, vcpu.sev_features);

@@ -8,9 +8,10 @@ use std::path::Path;
 use launcher::qemu::oracle::Devices;
 use measure::Digest384;
 use measure::eventlog::EventLog;
+use measure::shape::Boot;
 use measure::tdx::attributes::Attributes;
 use measure::tdx::explain::{Difference, differences};
-use measure::tdx::{Input, PredictedEvent, Rtmr};
+use measure::tdx::{Input, PredictedEvent, Rtmr, registers};
 use spec::{Outcome, Tee};
 use store::Store;
 
@@ -28,6 +29,8 @@ use crate::weigh::{unusable, whole_mib};
 use input::{differing, key, other_input, other_mrtd};
 use tables::Tables;
 
+/// What makes a TD the expected one beside the registers that a log leads to.
+pub(super) const NOT_IN_A_LOG: [&str; 6] = ["MRTD", "ATTRIBUTES", "XFAM", "MRCONFIGID", "MROWNER", "MROWNERCONFIG"];
 const RTMRS: [Rtmr; 4] = [Rtmr::Rtmr0, Rtmr::Rtmr1, Rtmr::Rtmr2, Rtmr::Rtmr3];
 
 /// What is compared with, and what may have been launched instead.
@@ -50,20 +53,19 @@ impl<'a> Context<'a> {
         printer: &'a Printer,
     ) -> Result<Self, Failure> {
         check_tee(expected, Tee::Tdx, "its measurements are those of no TD")?;
-        if let Some(vm) = expected.vm.as_ref().filter(|vm| vm.boot == spec::vm::Boot::Disk) {
-            let message = format!("{} starts from a disk: what it measures is not explained", vm.name);
-            return Err(Failure::new(Outcome::Refused, message)
-                .with_hint("`bullion measure VM` predicts its registers, `eventlog replay` those of a log"));
-        }
+        let boot = match expected.vm.as_ref().map(|vm| vm.boot) {
+            Some(spec::vm::Boot::Disk) => Boot::Disk,
+            Some(spec::vm::Boot::Kernel) | None => Boot::Kernel,
+        };
         let memory = verb.memory.or(expected.vm.as_ref().map(|vm| vm.memory));
         let memory_mib = memory.map(whole_mib).transpose()?;
         let devices = expected.vm.as_ref().map(Devices::of).unwrap_or_default();
         let machine = Machine { qemu: &verb.qemu, store, printer, devices };
         let (vcpus, captured) = (vcpus(verb, expected)?, verb.acpi.as_deref());
-        let wanted = WantedMachine { vcpus, memory_mib, captured, machine };
+        let wanted = WantedMachine { boot, vcpus, memory_mib, captured, machine };
         let image = (expected.directory.as_path(), &expected.manifest);
         let prediction = TdxPrediction::new(image.0, image.1, &wanted)?;
-        let tables = Tables::new(machine, &prediction, image, (vcpus, memory_mib)).filter(|_| captured.is_none());
+        let tables = Tables::new(&wanted, &prediction, image).filter(|_| captured.is_none());
         Ok(Self {
             verb,
             prediction,
@@ -78,7 +80,7 @@ impl<'a> Context<'a> {
 
 /// A log by itself.
 pub(super) fn log(
-    context: &Context<'_>,
+    context: &mut Context<'_>,
     path: &Path,
     bytes: &[u8],
     mut answer: Answer,
@@ -87,7 +89,9 @@ pub(super) fn log(
     let (log, stopped) = read_log(path, bytes)?;
     answer.unknown.extend(stopped.map(|stopped| unread(path, &stopped)));
     let replay = log.replay().map_err(|error| unusable(path, &error))?;
+    context.prediction.choose(|events| differences(&log, events, &[], &[Rtmr::Rtmr1]).len());
     compare_registers(&replay.rtmr, context, &mut answer);
+    answer.not_compared = NOT_IN_A_LOG.to_vec();
     compare_events(&log, context, &mut answer)?;
     printer.note("a log is a claim: it counts where it replays to the registers of a quote");
     answer.reasons.extend(context.prediction.reasons.iter().cloned());
@@ -96,7 +100,7 @@ pub(super) fn log(
 
 /// A quote, and the log behind it where there is one.
 pub(super) fn quote(
-    context: &Context<'_>,
+    context: &mut Context<'_>,
     found: &TdMeasurement,
     expected: &Expected,
     mut answer: Answer,
@@ -107,6 +111,8 @@ pub(super) fn quote(
     if wanted.is_some_and(|(wanted, _)| wanted != found.mrtd) {
         answer.differences.push(other_mrtd(found.mrtd, context)?);
     }
+    let [_, rtmr1, ..] = found.rtmr;
+    context.prediction.choose(|events| usize::from(registers(events)[1] != rtmr1));
     compare_registers(&found.rtmr, context, &mut answer);
     beside_the_registers(found, expected, &mut answer)?;
     match &context.verb.eventlog {
@@ -244,6 +250,20 @@ fn unexpected(log: &EventLog<'_>, event: usize) -> Option<Row> {
     })
 }
 
+/// MROWNER and MROWNERCONFIG: a launch leaves both zero.
+fn owner(found: &TdMeasurement, answer: &mut Answer) {
+    for (name, value) in ["MROWNER", "MROWNERCONFIG"].into_iter().zip(found.owner) {
+        let value = Digest384(value);
+        let register = Register::new(name, value.to_string(), Some(Digest384::ZERO.to_string()));
+        if register.verdict == Verdict::Differs {
+            let text = format!("{name} is not zero, as a launch by Bullion leaves it: somebody else launched this");
+            let found = Some(value.to_string());
+            answer.differences.push(Row { input: "owner".into(), kind: "differs", found, text, ..Row::default() });
+        }
+        answer.registers.push(register);
+    }
+}
+
 /// What a quote says beside the registers: ATTRIBUTES, and MRCONFIGID, of which only a VM description says what it should be.
 fn beside_the_registers(found: &TdMeasurement, expected: &Expected, answer: &mut Answer) -> Result<(), Failure> {
     let refusals = Attributes(found.attributes).refusals();
@@ -252,6 +272,9 @@ fn beside_the_registers(found: &TdMeasurement, expected: &Expected, answer: &mut
         let found = Some(format!("{:#x}", found.attributes));
         answer.differences.push(Row { input: "attributes".into(), kind: "differs", found, text, ..Row::default() });
     }
+    // It follows from the host's processor and the firmware: nobody says what it should be.
+    answer.not_compared.push("XFAM");
+    owner(found, answer);
     let given = Digest384(found.mrconfigid);
     let Some(vm) = &expected.vm else {
         // Zero is no configuration; any other is one that this side does not know.

@@ -6,12 +6,12 @@ use std::thread;
 
 use measure::Digest256;
 use measure::firmware::SevSection;
-use measure::snp::{KernelHashes, Seed, Step, profile, seed::firmware_step};
+use measure::snp::{KernelHashes, Seed, Step, profile, seed::firmware_step, sev};
 use serde::Serialize;
 use spec::pins::Pins;
 use spec::{Outcome, Sha256Digest};
 
-use crate::args::MeasureSnp;
+use crate::args::{MeasureSnp, SevMode};
 use crate::failure::Failure;
 use crate::firmware::{FirmwareFile, FirmwareInput};
 use crate::inputs;
@@ -83,22 +83,27 @@ struct StepRow {
 
 pub(super) fn run(verb: &MeasureSnp, printer: &Printer) -> Result<u8, Failure> {
     weigh::check_vcpus(&verb.vcpus)?;
+    let profile = verb.profile();
     let Read { file, first, pins, kernel, initrd } = read(verb)?;
     let firmware = file.parse()?;
-    let layout = firmware.sev_layout().map_err(|error| unusable(&file.path, &error))?;
     let kernel_hashes = kernel.as_ref().map(|kernel| hashes(kernel, initrd.as_ref(), verb)).transpose()?;
-    let seed = Seed::new(first.digest, &layout, kernel_hashes.as_ref(), &profile::QEMU_KVM)
-        .map_err(|error| unusable(&file.path, &error))?;
     let subject = SnpSubject { path: &file.path, firmware: &firmware, kernel_hashes };
+    let inputs = Inputs {
+        firmware: file.input(&pins),
+        kernel_hashes: kernel_hashes.is_some(),
+        kernel: kernel.as_ref(),
+        initrd: initrd.as_ref(),
+        cmdline: kernel.as_ref().map(|_| verb.cmdline.as_deref().unwrap_or_default()),
+        profile: profile.name,
+    };
+    if verb.mode != SevMode::Snp {
+        return older(&subject, inputs, verb, printer);
+    }
+    let layout = firmware.sev_layout().map_err(|error| unusable(&file.path, &error))?;
+    let seed = Seed::new(first.digest, &layout, kernel_hashes.as_ref(), profile)
+        .map_err(|error| unusable(&file.path, &error))?;
     let answer = Answer {
-        inputs: Inputs {
-            firmware: file.input(&pins),
-            kernel_hashes: kernel_hashes.is_some(),
-            kernel: kernel.as_ref(),
-            initrd: initrd.as_ref(),
-            cmdline: kernel.as_ref().map(|_| verb.cmdline.as_deref().unwrap_or_default()),
-            profile: profile::QEMU_KVM.name,
-        },
+        inputs,
         firmware_digest: first.digest.to_string(),
         sections: layout.sections.iter().map(section).collect(),
         seed: seed.digest_before_vcpus().to_string(),
@@ -106,6 +111,60 @@ pub(super) fn run(verb: &MeasureSnp, printer: &Printer) -> Result<u8, Failure> {
     };
     show(&answer, printer);
     printer.value(&answer);
+    Ok(0)
+}
+
+/// Launch digests of SEV and SEV-ES guests.
+#[derive(Serialize)]
+struct OlderAnswer<'a> {
+    inputs: Inputs<'a>,
+    sev: Vec<OlderDigest>,
+}
+
+#[derive(Serialize)]
+struct OlderDigest {
+    mode: &'static str,
+    /// Of SEV-ES.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vcpus: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_signature: Option<u32>,
+    /// SHA-256.
+    launch_digest: String,
+}
+
+fn older(subject: &SnpSubject<'_>, inputs: Inputs<'_>, verb: &MeasureSnp, printer: &Printer) -> Result<u8, Failure> {
+    if verb.steps {
+        return Err(Failure::new(Outcome::Usage, "--steps is for SEV-SNP: the digests of older guests have none"));
+    }
+    let unusable = |error: sev::SevError| unusable(subject.path, &error);
+    let hashes = subject.kernel_hashes.as_ref();
+    let mut digests = Vec::new();
+    if verb.mode == SevMode::Sev {
+        let digest = sev::launch_digest(subject.firmware, hashes).map_err(unusable)?;
+        digests.push(OlderDigest { mode: "sev", vcpus: None, cpu_signature: None, launch_digest: digest.to_string() });
+    }
+    for cpu in verb.cpus().iter().filter(|_| verb.mode == SevMode::SevEs) {
+        let vcpu = subject.inputs(cpu, verb.cpu_signature, 0)?.vcpu;
+        for vcpus in &verb.vcpus {
+            let digest = sev::es_launch_digest(subject.firmware, hashes, &vcpu, *vcpus, verb.profile());
+            digests.push(OlderDigest {
+                mode: "sev-es",
+                vcpus: Some(*vcpus),
+                cpu_signature: Some(vcpu.signature.0),
+                launch_digest: digest.map_err(unusable)?.to_string(),
+            });
+        }
+    }
+    if digests.is_empty() {
+        return Err(Failure::new(Outcome::Usage, "a SEV-ES guest is measured with its vCPUs: name them with --vcpus"));
+    }
+    show_inputs(&inputs, printer);
+    for OlderDigest { mode, vcpus, launch_digest, .. } in &digests {
+        let shape = vcpus.map(|vcpus| format!("  {vcpus:>3} vCPUs")).unwrap_or_default();
+        printer.line(format_args!("{mode}{shape}  launch digest {launch_digest}"));
+    }
+    printer.value(&OlderAnswer { inputs, sev: digests });
     Ok(0)
 }
 
@@ -153,10 +212,8 @@ fn hashes(kernel: &Hashed, initrd: Option<&Hashed>, verb: &MeasureSnp) -> Result
 }
 
 fn digests(subject: &SnpSubject<'_>, first: Step, seed: &Seed, verb: &MeasureSnp) -> Result<Vec<Digest>, Failure> {
-    let default = ["EPYC-v4".to_owned()];
-    let cpus = if verb.cpu.is_empty() { &default[..] } else { &verb.cpu };
     let mut digests = Vec::new();
-    for cpu in cpus {
+    for cpu in &verb.cpus() {
         let vcpu = subject.inputs(cpu, verb.cpu_signature, verb.sev_features)?.vcpu;
         let of_counts =
             weigh::launch_digests(seed, &vcpu, &verb.vcpus).map_err(|error| unusable(subject.path, &error))?;
@@ -195,7 +252,11 @@ fn section(section: &SevSection) -> Section {
 }
 
 fn show(answer: &Answer<'_>, printer: &Printer) {
-    let inputs = &answer.inputs;
+    show_inputs(&answer.inputs, printer);
+    show_digests(answer, printer);
+}
+
+fn show_inputs(inputs: &Inputs<'_>, printer: &Printer) {
     inputs.firmware.lines().iter().for_each(|line| printer.line(line));
     match (inputs.kernel, inputs.cmdline) {
         (Some(kernel), Some(line)) => {
@@ -207,6 +268,12 @@ fn show(answer: &Answer<'_>, printer: &Printer) {
         _ => printer
             .line("kernel    not measured (kernel-hashes=off): the guest starts whatever kernel the host gives it"),
     }
+    if inputs.profile != profile::QEMU_KVM.name {
+        printer.line(format_args!("vmm       {}", inputs.profile));
+    }
+}
+
+fn show_digests(answer: &Answer<'_>, printer: &Printer) {
     if answer.snp.is_empty() {
         for section in &answer.sections {
             printer.line(format_args!("section   {:#010x}  {:#8x} bytes  {}", section.gpa, section.size, section.name));

@@ -175,7 +175,13 @@ fn predict<'a>(
     if verb.kernel.is_none() && verb.disk.is_none() && verb.memory.is_none() {
         return Ok(predicted);
     }
-    let known = KnownFirmware::find(file, pins)?;
+    let mut known = KnownFirmware::find(file, pins)?;
+    let disk = verb.disk.as_deref().map(DiskFile::read).transpose()?;
+    if let (Some(path), Some(disk)) = (&verb.disk, &disk) {
+        known = known.starting_disk(path, disk)?;
+    } else if let Some(kernel) = &verb.kernel {
+        known = known.starting(kernel)?;
+    }
     let memory_mib = verb.memory.map(whole_mib).transpose()?;
     // QEMU may have to be asked for the tables; kernel and initrd are hashed meanwhile.
     let (tables, boot) = std::thread::scope(|scope| {
@@ -199,8 +205,8 @@ fn predict<'a>(
         predicted.events.extend(known.image(&boot, qemu_version)?);
         predicted.boot = Some(boot);
     }
-    if let Some(path) = &verb.disk {
-        let mut may_be = known.disk(&DiskFile::read(path)?).into_iter();
+    if let (Some(path), Some(disk)) = (&verb.disk, &disk) {
+        let mut may_be = known.disk(disk).into_iter();
         predicted.events.extend(may_be.next().unwrap_or_default());
         predicted.other_rtmr1 = may_be.next().map(|events| registers(&events)[1]);
         let (_, sha256) = store::hash_file(path).map_err(|error| Failure::file("reading", path, &error))?;

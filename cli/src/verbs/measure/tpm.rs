@@ -11,7 +11,7 @@ use measure::tdx::platform::{Common, FirmwareFacts, PlatformError};
 use measure::tdx::unified::Start;
 use measure::tdx::{Pcr, PredictedEvent};
 use measure::tpm::{self, FirmwareCode};
-use measure::uefi::VariableStore;
+use measure::uefi::{SecureBootVariables, VariableStore};
 use measure::{authenticode, linux};
 use serde::Serialize;
 use spec::pins::{EventJudge, Pins};
@@ -23,6 +23,7 @@ use crate::firmware::{FirmwareFile, FirmwareInput, facts};
 use crate::inputs;
 use crate::printer::Printer;
 use crate::weigh::disk::{DiskFile, unified};
+use crate::weigh::registers::verified;
 use crate::weigh::unusable;
 
 /// No kernel or initrd that firmware can load is larger.
@@ -77,11 +78,21 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
     let store = VariableStore::parse(&variables.bytes).map_err(|error| unusable(&variables.path, &error))?;
     let fw_cfg = Told::import(&verb.fw_cfg)?.fw_cfg;
     let refused = |error: PlatformError| Failure::new(Outcome::Refused, format!("{}: {error}", file.path.display()));
-    let mut common = Common::new(&facts, &store, &fw_cfg).map_err(refused)?;
+    let disk = verb.disk.as_deref().map(DiskFile::read).transpose()?;
+    let image = match (&verb.disk, &disk, &verb.kernel, &kernel) {
+        (Some(path), Some(disk), ..) => Some((path, &disk.program)),
+        (.., Some(path), Some(kernel)) => Some((path, kernel)),
+        _ => None,
+    };
+    let has_keys = facts.has_secure_boot && store.has_keys();
+    let image = image.filter(|_| has_keys);
+    let variables_of = SecureBootVariables::of_store(&store);
+    let authority = image.map(|(path, image)| verified(path, image, &variables_of)).transpose()?;
+    let mut common = Common::new(&facts, &store, &fw_cfg, authority).map_err(refused)?;
     if let Some(slot) = verb.disk_at {
         common = common.starting_disk(slot, &fw_cfg).map_err(refused)?;
     }
-    let boot = match (&verb.disk, &verb.kernel, &kernel) {
+    let boot = match (&disk, &verb.kernel, &kernel) {
         (Some(disk), ..) => disk_boot(&facts, disk)?,
         (None, Some(path), Some(kernel)) => match linux::version(kernel) {
             Ok(version) => direct_boot(&facts, (path, kernel, version), initrd.as_deref(), cmdline)?,
@@ -90,8 +101,11 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
         // The arguments need one of both.
         _ => return Err(Failure::new(Outcome::Usage, "there is neither --kernel nor --disk")),
     };
-    let events = tpm::events(&code(&file, &facts)?, &common, &boot);
+    // Such builds have SMM.
+    let code = if facts.has_secure_boot { None } else { Some(code(&file, &facts)?) };
+    let events = tpm::events(code.as_ref(), &common, &boot);
     let pcrs = tpm::pcrs(&events).into_iter().enumerate();
+    let is_told = |number: usize| number != IMA_PCR && (number != 0 || code.is_some());
     let answer = Answer {
         note: NOTE,
         inputs: Inputs {
@@ -104,10 +118,10 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
             cmdline,
         },
         pcrs: pcrs
-            .filter(|(number, _)| *number != IMA_PCR)
+            .filter(|(number, _)| is_told(*number))
             .map(|(number, value)| (format!("pcr{number}"), value.to_string()))
             .collect(),
-        steps: events.iter().map(step).collect(),
+        steps: events.iter().filter(|event| event.register != Pcr(0) || code.is_some()).map(step).collect(),
     };
     show(&answer, verb.steps, printer);
     printer.value(&answer);
@@ -165,13 +179,12 @@ fn unified_boot(verb: &MeasureTpm, (path, image): (&Path, &[u8])) -> Result<Boot
 }
 
 /// A disk that firmware starts.
-fn disk_boot(facts: &FirmwareFacts<'_>, path: &Path) -> Result<BootEvents, Failure> {
+fn disk_boot(facts: &FirmwareFacts<'_>, disk: &DiskFile) -> Result<BootEvents, Failure> {
     let seen = facts.profile.disk_boot.and_then(|boot| boot.first_exit_fails);
     let first_exit_fails = seen.ok_or_else(|| {
         let message = format!("what {} firmware measures when it starts a disk was never seen", facts.profile.name);
         Failure::new(Outcome::Refused, message)
     })?;
-    let disk = DiskFile::read(path)?;
     Ok(disk.image.boot_events(disk.start(first_exit_fails)))
 }
 

@@ -189,6 +189,9 @@ pub(super) fn key(input: Input) -> &'static str {
         Input::Kernel => "kernel",
         Input::CommandLine => "cmdline",
         Input::Initrd => "initrd",
+        Input::Authority => "secure_boot",
+        Input::UnifiedImage | Input::UnifiedSection(_) => "unified_image",
+        Input::PartitionTable => "partition_table",
         _ => "fixed",
     }
 }

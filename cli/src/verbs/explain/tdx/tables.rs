@@ -6,6 +6,7 @@ use std::path::Path;
 use launcher::qemu::oracle::{Answer as Told, Devices, releases_alike};
 use measure::Digest384;
 use measure::eventlog::{Event, EventLog};
+use measure::shape::Boot;
 use measure::tdx::explain::{Difference, memory_mib};
 use measure::tdx::{Input, PredictedEvent, Rtmr, registers};
 use serde_json::json;
@@ -18,12 +19,12 @@ use crate::inputs;
 use crate::weigh::image_firmware;
 use crate::weigh::machine::Machine;
 use crate::weigh::neighbours::{Neighbour, Sought, search};
-use crate::weigh::prediction::TdxPrediction;
-use crate::weigh::registers::KnownFirmware;
+use crate::weigh::prediction::{TdxPrediction, WantedMachine, expected_firmware};
 
 /// The expected machine, and who can be asked about others.
 pub(super) struct Tables<'a> {
     pub(super) machine: Machine<'a>,
+    pub(super) boot: Boot,
     pub(super) directory: &'a Path,
     pub(super) manifest: &'a Manifest,
     pub(super) vcpus: Option<u32>,
@@ -75,10 +76,14 @@ pub(super) fn behind_register(rtmr0: Digest384, context: &Context<'_>) -> Result
     };
     let pins = inputs::pins()?;
     let firmware = image_firmware(tables.directory, tables.manifest, artifact::FIRMWARE_TDX)?;
-    let known = KnownFirmware::find(&firmware, &pins)?;
+    let known = expected_firmware(tables.boot, tables.directory, &firmware, &pins)?;
     let memory_mib = tables.memory_mib.unwrap_or(ANY_MEMORY_MIB);
     let fits = |told: &Told| {
-        known.platform(&told.fw_cfg, memory_mib).is_ok_and(|events| registers(&events).first() == Some(&rtmr0))
+        let events = match tables.boot {
+            Boot::Kernel => known.platform(&told.fw_cfg, memory_mib),
+            Boot::Disk => known.platform_of_disk(&told.fw_cfg, memory_mib),
+        };
+        events.is_ok_and(|events| registers(&events).first() == Some(&rtmr0))
     };
     let neighbour = tables.search(memory_mib, &fits)?;
     Ok(neighbour.map(|neighbour| {
@@ -104,18 +109,18 @@ fn logged(log: &EventLog<'_>, found: &[Difference], predicted: &[PredictedEvent]
 impl<'a> Tables<'a> {
     /// Where RTMR0 is predicted from a QEMU that answers.
     pub(super) fn new(
-        machine: Machine<'a>,
+        wanted: &WantedMachine<'a>,
         prediction: &TdxPrediction,
         (directory, manifest): (&'a Path, &'a Manifest),
-        (vcpus, memory_mib): (Option<u32>, Option<u64>),
     ) -> Option<Self> {
+        let WantedMachine { boot, vcpus, memory_mib, machine, captured: _ } = *wanted;
         let is_predicted = prediction.registers.contains(&Rtmr::Rtmr0);
-        is_predicted.then_some(Self { machine, directory, manifest, vcpus, memory_mib })
+        is_predicted.then_some(Self { machine, boot, directory, manifest, vcpus, memory_mib })
     }
 
     fn search(&self, memory_mib: u64, is: &dyn Fn(&Told) -> bool) -> Result<Option<Neighbour>, Failure> {
         let firmware = image_firmware(self.directory, self.manifest, artifact::FIRMWARE_TDX)?;
-        search(&self.machine, &Sought { firmware: &firmware.bytes, vcpus: self.vcpus, memory_mib, is })
+        search(&self.machine, &Sought { firmware: &firmware.bytes, boot: self.boot, vcpus: self.vcpus, memory_mib, is })
     }
 
     fn row(&self, found: &Neighbour) -> Row {
