@@ -34,7 +34,8 @@ fn a_disk_boot_of_a_tdx_guest() {
     let started = rtmr1.iter().filter(|event| event.event_type == EventType::EV_EFI_BOOT_SERVICES_APPLICATION);
     let started: Vec<_> = started.map(|event| event.sha384().unwrap()).collect();
     let image = UnifiedImage { image: started[0], sections: Vec::new(), kernel: started[1], stub: None };
-    let events = image.boot_events(Start::Disk { table, first_exit_fails: false }).for_tdx(&profile::UP_TO_202502);
+    let events =
+        image.boot_events(Start::Disk { table, first_exit_fails: false }, false).for_tdx(&profile::UP_TO_202502);
     let predicted: Vec<_> = events.iter().map(|event| event.event_type).collect();
     assert_eq!(predicted, rtmr1.iter().map(|event| event.event_type).collect::<Vec<_>>());
     assert_eq!(registers(&events)[1], log.replay().unwrap().rtmr[1]);

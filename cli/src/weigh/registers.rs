@@ -126,7 +126,9 @@ impl<'a> KnownFirmware<'a> {
     pub(crate) fn disk(&self, disk: &DiskFile) -> Vec<Vec<PredictedEvent>> {
         let seen = self.facts.profile.disk_boot.and_then(|boot| boot.first_exit_fails);
         let may_be = seen.map_or(vec![false, true], |fails| vec![fails]);
-        may_be.into_iter().map(|fails| disk.image.boot_events(disk.start(fails)).for_tdx(self.facts.profile)).collect()
+        let has_keys = self.has_keys();
+        let events = |fails| disk.image.boot_events(disk.start(fails), has_keys).for_tdx(self.facts.profile);
+        may_be.into_iter().map(events).collect()
     }
 
     /// The events of RTMR1 and RTMR2, with a QEMU of this version, or with any that is launched.

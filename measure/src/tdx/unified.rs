@@ -101,8 +101,9 @@ impl UnifiedImage {
         })
     }
 
-    /// The events.
-    pub fn boot_events(&self, start: Start) -> BootEvents {
+    /// The events. Where firmware verifies what it starts (`secure_boot`), the stub answers for the kernel in it, and firmware does not
+    /// measure that again (systemd `src/boot/linux.c`, `install_security_override`).
+    pub fn boot_events(&self, start: Start, secure_boot: bool) -> BootEvents {
         let image = application(Input::UnifiedImage, self.image);
         let mut boot = BootEvents::default();
         match start {
@@ -123,7 +124,7 @@ impl UnifiedImage {
             boot.after.push(section(name, Digest384::of_parts(&[name.as_bytes(), &[0]])));
             boot.after.push(section(name, *digest));
         }
-        boot.after.push(application(Input::Kernel, self.kernel));
+        boot.after.extend((!secure_boot).then(|| application(Input::Kernel, self.kernel)));
         let first_exit_fails = matches!(start, Start::Disk { first_exit_fails: true, .. });
         boot.after.extend(kernel_started(self.stub.as_ref(), first_exit_fails));
         boot

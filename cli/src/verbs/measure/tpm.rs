@@ -93,10 +93,10 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
         common = common.starting_disk(slot, &fw_cfg).map_err(refused)?;
     }
     let boot = match (&disk, &verb.kernel, &kernel) {
-        (Some(disk), ..) => disk_boot(&facts, disk)?,
+        (Some(disk), ..) => disk_boot(&facts, disk, has_keys)?,
         (None, Some(path), Some(kernel)) => match linux::version(kernel) {
             Ok(version) => direct_boot(&facts, (path, kernel, version), initrd.as_deref(), cmdline)?,
-            Err(_) => unified_boot(verb, (path, kernel))?,
+            Err(_) => unified_boot(verb, (path, kernel), has_keys)?,
         },
         // The arguments need one of both.
         _ => return Err(Failure::new(Outcome::Usage, "there is neither --kernel nor --disk")),
@@ -170,22 +170,22 @@ fn direct_boot(
 }
 
 /// A unified kernel image that QEMU gives to firmware.
-fn unified_boot(verb: &MeasureTpm, (path, image): (&Path, &[u8])) -> Result<BootEvents, Failure> {
+fn unified_boot(verb: &MeasureTpm, (path, image): (&Path, &[u8]), has_keys: bool) -> Result<BootEvents, Failure> {
     if verb.initrd.is_some() || verb.cmdline.is_some() {
         let message = format!("{} is no bzImage: initrd and command line would be its own", path.display());
         return Err(Failure::new(Outcome::Usage, message).with_hint("leave out --initrd and --cmdline"));
     }
-    Ok(unified(path, image)?.boot_events(Start::Kernel))
+    Ok(unified(path, image)?.boot_events(Start::Kernel, has_keys))
 }
 
 /// A disk that firmware starts.
-fn disk_boot(facts: &FirmwareFacts<'_>, disk: &DiskFile) -> Result<BootEvents, Failure> {
+fn disk_boot(facts: &FirmwareFacts<'_>, disk: &DiskFile, has_keys: bool) -> Result<BootEvents, Failure> {
     let seen = facts.profile.disk_boot.and_then(|boot| boot.first_exit_fails);
     let first_exit_fails = seen.ok_or_else(|| {
         let message = format!("what {} firmware measures when it starts a disk was never seen", facts.profile.name);
         Failure::new(Outcome::Refused, message)
     })?;
-    Ok(disk.image.boot_events(disk.start(first_exit_fails)))
+    Ok(disk.image.boot_events(disk.start(first_exit_fails), has_keys))
 }
 
 fn sha256(path: &Path) -> Result<Sha256Digest, Failure> {
