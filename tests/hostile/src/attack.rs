@@ -37,7 +37,7 @@ pub enum OnRelease {
 }
 
 /// The machine's tables are not those of any machine that a release names, so its kernel stops. Whatever changes them ends in these
-/// words; behind them stand the number of the tables and the digest of all, which is another each time.
+/// words; behind them stand the number of the tables and the digest of all.
 pub const OTHER_TABLES: OnRelease = OnRelease::Other(Outcome::Stopped {
     by: By::Kernel,
     words: "bullion: ACPI tables refused: no bullion.acpi= names them",

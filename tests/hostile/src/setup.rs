@@ -142,20 +142,6 @@ impl Setup {
         );
     }
 
-    /// A machine like this one, with a directory of its own, to look at before this one starts.
-    pub fn twin(&self) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(self.directory.path()).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
-        }
-        let (old, new) = (self.directory.path().display().to_string(), directory.path().display().to_string());
-        let moved = |(name, value): &Argument| (name.clone(), value.as_ref().map(|value| value.replace(&old, &new)));
-        let arguments = self.arguments.iter().map(moved).collect();
-        let (program, environment, image) = (self.program.clone(), self.environment.clone(), self.image.clone());
-        Self { program, environment, arguments, image, directory, server: None, backend: None }
-    }
-
     /// Adds a device for sockets between host and guest, behind a socket of this process.
     pub fn add_vsock(&mut self) {
         let socket = self.path("vsock.sock");

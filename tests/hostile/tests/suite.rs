@@ -21,7 +21,7 @@ const SLOWEST: usize = 3;
 struct Done {
     name: String,
     time: Duration,
-    verdict: Result<Option<String>, String>,
+    verdict: Result<(), String>,
 }
 
 /// Carries out the attacks of the family that names this test. Every one is tried before the test fails.
@@ -74,20 +74,24 @@ fn work(bench: &Bench, todo: &Mutex<VecDeque<Trial>>, done: &Mutex<Vec<Done>>) {
             attacker = Attacker::new(bench);
             Err("it could not be carried out".to_owned())
         });
-        let verdict = verdict.and_then(|said| said.map_or(Ok(None), |said| is_its_own(&name, said).map(Some)));
+        let verdict = verdict.and_then(|said| match said {
+            // The kernel of a release tells all that changes tables by their digest, which is the same for what is in the same place.
+            Some(said) if trial.guest != Guest::Compiled => is_its_own(&name, said),
+            _ => Ok(()),
+        });
         let time = start.elapsed();
-        let word = verdict.as_ref().map_or_else(|why| format!("FAILED: {why}"), |_| "ok".to_owned());
+        let word = verdict.as_ref().map_or_else(|why| format!("FAILED: {why}"), |()| "ok".to_owned());
         eprintln!("{name:46} {:5.1} s  {word}", time.as_secs_f32());
         done.lock().unwrap().push(Done { name, time, verdict });
     }
 }
 
 /// Whoever reads the console can tell which attack it was: no two end in the same words.
-fn is_its_own(name: &str, said: String) -> Result<String, String> {
+fn is_its_own(name: &str, said: String) -> Result<(), String> {
     static SAID: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
     match SAID.lock().unwrap().insert(said.clone(), name.to_owned()) {
         Some(other) if other != name => Err(format!("\"{said}\" is what {other} ends in too")),
-        _ => Ok(said),
+        _ => Ok(()),
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "bit-after-boot",
         release: OnRelease::Untried,
-        host: "flips one bit, of the first block that the guest reads once it is ready",
+        host: "flips one bit, of the first block of the file system that the guest reads once it is ready",
         guest: Guest::Container,
         means: Means::Before(|setup| {
             let answer = once_ready(setup);
@@ -190,15 +190,19 @@ fn second_time(block: u64) -> Answer {
     })
 }
 
-/// Flips a bit of the first block that is read once the guest has said that it is ready, and no other.
-fn once_ready(setup: &Setup) -> Answer {
-    let (console, mut flipped) = (setup.path("console"), false);
-    Box::new(move |_, data| {
+/// Flips a bit of the first block of data that is read once the guest has said that it is ready, whenever it is read: the kernel
+/// reads a block that does not verify a second time (`verity_recheck`), and one of the tree it may never use.
+fn once_ready(setup: &mut Setup) -> Answer {
+    let (end, console, mut place) = (blocks(setup) * BLOCK, setup.path("console"), None);
+    Box::new(move |offset, data| {
         let said = || std::fs::read(&console).unwrap_or_default();
         let is_ready = || String::from_utf8_lossy(&said()).contains(CONSOLE_READY);
-        if let Some(byte) = data.first_mut().filter(|_| !flipped && is_ready()) {
+        if place.is_none() && offset < end && is_ready() {
+            place = Some(offset);
+        }
+        let at = place.and_then(|place| usize::try_from(place.checked_sub(offset)?).ok());
+        if let Some(byte) = at.and_then(|at| data.get_mut(at)) {
             *byte ^= 1;
-            flipped = true;
         }
         Ok(())
     })

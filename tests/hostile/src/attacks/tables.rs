@@ -2,12 +2,10 @@
 //!
 //! The stock kernel runs whatever code is in a table; that of a release admits only tables that its command line names.
 
-use serde_json::json;
-
-use crate::acpi::{ADDRESS, PATTERN, code_that_writes, find, table, table_that_writes, with_length_and_sum};
-use crate::attack::{Attack, By, Means, OTHER_TABLES, OnRelease, Outcome};
+use crate::acpi::{ADDRESS, PATTERN, table, table_that_writes};
+use crate::attack::{Attack, Means, OTHER_TABLES, OnRelease, Outcome};
 use crate::guests::Guest;
-use crate::machine::{Machine, State};
+use crate::machine::Machine;
 use crate::setup::Setup;
 
 const UNREAD: Outcome = Outcome::NoEffect { because: "nothing in the guest reads it", words: "" };
@@ -38,14 +36,6 @@ pub(super) const ATTACKS: &[Attack] = &[
         guest: Guest::Minimal,
         means: Means::OnceReady(|setup| add(setup, &table_that_writes(*b"DSDT")), |machine| pattern_is(machine, false)),
         outcome: Outcome::NoEffect { because: "the kernel runs the DSDT that the FADT names, and no other", words: "" },
-    },
-    Attack {
-        name: "another-dsdt",
-        release: OnRelease::Other(Outcome::Stopped { by: By::Kernel, words: "bullion: ACPI tables refused: " }),
-        host: "puts another DSDT in the place of the machine's: the same with such code behind it",
-        guest: Guest::Minimal,
-        means: Means::OnceReady(replace_dsdt, |machine| pattern_is(machine, true)),
-        outcome: Outcome::NotNoticed { but: "the same as of an SSDT" },
     },
     Attack {
         name: "unknown-table",
@@ -106,26 +96,6 @@ pub(super) const ATTACKS: &[Attack] = &[
 fn add(setup: &mut Setup, table: &[u8]) {
     let path = setup.file("table", table);
     setup.add("-acpitable", &format!("file={}", path.display()));
-}
-
-/// Where the other DSDT is: memory that the kernel leaves alone as it does `ADDRESS`, and that firmware does not use either.
-const DSDT_ADDRESS: u32 = 0x8000;
-
-/// Linux takes the last FADT there is, and the DSDT that it names (ACPI 6.5, 5.2.9: X_DSDT at byte 140 comes before DSDT at 40).
-fn replace_dsdt(setup: &mut Setup) {
-    let mut machine = Machine::start(setup.twin());
-    assert_eq!(machine.wait_for_start(), State::Ready, "{}", machine.console());
-    let memory = machine.setup().path("memory");
-    // Firmware puts tables at the end of memory.
-    machine.qmp("pmemsave", &json!({ "val": 496 << 20, "size": 16 << 20, "filename": memory })).unwrap();
-    let memory = std::fs::read(memory).unwrap();
-    let dsdt = [find(&memory, *b"DSDT").unwrap(), &code_that_writes()].concat();
-    let dsdt = setup.file("dsdt", &with_length_and_sum(dsdt));
-    setup.add_devices(&[&format!("loader,file={},addr={DSDT_ADDRESS:#x},force-raw=on", dsdt.display())]);
-    let mut fadt = find(&memory, *b"FACP").unwrap().to_vec();
-    fadt[40..44].copy_from_slice(&DSDT_ADDRESS.to_le_bytes());
-    fadt[140..148].copy_from_slice(&u64::from(DSDT_ADDRESS).to_le_bytes());
-    add(setup, &with_length_and_sum(fadt));
 }
 
 /// Looks into the guest's memory, as the host of a guest without a TEE can.
