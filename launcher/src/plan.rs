@@ -473,7 +473,9 @@ fn command(
         topology: inputs.vm.topology.unwrap_or_default(),
         by_iommufd: by_iommufd(inputs),
         // Where there is no room, `check::unmet` has refused.
-        window_mib: qemu::bars::window(inputs.vm.tee, &passed_functions(inputs)).unwrap_or(None),
+        window_mib: qemu::bars::window(inputs.vm.tee, inputs.facts.physical_address_bits, &passed_functions(inputs))
+            .unwrap_or(None),
+        address_bits: qemu::bars::address_bits(&passed_functions(inputs)),
     };
     Ok((program.argv(command_line.arguments()), program.env))
 }

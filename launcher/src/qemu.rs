@@ -157,6 +157,8 @@ pub(crate) struct CommandLine<'a> {
     pub(crate) by_iommufd: bool,
     /// How much room firmware is told to make for 64-bit BARs, in MiB: `bars::window`.
     pub(crate) window_mib: Option<u64>,
+    /// How many address bits a guest without a TEE needs, where its CPU model has fewer by itself: `bars::address_bits`.
+    pub(crate) address_bits: Option<u32>,
     /// Whether this is the machine without what only the real host has: what `oracle` asks, never what is launched.
     pub(crate) stand_in: bool,
     /// How the vCPUs are arranged.
@@ -216,7 +218,10 @@ impl CommandLine<'_> {
                 Accelerator::Tcg => Properties::of("tcg").with("thread", "multi"),
             },
         );
-        arguments.option("-cpu", tee.cpu(Properties::of(&self.shape.cpu_model), self.accelerator, self.facts));
+        let cpu = tee.cpu(Properties::of(&self.shape.cpu_model), self.accelerator, self.facts);
+        // The host's own CPU has the host's bits.
+        let bits = self.address_bits.filter(|_| self.shape.tee == TeeShape::None && self.shape.cpu_model != "host");
+        arguments.option("-cpu", bits.map_or(cpu.clone(), |bits| cpu.with("phys-bits", &bits.to_string())));
         let vcpus = self.shape.vcpus.to_string();
         // With a description what does not fit was refused; a search over vCPU counts tries some that do not.
         let arranged = self.topology.cores(self.shape.vcpus).map(|cores| (self.topology, cores));

@@ -18,22 +18,50 @@ struct Room {
     default: u64,
     /// At most, when it is told to.
     largest: u64,
-    reason: &'static str,
+    reason: String,
 }
 
-/// AmdSevX64 sizes its page tables for 40 bits of addresses, whatever the processor has; an eighth of that is room for BARs,
-/// and half of it can be (edk2 `OvmfPkg/Library/PlatformInitLib/MemDetect.c`).
-const AMD_SEV: Room = Room {
-    default: 128 * GIB,
-    largest: 512 * GIB,
-    reason: "AmdSevX64 firmware sizes its page tables for 40 address bits, in which 512 GiB are room for BARs",
-};
-/// IntelTdxX64 uses 46 bits, and the same eighth of them, which the ACPI tables name too.
-const INTEL_TDX: Room = Room {
-    default: 8192 * GIB,
-    largest: 8192 * GIB,
-    reason: "IntelTdxX64 firmware has 8 TiB for BARs with 46 address bits",
-};
+/// The most address bits by which firmware makes room. AmdSevX64 sizes its page tables for 40, whatever the processor has, because it
+/// uses no pages of 1 GiB; IntelTdxX64 uses 46 (edk2 `OvmfPkg/Library/PlatformInitLib/MemDetect.c`).
+const AMD_SEV_BITS: u32 = 40;
+const INTEL_TDX_BITS: u32 = 46;
+/// What a CPU model of QEMU has where it is told nothing (`TCG_PHYS_ADDR_BITS`).
+const DEFAULT_BITS: u32 = 40;
+/// What no processor has more of, and no x86 page table reaches beyond.
+const MOST_BITS: u32 = 52;
+
+impl Room {
+    /// On a host whose processor has that many address bits; 0 where that is not known.
+    fn of(tee: Tee, host_bits: u32) -> Self {
+        let host_bits = if (1..=MOST_BITS).contains(&host_bits) { host_bits } else { MOST_BITS };
+        let gib = |bytes: u64| format!("{} GiB", bytes / GIB);
+        match tee {
+            // An eighth of all addresses is room by itself, and half of them can be.
+            Tee::Snp => {
+                let all = 1 << host_bits.min(AMD_SEV_BITS);
+                let (half, bits) = (gib(all / 2), host_bits.min(AMD_SEV_BITS));
+                let reason = format!(
+                    "AmdSevX64 firmware sizes its page tables for {bits} address bits, in which {half} are room for BARs"
+                );
+                Self { default: all / 8, largest: all / 2, reason }
+            }
+            // The same eighth, which the ACPI tables name too. It is not told of more: that would be measured.
+            Tee::Tdx => {
+                let bits = host_bits.min(INTEL_TDX_BITS);
+                let all = 1 << bits;
+                let reason = format!("IntelTdxX64 firmware has {} for BARs with {bits} address bits", gib(all / 8));
+                Self { default: all / 8, largest: all / 8, reason }
+            }
+            // SeaBIOS places what fits, and Linux the rest; memory is in the other half.
+            Tee::None => {
+                let half = 1 << (host_bits - 1);
+                let reason =
+                    format!("the processor has {host_bits} address bits, of which {} are room for BARs", gib(half));
+                Self { default: half, largest: half, reason }
+            }
+        }
+    }
+}
 
 /// BARs for which there is no room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,19 +69,15 @@ pub struct NoRoom {
     /// What they need, in GiB.
     pub needed_gib: u64,
     /// Why there is less.
-    pub reason: &'static str,
+    pub reason: String,
     /// How many of the functions, from the first on, find room.
     pub fitting: usize,
 }
 
 /// What the firmware of a guest in `tee` is to be told of the room for BARs, in MiB; nothing where it has enough by itself.
-pub fn window(tee: Tee, functions: &[&PciFunction]) -> Result<Option<u64>, NoRoom> {
-    let room = match tee {
-        // SeaBIOS places what fits, and Linux the rest.
-        Tee::None => return Ok(None),
-        Tee::Snp => AMD_SEV,
-        Tee::Tdx => INTEL_TDX,
-    };
+/// `host_bits` is how many address bits the host's processor has; 0 where that is not known.
+pub fn window(tee: Tee, host_bits: u32, functions: &[&PciFunction]) -> Result<Option<u64>, NoRoom> {
+    let room = Room::of(tee, host_bits);
     let needed = needed(functions);
     if needed <= room.default {
         return Ok(None);
@@ -64,6 +88,13 @@ pub fn window(tee: Tee, functions: &[&PciFunction]) -> Result<Option<u64>, NoRoo
     let fits = |count: &usize| functions.get(..*count).is_some_and(|some| self::needed(some) <= room.largest);
     let fitting = (0..functions.len()).rev().find(fits).unwrap_or(0);
     Err(NoRoom { needed_gib: needed.div_ceil(GIB), reason: room.reason, fitting })
+}
+
+/// How many address bits the CPU of a guest without a TEE must have for the functions, where a model of QEMU has too few by itself.
+/// A guest in a TEE has what its firmware reaches or its host's processor has.
+pub fn address_bits(functions: &[&PciFunction]) -> Option<u32> {
+    let needed = needed(functions);
+    (DEFAULT_BITS..=MOST_BITS).find(|bits| needed <= 1 << (bits - 1)).filter(|bits| *bits > DEFAULT_BITS)
 }
 
 /// The room that the functions take together, each behind its port, in the order in which firmware places them: the ones

@@ -190,6 +190,7 @@ fn command_line(shape: &Shape, devices: &Devices, sandbox: bool) -> Vec<String> 
         topology: devices.topology,
         by_iommufd: false,
         window_mib: None,
+        address_bits: None,
     };
     line.arguments()
 }
@@ -275,6 +276,7 @@ mod tests {
             topology: Topology::default(),
             by_iommufd: false,
             window_mib: None,
+            address_bits: None,
         };
         let mut launched = launch.arguments();
         let asked = command_line(&shape, &Devices::default(), true);

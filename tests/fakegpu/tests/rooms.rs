@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fakegpu::board::product;
 use fakegpu::model::config::bars;
 use launcher::host::PciFunction;
-use launcher::qemu::bars::window;
+use launcher::qemu::bars::{address_bits, window};
 use serde_json::{Value, json};
 use spec::Tee;
 
@@ -41,6 +41,15 @@ fn parts() -> Option<Parts> {
     parts
 }
 
+/// Firmware, what it is told, and how many address bits its CPU has.
+#[derive(Clone, Copy)]
+struct Firmware<'a> {
+    /// SeaBIOS where none is named.
+    file: Option<&'a Path>,
+    window_mib: Option<u64>,
+    bits: u32,
+}
+
 /// A QEMU and the servers of its devices, all of which end with the test.
 struct Machine {
     children: Vec<Child>,
@@ -60,16 +69,22 @@ impl Drop for Machine {
 
 impl Machine {
     /// `device` is `pci-testdev` or the name of a model.
-    fn start(parts: &Parts, firmware: &Path, device: &str, count: usize, window: Option<u64>) -> Self {
+    fn start(parts: &Parts, firmware: Firmware<'_>, device: &str, count: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let library = parts.qemu.join("usr/lib/x86_64-linux-gnu");
         let mut qemu = Command::new(parts.qemu.join("usr/lib64/ld-linux-x86-64.so.2"));
         qemu.arg("--library-path").arg(&library).arg(parts.qemu.join("usr/bin/qemu-system-x86_64"));
         qemu.env("QEMU_MODULE_DIR", library.join("qemu")).arg("-L").arg(parts.qemu.join("usr/share/qemu"));
-        qemu.args(["-nodefaults", "-display", "none", "-accel", "tcg,thread=multi", "-cpu", "max,phys-bits=46"]);
+        qemu.args(["-L", parts.qemu.join("usr/share/seabios").to_str().unwrap(), "-L"])
+            .arg(parts.qemu.join("usr/share/qemu"));
+        qemu.args(["-nodefaults", "-display", "none", "-accel", "tcg,thread=multi", "-cpu"]);
+        qemu.arg(format!("max,phys-bits={}", firmware.bits));
         qemu.args(["-machine", "pc-q35-10.1,memory-backend=ram,smm=off", "-m", "1G", "-qmp", "stdio"]);
-        qemu.args(["-object", "memory-backend-memfd,id=ram,size=1G,share=on"]).arg("-bios").arg(firmware);
-        if let Some(mib) = window {
+        qemu.args(["-object", "memory-backend-memfd,id=ram,size=1G,share=on"]);
+        if let Some(file) = firmware.file {
+            qemu.arg("-bios").arg(file);
+        }
+        if let Some(mib) = firmware.window_mib {
             qemu.args(["-fw_cfg", &format!("name=opt/ovmf/X-PciMmio64Mb,string={mib}")]);
         }
         let mut children = Vec::new();
@@ -159,27 +174,54 @@ fn functions(device: &str, count: usize) -> Vec<PciFunction> {
 #[test]
 fn every_bar_of_what_is_planned_has_a_place_and_what_is_refused_has_none() {
     let Some(parts) = parts() else { return };
+    // Address bits of the host, what is passed, how many, and whether they have a place.
     let cases = [
-        (Tee::Snp, "pci-testdev", 1, true),
-        (Tee::Snp, "pci-testdev", 2, true),
-        (Tee::Snp, "pci-testdev", 3, true),
-        (Tee::Snp, "pci-testdev", 4, false),
-        (Tee::Snp, "h100", 1, true),
-        (Tee::Snp, "h100", 2, true),
-        (Tee::Snp, "h100", 3, false),
-        (Tee::Snp, "h200", 1, true),
-        (Tee::Tdx, "pci-testdev", 4, true),
-        (Tee::Tdx, "pci-testdev", 8, true),
-        (Tee::Tdx, "h100", 8, true),
-        (Tee::Tdx, "h200", 8, true),
+        (Tee::Snp, 46, "pci-testdev", 1, true),
+        (Tee::Snp, 46, "pci-testdev", 2, true),
+        (Tee::Snp, 46, "pci-testdev", 3, true),
+        (Tee::Snp, 46, "pci-testdev", 4, false),
+        (Tee::Snp, 46, "pci-testdev", 8, false),
+        (Tee::Snp, 46, "h100", 1, true),
+        (Tee::Snp, 46, "h100", 2, true),
+        (Tee::Snp, 46, "h100", 3, false),
+        (Tee::Snp, 46, "h200", 1, true),
+        (Tee::Snp, 46, "b200", 1, true),
+        (Tee::Snp, 46, "b200", 2, false),
+        (Tee::Tdx, 46, "pci-testdev", 1, true),
+        (Tee::Tdx, 46, "pci-testdev", 2, true),
+        (Tee::Tdx, 46, "pci-testdev", 4, true),
+        (Tee::Tdx, 52, "pci-testdev", 8, true),
+        (Tee::Tdx, 46, "h100", 8, true),
+        (Tee::Tdx, 46, "h200", 8, true),
+        (Tee::Tdx, 46, "b200", 8, true),
+        (Tee::Tdx, 42, "b200", 1, true),
+        (Tee::Tdx, 42, "b200", 2, false),
     ];
-    for (tee, device, count, fits) in cases {
+    for (tee, bits, device, count, fits) in cases {
         let functions = functions(device, count);
-        let window = window(tee, &functions.iter().collect::<Vec<_>>());
+        let window = window(tee, bits, &functions.iter().collect::<Vec<_>>());
         assert_eq!(window.is_ok(), fits, "{tee}, {count} {device}: {window:?}");
-        let firmware = if tee == Tee::Snp { &parts.snp } else { &parts.tdx };
-        let told = window.unwrap_or(Some(LARGEST_MIB));
-        let placed = Machine::start(&parts, firmware, device, count, told).placed();
-        assert_eq!(placed == count, fits, "{tee}, {count} {device}, told {told:?}: {placed} placed");
+        let file = Some(if tee == Tee::Snp { parts.snp.as_path() } else { parts.tdx.as_path() });
+        let told = window.unwrap_or(Some(LARGEST_MIB).filter(|_| tee == Tee::Snp));
+        let placed = Machine::start(&parts, Firmware { file, window_mib: told, bits }, device, count).placed();
+        assert_eq!(placed == count, fits, "{tee}, {bits} bits, {count} {device}, told {told:?}: {placed} placed");
+    }
+}
+
+#[test]
+fn a_guest_without_a_tee_has_the_address_bits_that_its_devices_need() {
+    let Some(parts) = parts() else { return };
+    for (device, count, expected) in [("h100", 1, None), ("h100", 8, Some(42)), ("b200", 8, Some(43))] {
+        let functions = functions(device, count);
+        let functions: Vec<_> = functions.iter().collect();
+        assert_eq!(address_bits(&functions), expected, "{count} {device}");
+        let bits = expected.unwrap_or(40);
+        assert_eq!(window(Tee::None, bits, &functions), Ok(None));
+        let placed =
+            |bits| Machine::start(&parts, Firmware { file: None, window_mib: None, bits }, device, count).placed();
+        assert_eq!(placed(bits), count, "{count} {device} with {bits} bits");
+        if expected.is_some() {
+            assert!(window(Tee::None, 40, &functions).is_err());
+        }
     }
 }

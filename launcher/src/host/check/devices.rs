@@ -120,7 +120,7 @@ fn passed(scope: &Scope<'_>, needs: &Needs) -> Vec<Line> {
     lines.push(locked_memory(scope));
     lines.extend(gpus(scope, needs));
     let functions: Vec<_> = needs.pci.iter().filter_map(|address| scope.facts.device(address)).collect();
-    if let Err(none) = bars::window(needs.tee, &functions) {
+    if let Err(none) = bars::window(needs.tee, scope.facts.physical_address_bits, &functions) {
         let remedy = match none.fitting {
             0 => "such a device cannot go to a guest of this kind".to_owned(),
             1 => "pass one of them to a guest".to_owned(),
