@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use spec::PciAddress;
 
+use super::mode::{ActiveMode, Mode};
+
 /// How a function is reset, from the gentlest to the most thorough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +46,22 @@ pub struct AccessError {
     pub source: io::Error,
 }
 
+/// Something that happened to a function that whoever counts wants to know, and that registers and resets alone do not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A change of mode begins.
+    Changing {
+        /// The mode it is in.
+        from: ActiveMode,
+        /// The mode it is to be in.
+        to: Mode,
+    },
+    /// It was found in this mode after a reset.
+    Verified(Mode),
+    /// The security processor did not do what it was asked: `FspError::code`.
+    RpcError(String),
+}
+
 /// A PCI function that can be talked to.
 pub trait Function {
     /// Where it is.
@@ -64,6 +82,8 @@ pub trait Function {
     fn now(&self) -> Duration;
     /// Waits.
     fn sleep(&mut self, time: Duration);
+    /// Is told what has happened to it. Nothing comes of it, unless somebody counts.
+    fn note(&mut self, _: &Event) {}
 }
 
 /// Asks `ready` until it says yes or `limit` has passed; `false` then. It is asked at least once, and once more at the end.

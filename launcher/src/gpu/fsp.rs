@@ -6,7 +6,7 @@
 mod emem;
 mod mnoc;
 
-use super::access::{AccessError, Function};
+use super::access::{AccessError, Event, Function};
 use super::knob::{Knob, Knobs, of_interest};
 use super::product::Family;
 use super::register::Unwell;
@@ -27,7 +27,9 @@ const RESPONSE_HEADER: usize = 5;
 const KNOB_READ: u32 = 0xc;
 /// PRC sub-message: write a knob.
 const KNOB_WRITE: u32 = 0xd;
-/// Both work on the persistent value.
+/// PRC sub-message: couple the next secondary-bus reset, once, to a fundamental one.
+const COUPLE_RESET: u32 = 0x4 | 1 << 8 | 1 << 16;
+/// Both knob messages work on the persistent value.
 const PERSISTENT: u32 = 2 << 8;
 /// The error that says that the firmware does not have the knob.
 const UNKNOWN_KNOB: u32 = 0x1e3;
@@ -73,6 +75,7 @@ pub enum FspError {
 enum Request {
     Read(Knob),
     Write(Knob, u16),
+    CoupleReset,
 }
 
 impl Request {
@@ -82,6 +85,7 @@ impl Request {
         match self {
             Self::Read(knob) => packet.push(head(KNOB_READ, knob)),
             Self::Write(knob, value) => packet.extend([head(KNOB_WRITE, knob), u32::from(value)]),
+            Self::CoupleReset => packet.push(COUPLE_RESET),
         }
         packet
     }
@@ -94,6 +98,7 @@ impl Request {
         match self {
             Self::Read(knob) => format!("reading {knob}"),
             Self::Write(knob, value) => format!("writing {value} to {knob}"),
+            Self::CoupleReset => "coupling the next reset".to_owned(),
         }
     }
 }
@@ -129,10 +134,42 @@ pub fn write_knob<F: Function + ?Sized>(
     exchange(function, family, Request::Write(knob, value)).map(drop)
 }
 
+/// Makes the next secondary-bus reset a fundamental one, as a loss of power would be. Hopper's alone; the knob that allows it must be
+/// set before (NVIDIA's gpu-admin-tools, `set_next_sbr_to_fundamental_reset`).
+pub fn couple_reset<F: Function + ?Sized>(function: &mut F, family: Family) -> Result<(), FspError> {
+    exchange(function, family, Request::CoupleReset).map(drop)
+}
+
+impl FspError {
+    /// The error in a word, for those who count: the security processor's own in hex; none where it was not asked, or answered
+    /// that it does not know a knob, which is how old firmware is told.
+    pub fn code(&self) -> Option<String> {
+        match self {
+            Self::Access(_) | Self::Unwell(_) | Self::Refused { code: UNKNOWN_KNOB, .. } => None,
+            Self::Busy(_) => Some("busy".to_owned()),
+            Self::TimedOut { .. } => Some("timeout".to_owned()),
+            Self::Malformed { .. } => Some("malformed".to_owned()),
+            Self::Refused { code, .. } => Some(format!("{code:#x}")),
+        }
+    }
+}
+
 fn exchange<F: Function + ?Sized>(function: &mut F, family: Family, request: Request) -> Result<Vec<u32>, FspError> {
+    let result = ask(function, family, request);
+    if let Some(code) = result.as_ref().err().and_then(FspError::code) {
+        function.note(&Event::RpcError(code));
+    }
+    result
+}
+
+fn ask<F: Function + ?Sized>(function: &mut F, family: Family, request: Request) -> Result<Vec<u32>, FspError> {
     let packet = request.packet();
     let response = match family {
-        Family::Hopper | Family::NvSwitch3 => emem::exchange(function, &packet)?,
+        Family::Hopper | Family::NvSwitch3 => {
+            let is_reset = request == Request::CoupleReset;
+            let channel = if is_reset { emem::Channel::Resets } else { emem::Channel::Tools };
+            emem::exchange(function, channel, &packet)?
+        }
         Family::Blackwell | Family::BlackwellWorkstation => mnoc::exchange(function, &packet)?,
     };
     check(request, &response)
@@ -177,6 +214,7 @@ mod tests {
         assert_eq!(Request::Read(Knob::CONFIDENTIAL).packet(), [0xc000_0000, 0x1310_de7e, 0x0008_020c]);
         assert_eq!(Request::Write(Knob::CONFIDENTIAL, 1).packet(), [0xc000_0000, 0x1310_de7e, 0x0008_020d, 1]);
         assert_eq!(Request::Read(Knob::PROTECTED_PCIE).packet()[2], 0x002d_020c);
+        assert_eq!(Request::CoupleReset.packet(), [0xc000_0000, 0x1310_de7e, 0x0001_0104]);
     }
 
     #[test]

@@ -23,13 +23,16 @@ impl Knob {
     pub const BAR0_DECOUPLER: Self = Self(10);
     /// Another older knob that excludes the confidential modes; Hopper and NVSwitch only.
     pub const LEGACY_34: Self = Self(34);
+    /// Whether resets may be coupled (FORCE_RESET_COUPLING).
+    pub const RESET_COUPLING: Self = Self(36);
     /// Protected PCIe (PPCIE).
     pub const PROTECTED_PCIE: Self = Self(45);
 
     /// The knob that says whether this one may be changed in band: 0 means that the operator has forbidden it.
     pub fn allow_in_band(self) -> Option<Self> {
-        matches!(self, Self::DEVTOOLS | Self::CONFIDENTIAL | Self::BAR0_DECOUPLER | Self::PROTECTED_PCIE)
-            .then(|| Self(self.0 - 1))
+        let gated =
+            [Self::DEVTOOLS, Self::CONFIDENTIAL, Self::BAR0_DECOUPLER, Self::RESET_COUPLING, Self::PROTECTED_PCIE];
+        gated.contains(&self).then(|| Self(self.0 - 1))
     }
 }
 
@@ -39,6 +42,7 @@ impl fmt::Display for Knob {
             Self::DEVTOOLS => f.write_str("CCD"),
             Self::CONFIDENTIAL => f.write_str("CCM"),
             Self::BAR0_DECOUPLER => f.write_str("BAR0_DECOUPLER"),
+            Self::RESET_COUPLING => f.write_str("FORCE_RESET_COUPLING"),
             Self::PROTECTED_PCIE => f.write_str("PPCIE"),
             Self(number) => write!(f, "knob {number}"),
         }

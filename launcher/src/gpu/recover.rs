@@ -3,6 +3,8 @@
 use std::fmt;
 
 use super::access::{Function, ResetKind};
+use super::fsp::{FspError, couple_reset, read_knob, write_knob};
+use super::knob::Knob;
 use super::product::Family;
 use super::register::{Unwell, wait_for_boot};
 use spec::{Diagnostic, Outcome, PciAddress};
@@ -14,16 +16,29 @@ pub enum Rung {
     Wake,
     /// Resets it.
     Reset(ResetKind),
+    /// Has its security processor make the next secondary-bus reset a fundamental one, and resets it. Hopper's alone.
+    Fundamental,
 }
 
 impl Rung {
     /// All rungs, from the gentlest.
-    pub const LADDER: [Self; 4] = [
+    pub const LADDER: [Self; 5] = [
         Self::Wake,
         Self::Reset(ResetKind::Function),
         Self::Reset(ResetKind::Bus),
+        Self::Fundamental,
         Self::Reset(ResetKind::Reenumerate),
     ];
+
+    /// Whether devices of the family have it.
+    fn is_of(self, family: Family) -> bool {
+        self != Self::Fundamental || family == Family::Hopper
+    }
+
+    /// Whether it resets all that is behind the port.
+    fn resets_bus(self) -> bool {
+        matches!(self, Self::Fundamental | Self::Reset(ResetKind::Bus | ResetKind::Reenumerate))
+    }
 
     /// What it does, and for which trouble.
     pub fn why(self) -> &'static str {
@@ -31,6 +46,7 @@ impl Rung {
             Self::Wake => "a device asleep in D3 reads all ones",
             Self::Reset(ResetKind::Function) => "restarts the firmware; leaves the link and the secure session alone",
             Self::Reset(ResetKind::Bus) => "ends a secure session that a killed VM left behind",
+            Self::Fundamental => "starts it as after a loss of power, where its security processor still answers",
             Self::Reset(ResetKind::Reenumerate) => "the kernel forgets the device and assigns its BARs again",
         }
     }
@@ -41,6 +57,7 @@ impl fmt::Display for Rung {
         match self {
             Self::Wake => f.write_str("wake"),
             Self::Reset(kind) => kind.fmt(f),
+            Self::Fundamental => f.write_str("fundamental reset"),
         }
     }
 }
@@ -51,7 +68,24 @@ pub struct Attempt {
     /// The rung.
     pub rung: Rung,
     /// How the device was afterwards.
-    pub result: Result<(), Unwell>,
+    pub result: Result<(), RungError>,
+}
+
+/// Why a rung did not help.
+#[derive(Debug, thiserror::Error)]
+pub enum RungError {
+    /// The device is still unwell.
+    #[error(transparent)]
+    Unwell(#[from] Unwell),
+    /// Its security processor does not couple resets.
+    #[error(transparent)]
+    Fsp(#[from] FspError),
+    /// Its firmware cannot.
+    #[error("its firmware has no knob that couples resets")]
+    NoCoupling,
+    /// The operator has forbidden it.
+    #[error("{} may not be changed in band (its ALLOW_INB knob is 0)", Knob::RESET_COUPLING)]
+    Forbidden,
 }
 
 /// Why no more was tried.
@@ -64,7 +98,7 @@ pub enum RecoverError {
         address: PciAddress,
         /// How it is.
         #[source]
-        source: Unwell,
+        source: RungError,
     },
     /// The next rung would reset others.
     #[error("{address}: the next rung, a secondary-bus reset, would also reset {}", peers(.others))]
@@ -102,11 +136,10 @@ pub fn recover<F: Function + ?Sized>(
     mut progress: impl FnMut(&Attempt),
 ) -> Result<(), RecoverError> {
     let address = function.address();
-    let mut last = Unwell::Absent;
-    for rung in Rung::LADDER {
-        let resets_bus = matches!(rung, Rung::Reset(kind) if kind != ResetKind::Function);
+    let mut last = RungError::Unwell(Unwell::Absent);
+    for rung in Rung::LADDER.into_iter().filter(|rung| rung.is_of(family)) {
         let others = function.bus_peers();
-        if resets_bus && !others.is_empty() {
+        if rung.resets_bus() && !others.is_empty() {
             return Err(RecoverError::Scope { address, others });
         }
         let attempt = Attempt { rung, result: climb(function, family, rung) };
@@ -119,10 +152,36 @@ pub fn recover<F: Function + ?Sized>(
     Err(RecoverError::Exhausted { address, source: last })
 }
 
-fn climb<F: Function + ?Sized>(function: &mut F, family: Family, rung: Rung) -> Result<(), Unwell> {
-    if let Rung::Reset(kind) = rung {
-        function.reset(kind)?;
+fn climb<F: Function + ?Sized>(function: &mut F, family: Family, rung: Rung) -> Result<(), RungError> {
+    let mut allowed_here = false;
+    match rung {
+        Rung::Wake => {}
+        Rung::Reset(kind) => function.reset(kind).map_err(Unwell::from)?,
+        Rung::Fundamental => {
+            allowed_here = couple(function, family)?;
+            function.reset(ResetKind::Bus).map_err(Unwell::from)?;
+        }
     }
-    function.pin_power()?;
-    wait_for_boot(function, family)
+    function.pin_power().map_err(Unwell::from)?;
+    wait_for_boot(function, family)?;
+    if allowed_here {
+        // It is left as it was found.
+        write_knob(function, family, Knob::RESET_COUPLING, 0)?;
+    }
+    Ok(())
+}
+
+/// Couples the next reset. Returns whether the knob that allows it had to be set.
+fn couple<F: Function + ?Sized>(function: &mut F, family: Family) -> Result<bool, RungError> {
+    let allowed = read_knob(function, family, Knob::RESET_COUPLING)?.ok_or(RungError::NoCoupling)?;
+    if allowed == 0 {
+        let gate = Knob::RESET_COUPLING.allow_in_band();
+        let gate = gate.map(|gate| read_knob(function, family, gate)).transpose()?.flatten();
+        if gate == Some(0) {
+            return Err(RungError::Forbidden);
+        }
+        write_knob(function, family, Knob::RESET_COUPLING, 1)?;
+    }
+    couple_reset(function, family)?;
+    Ok(allowed == 0)
 }

@@ -9,6 +9,8 @@ use std::str::FromStr;
 pub enum Fault {
     /// The boot register never reads 0xff.
     NeverBoots,
+    /// The boot register does not read 0xff before a fundamental reset or a loss of power.
+    BootStuck,
     /// BAR 0 reads all ones: the firewall is closed, or the link is down. A bus reset mends it.
     BarClosed,
     /// Blackwell: the firewall of BAR 0 stays up after each reset, and says so in configuration space.
@@ -40,8 +42,9 @@ pub enum Fault {
 }
 
 /// Faults that are nothing but their name.
-const PLAIN: [(&str, Fault); 13] = [
+const PLAIN: [(&str, Fault); 14] = [
     ("never-boots", Fault::NeverBoots),
+    ("boot-stuck", Fault::BootStuck),
     ("bar-closed", Fault::BarClosed),
     ("firewall-stays", Fault::FirewallStays),
     ("error-values", Fault::ErrorValues),
@@ -101,7 +104,7 @@ impl FromStr for Fault {
         };
         match (name, number.map_err(|_| unknown())?) {
             ("refused-reads", code) => Ok(Self::RefusedReads(code)),
-            ("forbidden", knob @ (6 | 8 | 10 | 45 | 47)) => {
+            ("forbidden", knob @ (6 | 8 | 10 | 36 | 45 | 47)) => {
                 u8::try_from(knob).map(Self::Forbidden).map_err(|_| unknown())
             }
             _ => Err(unknown()),

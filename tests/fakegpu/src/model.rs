@@ -37,6 +37,8 @@ pub enum Reset {
     Bus,
     /// Bus reset, removed, and found again.
     Reenumerate,
+    /// A secondary-bus reset that was coupled to a fundamental one.
+    Fundamental,
 }
 
 /// How long the firmware boots after a reset.
@@ -51,7 +53,9 @@ const FSP_TIME: Duration = Duration::from_micros(400);
 pub struct Model {
     chip: Chip,
     device_id: u16,
-    serial: u32,
+    serial: u64,
+    /// How large the memory BAR is, where it is not of true size.
+    memory_bar: Option<u64>,
     config: Config,
     clock: Duration,
     booted_at: Duration,
@@ -59,6 +63,8 @@ pub struct Model {
     d3hot: bool,
     power_pinned: bool,
     session: bool,
+    /// The next secondary-bus reset is a fundamental one.
+    coupled: bool,
     /// The confidential-mode bits that are active: as in the mode register.
     active: u32,
     /// What the security processor keeps, by knob number.
@@ -100,12 +106,13 @@ impl Model {
             Chip::Gb100 | Chip::Gb202 => [2, 4, 6, 8, 36].map(|knob| (knob, 0)).into(),
         };
         let gates: Vec<u8> =
-            knobs.keys().filter(|knob| [6, 8, 10, 45, 47].contains(*knob)).map(|knob| knob - 1).collect();
+            knobs.keys().filter(|knob| [6, 8, 10, 36, 45, 47].contains(*knob)).map(|knob| knob - 1).collect();
         knobs.extend(gates.into_iter().map(|gate| (gate, 1)));
         Self {
             chip,
             device_id,
-            serial: 0x17,
+            serial: Self::whole(device_id, 0x17),
+            memory_bar: None,
             config: Config::new(chip, device_id),
             clock: BOOT_TIME,
             booted_at: BOOT_TIME,
@@ -113,6 +120,7 @@ impl Model {
             d3hot: false,
             power_pinned: false,
             session: false,
+            coupled: false,
             active: 0,
             knobs,
             faults: BTreeSet::new(),
@@ -126,12 +134,33 @@ impl Model {
 
     /// The same device with another serial number.
     pub fn with_serial(self, serial: u32) -> Self {
+        let serial = Self::whole(self.device_id, serial);
+        self.with_whole_serial(serial)
+    }
+
+    /// The same device with a serial number that was seen.
+    pub fn with_whole_serial(self, serial: u64) -> Self {
         Self { serial, ..self }
+    }
+
+    fn whole(device_id: u16, serial: u32) -> u64 {
+        0x4800_0000 << 32 | u64::from(device_id) << 12 | u64::from(serial)
+    }
+
+    /// The same device with a BAR 2 of this size, a power of two: where an emulated IOMMU maps it page by page, the true size takes an hour.
+    pub fn with_memory_bar(self, bytes: u64) -> Self {
+        Self { memory_bar: Some(bytes), ..self }
+    }
+
+    /// Its BARs.
+    pub fn bars(&self) -> Vec<config::Bar> {
+        let size = |(index, size): &config::Bar| (*index, self.memory_bar.filter(|_| *index == 2).unwrap_or(*size));
+        config::bars(self.chip, self.device_id).iter().map(size).collect()
     }
 
     /// The number that tells it from others of its kind.
     pub fn serial(&self) -> u64 {
-        0x4800_0000 << 32 | u64::from(self.device_id) << 12 | u64::from(self.serial)
+        self.serial
     }
 
     /// Which chip it is.
@@ -256,7 +285,13 @@ impl Model {
 
     /// Resets it.
     pub fn reset(&mut self, kind: Reset) {
+        let is_fundamental = kind == Reset::Bus && std::mem::take(&mut self.coupled);
+        let kind = if is_fundamental { Reset::Fundamental } else { kind };
         self.resets.push(kind);
+        if matches!(kind, Reset::Fundamental | Reset::Power) {
+            self.coupled = false;
+            self.mend_one(&[Fault::BootStuck]);
+        }
         if matches!(kind, Reset::Reenumerate | Reset::Power) {
             self.mend_one(&[Fault::StuckAsleep]);
             self.awake = true;
@@ -272,7 +307,7 @@ impl Model {
         }
         // Whoever resets it restores what was there.
         self.config = Config::new(self.chip, self.device_id);
-        let keeps = self.has(Fault::EveryResetKeepsMode) && kind != Reset::Power
+        let keeps = self.has(Fault::EveryResetKeepsMode) && !matches!(kind, Reset::Power | Reset::Fundamental)
             || self.has(Fault::FunctionResetKeepsMode) && kind == Reset::Function;
         if !keeps {
             self.active = self.pending();
@@ -336,7 +371,10 @@ impl Model {
                 }
             }
             (Chip::Gh100 | Chip::Gb100, 0x20_00bc) | (Chip::Gb202, 0xad_00bc) | (Chip::Ls10, 0x6_60bc) => {
-                let booted = self.clock >= self.booted_at && !self.has(Fault::NeverBoots) && !recovery;
+                let booted = self.clock >= self.booted_at
+                    && !recovery
+                    && !self.has(Fault::NeverBoots)
+                    && !self.has(Fault::BootStuck);
                 if booted { 0xff } else { 0x11 }
             }
             // Bits that are not the mode's are set too: a reader that does not mask them is wrong.

@@ -16,7 +16,7 @@ use vfio_bindings::bindings::vfio::{
 };
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, Server, ServerBackend, ServerRegion};
 
-use crate::model::config::{CONFIG_BYTES, INTERRUPTS, bars};
+use crate::model::config::{CONFIG_BYTES, INTERRUPTS};
 use crate::model::{Model, Reset};
 
 /// Of the region's information: it can be read and written.
@@ -58,7 +58,7 @@ impl Shared {
 
     /// Serves one virtual machine after the other. When one is gone the device is without power until the next one comes.
     pub fn serve(self, socket: &Path) -> Result<(), vfio_user::Error> {
-        let model_bars = self.with(|model| bars(model.chip(), model.device_id()));
+        let model_bars = self.with(|model| model.bars());
         let region = |index| {
             let bar = model_bars.iter().find(|(bar, _)| VFIO_PCI_BAR0_REGION_INDEX + bar == index);
             let size = match index {

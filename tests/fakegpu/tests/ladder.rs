@@ -6,7 +6,7 @@ use fakegpu::fault::Fault;
 use fakegpu::model::Reset;
 use launcher::gpu::product::Family;
 use launcher::gpu::recover::recover;
-use node::{H100, Node, address};
+use node::{B200, H100, Node, address};
 
 fn climb(fault: Fault) -> (Vec<String>, Vec<Reset>, bool) {
     let mut node = Node::new(&[H100]);
@@ -21,13 +21,47 @@ fn climb(fault: Fault) -> (Vec<String>, Vec<Reset>, bool) {
 #[test]
 fn each_fault_is_mended_by_the_lowest_rung_that_can() {
     let bus = vec![Reset::Function, Reset::Bus];
+    // A security processor that answers couples the bus reset to a fundamental one.
+    let coupled = vec![Reset::Function, Reset::Bus, Reset::Fundamental];
     let all = vec![Reset::Function, Reset::Bus, Reset::Reenumerate];
     assert_eq!(climb(Fault::GarbageHighHalf), (vec!["wake".to_owned()], vec![], true));
     assert_eq!(climb(Fault::BarClosed).1, bus);
     assert_eq!(climb(Fault::ErrorValues).1, bus);
     assert_eq!(climb(Fault::SecurityFault).1, bus);
     assert_eq!(climb(Fault::StuckAsleep).1, all);
+    assert_eq!(
+        climb(Fault::BootStuck),
+        (
+            ["wake", "function-level reset", "secondary-bus reset", "fundamental reset"].map(str::to_owned).to_vec(),
+            coupled.clone(),
+            true
+        )
+    );
+    assert_eq!(climb(Fault::NeverBoots).1, [coupled.as_slice(), &[Reset::Reenumerate]].concat());
     assert_eq!(climb(Fault::Recovery), (climb(Fault::NeverBoots).0, all, false));
+}
+
+#[test]
+fn a_fundamental_reset_leaves_its_knob_as_it_was_and_is_not_forced() {
+    let mut node = Node::new(&[H100]);
+    node.break_with(0, Fault::BootStuck);
+    recover(&mut node.devices[0].function, Family::Hopper, |_| {}).unwrap();
+    assert_eq!(node.models[0].borrow().knobs[&36], 0);
+    // Where the operator has forbidden it, and where a chip has none, the ladder goes on without it.
+    for (chip, forbidden) in [(H100, true), (B200, false)] {
+        let mut node = Node::new(&[chip]);
+        node.break_with(0, Fault::BootStuck);
+        if forbidden {
+            node.break_with(0, Fault::Forbidden(36));
+        }
+        let family = node.devices[0].product.family;
+        let mut told = Vec::new();
+        let result =
+            recover(&mut node.devices[0].function, family, |attempt| told.push(format!("{:?}", attempt.result)));
+        assert!(result.is_err());
+        assert_eq!(node.models[0].borrow().resets, [Reset::Function, Reset::Bus, Reset::Reenumerate]);
+        assert_eq!(told.iter().any(|result| result.contains("Forbidden")), forbidden, "{told:?}");
+    }
 }
 
 #[test]

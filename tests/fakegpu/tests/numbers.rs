@@ -6,16 +6,7 @@ use std::time::Duration;
 
 use launcher::gpu::mode::Mode;
 use launcher::gpu::reconcile::look;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
-use node::{H100, Node};
-
-/// The processor time of this thread until now.
-fn processor() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
-    let microseconds = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-    Duration::from_micros(u64::try_from(microseconds).unwrap())
-}
+use node::{H100, Node, processor};
 
 #[test]
 fn a_change_of_mode_spends_under_two_percent_of_its_time_in_the_program() {

@@ -11,7 +11,8 @@ use fakegpu::model::Model;
 use fakegpu::server::Shared;
 
 const USAGE: &str = "\
-usage: fakegpu --model MODEL --socket SOCKET [--control SOCKET] [--serial NUMBER] [FAULT...]
+usage: fakegpu --model MODEL --socket SOCKET [--control SOCKET] [--serial NUMBER]
+               [--memory-bar MIB] [FAULT...]
        fakegpu --board BOARD --directory DIRECTORY
 
 The first serves one device. The second serves those of a board, each at DIRECTORY/NAME.sock with DIRECTORY/NAME.control
@@ -39,6 +40,11 @@ fn run(words: &[String]) -> Result<(), String> {
             "--socket" => options.socket = Some(value()?.into()),
             "--control" => options.control = Some(value()?.into()),
             "--directory" => options.directory = Some(value()?.into()),
+            "--memory-bar" => {
+                let mib: u64 = value()?.parse().map_err(|_| "--memory-bar needs a number".to_owned())?;
+                options.memory_bar_mib = Some(mib).filter(|mib| mib.is_power_of_two());
+                options.memory_bar_mib.ok_or("--memory-bar needs a power of two")?;
+            }
             "--serial" => options.serial = value()?.parse().map_err(|_| "--serial needs a number".to_owned())?,
             fault => {
                 options.faults.push(fault.parse().map_err(|error: fakegpu::fault::UnknownFault| error.to_string())?)
@@ -49,6 +55,9 @@ fn run(words: &[String]) -> Result<(), String> {
         Options { model: Some(model), socket: Some(socket), .. } => {
             let mut device = product(&model, options.serial)
                 .ok_or_else(|| unknown("model", &model, &mut PRODUCTS.iter().map(|(name, ..)| *name)))?;
+            if let Some(mib) = options.memory_bar_mib {
+                device = device.with_memory_bar(mib << 20);
+            }
             options.faults.iter().for_each(|fault| device.break_with(*fault));
             serve(&model, device, &socket, options.control.as_deref())
         }
@@ -69,6 +78,7 @@ struct Options {
     control: Option<PathBuf>,
     directory: Option<PathBuf>,
     serial: u32,
+    memory_bar_mib: Option<u64>,
     faults: Vec<Fault>,
 }
 

@@ -151,9 +151,9 @@ impl Model {
 
     /// The bits of a BAR register that can be written.
     fn bar_mask(&self, register: u32) -> u32 {
-        for (index, size) in bars(self.chip, self.device_id) {
+        for (index, size) in self.bars() {
             let mask = !(size - 1);
-            match register.checked_sub(*index) {
+            match register.checked_sub(index) {
                 Some(0) => return (mask & 0xffff_ffff) as u32,
                 Some(1) => return (mask >> 32) as u32,
                 _ => {}

@@ -119,7 +119,7 @@ impl Model {
         let Channel { command_head: head, command_tail: tail, .. } = self.emem.channels[index];
         let packet: Vec<u32> = (head..=tail).step_by(4).filter_map(|byte| self.emem.at(byte).copied()).collect();
         self.emem.channels[index].command_head = tail;
-        let Some(response) = self.answer(&packet) else { return };
+        let Some(response) = self.answer(index, &packet) else { return };
         let window = (index * 1024) as u32;
         for (byte, word) in (window..).step_by(4).zip(&response) {
             if let Some(place) = self.emem.at(byte) {

@@ -1,6 +1,7 @@
 //! The transport of Blackwell: a mailbox with credits.
 #![allow(clippy::cast_possible_truncation, reason = "a packet has few words")]
 
+use super::fsp::TOOLS;
 use super::{Chip, Model};
 
 const CREDIT: u32 = 1 << 26;
@@ -60,7 +61,7 @@ impl Model {
 
     fn mnoc_answer(&mut self) {
         let packet = std::mem::take(&mut self.mnoc.incoming);
-        if let Some(response) = self.answer(&packet) {
+        if let Some(response) = self.answer(TOOLS, &packet) {
             self.mnoc.outgoing_bytes = 4 * response.len() as u32;
             self.mnoc.outgoing = response.into();
         }

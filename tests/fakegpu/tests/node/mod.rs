@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use fakegpu::bench::{Fuse, Slot};
 use fakegpu::fault::Fault;
@@ -10,6 +11,8 @@ use fakegpu::model::{Chip, Model};
 use launcher::gpu::mode::Mode;
 use launcher::gpu::product::product;
 use launcher::gpu::reconcile::{Device, ReconcileError, reconcile};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use spec::PciAddress;
 
 /// A node and the handles into its models.
@@ -22,6 +25,13 @@ pub(crate) struct Node {
 pub(crate) const H100: (Chip, u16) = (Chip::Gh100, 0x2330);
 pub(crate) const NVSWITCH: (Chip, u16) = (Chip::Ls10, 0x22a3);
 pub(crate) const B200: (Chip, u16) = (Chip::Gb100, 0x2901);
+
+/// The processor time of this thread until now: other work on the machine does not count.
+pub(crate) fn processor() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+    let microseconds = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Duration::from_micros(u64::try_from(microseconds).unwrap())
+}
 
 pub(crate) fn address(index: usize) -> PciAddress {
     format!("0000:{:02x}:00.0", 0x10 + index).parse().unwrap()
