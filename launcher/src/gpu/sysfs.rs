@@ -277,7 +277,11 @@ impl SysfsFunction {
             fs::read_to_string(&path).map_err(|error| self.error(format!("cannot read {}", path.display()), error))?;
         self.write(&path, method)?;
         let done = self.write(&self.directory.join("reset"), "1");
-        self.write(&path, before.trim())?;
+        // The kernel lists the methods that it saw when it found the function; with others on the bus that it found later, it takes
+        // its own list no more, and makes a new one.
+        if self.write(&path, before.trim()).is_err() {
+            self.write(&path, "default")?;
+        }
         done
     }
 }
