@@ -26,5 +26,6 @@ pub mod recover;
 pub mod register;
 pub mod survey;
 pub mod sysfs;
+pub mod tally;
 pub mod topology;
 pub mod trace;

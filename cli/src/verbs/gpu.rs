@@ -10,6 +10,7 @@ use launcher::gpu::reconcile::{Device, ReconcileError, look, reconcile};
 use launcher::gpu::recover::recover;
 use launcher::gpu::survey::{Seen, survey};
 use launcher::gpu::sysfs::{Claim, Found, PROCFS, SYSFS, SysfsFunction, find};
+use launcher::gpu::tally::{Counted, Tally};
 use serde_json::{Value, json};
 use spec::{Outcome, PciAddress};
 
@@ -32,9 +33,9 @@ fn find_all() -> Result<Vec<Found>, Failure> {
     find(sysfs, Path::new(PROCFS)).map_err(|error| Failure::file("listing PCI devices in", sysfs, &error))
 }
 
-fn open(found: &Found) -> Option<Device<SysfsFunction>> {
+fn open(found: &Found, tally: &Tally) -> Option<Device<Counted<SysfsFunction>>> {
     let product = found.product?;
-    let function = SysfsFunction::open(Path::new(SYSFS), found.address);
+    let function = tally.count(SysfsFunction::open(Path::new(SYSFS), found.address));
     Some(Device { function, product, held_by: found.held_by.clone() })
 }
 
@@ -125,8 +126,18 @@ fn labels(printer: &Printer) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Devices, and the right to change them.
+type Chosen = (Vec<Device<Counted<SysfsFunction>>>, Vec<Claim>);
+
+/// Adds what was counted to what is kept, once the devices are done with.
+fn keep(tally: &Tally, printer: &Printer) {
+    if let Err(error) = tally.save(&Directories::from_environment()) {
+        printer.note(format_args!("what happened to the devices is not counted: {error}"));
+    }
+}
+
 /// The devices that were named, or all; each taken, so that nobody else changes them meanwhile.
-fn choose(addresses: &[PciAddress]) -> Result<(Vec<Device<SysfsFunction>>, Vec<Claim>), Failure> {
+fn choose(addresses: &[PciAddress], tally: &Tally) -> Result<Chosen, Failure> {
     let found = find_all()?;
     if let Some(missing) = addresses.iter().find(|address| found.iter().all(|found| found.address != **address)) {
         return Err(no_such_device(*missing));
@@ -134,7 +145,7 @@ fn choose(addresses: &[PciAddress]) -> Result<(Vec<Device<SysfsFunction>>, Vec<C
     let mut devices = Vec::new();
     let mut claims = Vec::new();
     for found in found.iter().filter(|found| addresses.is_empty() || addresses.contains(&found.address)) {
-        match open(found) {
+        match open(found, tally) {
             Some(device) => devices.push(device),
             None if addresses.is_empty() => continue,
             None => return Err(unknown_device(found)),
@@ -159,16 +170,20 @@ fn unknown_device(found: &Found) -> Failure {
 }
 
 fn set_mode(mode: Mode, addresses: &[PciAddress], printer: &Printer) -> Result<u8, Failure> {
-    let (mut devices, _claims) = choose(addresses)?;
-    let changed = reconcile(&mut devices, mode, |step| printer.note(step))?;
-    printer.line(format_args!("mode {mode}: {}", if changed { "set and verified" } else { "already set" }));
+    let tally = Tally::default();
+    let (mut devices, _claims) = choose(addresses, &tally)?;
     let addresses: Vec<_> = devices.iter().map(|device| device.function.address()).collect();
+    let reconciled = reconcile(&mut devices, mode, |step| printer.note(step));
+    drop(devices);
+    keep(&tally, printer);
+    let changed = reconciled?;
+    printer.line(format_args!("mode {mode}: {}", if changed { "set and verified" } else { "already set" }));
     printer.value(&json!({ "mode": mode, "changed": changed, "devices": addresses }));
     Ok(0)
 }
 
 fn show_plan(mode: Mode, addresses: &[PciAddress], printer: &Printer) -> Result<u8, Failure> {
-    let (mut devices, _claims) = choose(addresses)?;
+    let (mut devices, _claims) = choose(addresses, &Tally::default())?;
     let observations: Vec<_> = devices.iter_mut().map(look).collect();
     let mut planned = restart(&observations);
     if planned.steps.is_empty() {
@@ -194,13 +209,16 @@ fn bring_back(address: PciAddress, printer: &Printer) -> Result<u8, Failure> {
             .with_hint("stop the VM or process first, or unbind the driver"));
     }
     let _claim = Claim::take(Path::new(SYSFS), address)?;
-    let mut function = SysfsFunction::open(Path::new(SYSFS), address);
+    let tally = Tally::default();
+    let mut function = tally.count(SysfsFunction::open(Path::new(SYSFS), address));
     let mut attempts = Vec::new();
-    recover(&mut function, family, |attempt| {
+    let recovered = recover(&mut function, family, |attempt| {
         let result = attempt.result.as_ref().map_or_else(ToString::to_string, |()| "well".to_owned());
         printer.note(format_args!("{} ({}): {result}", attempt.rung, attempt.rung.why()));
         attempts.push(json!({ "rung": attempt.rung.to_string(), "result": result }));
-    })?;
+    });
+    keep(&tally, printer);
+    recovered?;
     printer.line(format_args!("{address}: well"));
     printer.value(&json!({ "address": address, "attempts": attempts }));
     Ok(0)

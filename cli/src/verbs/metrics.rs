@@ -16,7 +16,7 @@ pub(crate) fn run(verb: &Metrics, printer: &Printer) -> Result<u8, Failure> {
         let sysfs = Path::new(SYSFS);
         let devices = gpu::survey::survey(sysfs, Path::new(PROCFS), &directories)
             .map_err(|error| Failure::file("listing PCI devices in", sysfs, &error))?;
-        gpu::metrics::expose(&devices, &mut exposition);
+        gpu::metrics::expose(&devices, &gpu::tally::Tallied::read(&directories), &mut exposition);
     }
     let text = exposition.to_string();
     match &verb.textfile {

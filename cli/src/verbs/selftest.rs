@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
+use launcher::Directories;
 use launcher::gpu::access::{Function, ResetKind};
 use launcher::gpu::mode::{ActiveMode, Mode};
 use launcher::gpu::observe::Observation;
@@ -11,6 +12,7 @@ use launcher::gpu::plan::{Refusal, plan};
 use launcher::gpu::product::Product;
 use launcher::gpu::reconcile::{Device, look, reconcile};
 use launcher::gpu::sysfs::{Claim, Found, PROCFS, SYSFS, SysfsFunction, find};
+use launcher::gpu::tally::Tally;
 use launcher::gpu::trace::{Recorded, Traced};
 use serde_json::{Value, json};
 use spec::Outcome;
@@ -54,13 +56,22 @@ fn test_host(words: &SelftestGpu, printer: &Printer) -> Result<Vec<Tested>, Fail
         let text = format!("{missing} is not an NVIDIA GPU or NVSwitch of this host");
         return Err(Failure::new(Outcome::HostCannot, text));
     }
+    let tally = Tally::default();
+    let tested = test_all(&found, words, &tally, printer);
+    if let Err(error) = tally.save(&Directories::from_environment()) {
+        printer.note(format_args!("what happened to the devices is not counted: {error}"));
+    }
+    tested
+}
+
+fn test_all(found: &[Found], words: &SelftestGpu, tally: &Tally, printer: &Printer) -> Result<Vec<Tested>, Failure> {
     let mut tested = Vec::new();
     for found in found.iter().filter(|found| words.addresses.is_empty() || words.addresses.contains(&found.address)) {
         let Some(product) = found.product else {
             printer.note(format_args!("{} [10de:{:04x}] has no confidential mode", found.address, found.device_id));
             continue;
         };
-        tested.push(test(found, product, words, printer)?);
+        tested.push(test(found, product, words, (tally, printer))?);
     }
     if tested.is_empty() {
         return Err(Failure::new(Outcome::HostCannot, "this host has no GPU or NVSwitch with a confidential mode"));
@@ -68,10 +79,15 @@ fn test_host(words: &SelftestGpu, printer: &Printer) -> Result<Vec<Tested>, Fail
     Ok(tested)
 }
 
-fn test(found: &Found, product: Product, words: &SelftestGpu, printer: &Printer) -> Result<Tested, Failure> {
+fn test(
+    found: &Found,
+    product: Product,
+    words: &SelftestGpu,
+    (tally, printer): (&Tally, &Printer),
+) -> Result<Tested, Failure> {
     let sysfs = Path::new(SYSFS);
     let _claim = Claim::take(sysfs, found.address)?;
-    let function = SysfsFunction::open(sysfs, found.address);
+    let function = tally.count(SysfsFunction::open(sysfs, found.address));
     let Some(directory) = &words.trace else {
         return run_device(Device { function, product, held_by: found.held_by.clone() }, words, printer)
             .map(|(told, _)| told);

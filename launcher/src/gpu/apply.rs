@@ -1,6 +1,6 @@
 //! Carries out a plan, step by step. It decides nothing; what fails is left to the next observation.
 
-use super::access::Function;
+use super::access::{Event, Function};
 use super::fsp::{FspError, write_knob};
 use super::mode::{ActiveMode, Mode};
 use super::plan::{Action, Step};
@@ -40,6 +40,7 @@ pub fn apply<F: Function + ?Sized>(function: &mut F, step: &Step) -> Result<(), 
             if found != ActiveMode::Valid(expected) {
                 return Err(StepError::Unchanged { expected, found });
             }
+            function.note(&Event::Verified(expected));
         }
     }
     Ok(())

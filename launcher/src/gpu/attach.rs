@@ -10,7 +10,7 @@ use super::access::{Function, ResetKind};
 use super::mode::Mode;
 use super::observe::Observation;
 use super::plan::{Action, Plan, Refusal, Step, plan};
-use super::reconcile::{Device, ReconcileError, carry_out, look};
+use super::reconcile::{Device, ReconcileError, announce, carry_out, look};
 use super::topology::Member;
 
 /// The resets that are tried for each device.
@@ -59,6 +59,7 @@ pub fn attach<F: Function>(
     let _ = carry_out(devices, &revive, &mut progress);
     let observations: Vec<_> = devices.iter_mut().map(look).collect();
     let steps = attach_plan(&observations, mode).map_err(ReconcileError::Refused)?;
+    announce(devices, &observations, &steps);
     carry_out(devices, &steps, &mut progress)
 }
 

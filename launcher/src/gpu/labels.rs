@@ -27,6 +27,10 @@ pub fn labels(devices: &[Seen]) -> Vec<(&'static str, String)> {
     labels.extend(desired.map(|mode| ("nvidia.com/cc.mode", mode.to_string())));
     labels.push(("nvidia.com/cc.mode.state", active.map_or("failed".to_owned(), |mode| mode.to_string())));
     labels.push(("nvidia.com/cc.ready.state", ready.to_owned()));
+    // What a GPU operator is to set up on the node: nothing, where all GPUs are there to be passed to VMs.
+    if gpus.iter().all(|gpu| gpu.found.driver.as_deref() == Some("vfio-pci")) {
+        labels.push(("nvidia.com/gpu.workload.config", "vm-passthrough".to_owned()));
+    }
     labels
 }
 
@@ -56,13 +60,17 @@ mod tests {
         assert_eq!(text(&[gpu(0x22a3, Mode::Off, Mode::Off)]), "", "a switch is no GPU");
         assert_eq!(
             text(&[on.clone(), on.clone()]),
-            "cc.capable=true\ncc.mode=on\ncc.mode.state=on\ncc.ready.state=true\n"
+            "cc.capable=true\ncc.mode=on\ncc.mode.state=on\ncc.ready.state=true\ngpu.workload.config=vm-passthrough\n"
         );
-        let staged = "cc.capable=true\ncc.mode=on\ncc.mode.state=off\ncc.ready.state=false\n";
+        let staged = "cc.capable=true\ncc.mode=on\ncc.mode.state=off\ncc.ready.state=false\ngpu.workload.config=vm-passthrough\n";
         assert_eq!(text(std::slice::from_ref(&off)), staged);
-        let mixed = "cc.capable=true\ncc.mode=on\ncc.mode.state=failed\ncc.ready.state=\n";
+        let mixed =
+            "cc.capable=true\ncc.mode=on\ncc.mode.state=failed\ncc.ready.state=\ngpu.workload.config=vm-passthrough\n";
         assert_eq!(text(&[on.clone(), off]), mixed);
         assert!(text(&[on.clone(), unwell()]).contains("cc.mode.state=failed"));
+        let mut free = on.clone();
+        free.found.driver = None;
+        assert!(!text(&[on.clone(), free]).contains("workload.config"));
         assert!(text(&[on, in_guest(Mode::On)]).contains("cc.mode.state=on"));
     }
 }

@@ -1,10 +1,10 @@
 //! Observe, plan, apply, and again with a more thorough reset where the first did not do it.
 
-use super::access::{Function, ResetKind};
+use super::access::{Event, Function, ResetKind};
 use super::apply::{StepError, apply};
-use super::mode::Mode;
+use super::mode::{ActiveMode, Mode};
 use super::observe::{Observation, Trouble, observe};
-use super::plan::{Plan, Refusal, Step, plan, restart};
+use super::plan::{Action, Plan, Refusal, Step, plan, restart};
 use super::product::Product;
 use spec::{Diagnostic, Outcome};
 
@@ -99,6 +99,9 @@ pub fn reconcile<F: Function>(
             Err(refusals) => return Err(unchanged.unwrap_or(ReconcileError::Refused(refusals))),
         };
         changed = true;
+        if unchanged.is_none() {
+            announce(devices, &observations, &plan);
+        }
         match carry_out(devices, &plan, &mut progress) {
             Ok(()) => return Ok(true),
             Err(error @ ReconcileError::Failed { source: StepError::Unchanged { .. }, .. }) => unchanged = Some(error),
@@ -106,6 +109,24 @@ pub fn reconcile<F: Function>(
         }
     }
     Err(unchanged.unwrap_or(ReconcileError::Refused(Vec::new())))
+}
+
+/// Tells the devices whose mode the plan changes that it begins.
+pub(super) fn announce<F: Function>(devices: &mut [Device<F>], observations: &[Observation], plan: &Plan) {
+    for device in devices {
+        let address = device.function.address();
+        let last = plan.steps.iter().rev().find_map(|step| match step.action {
+            Action::Verify(mode) if step.address == address => Some(mode),
+            _ => None,
+        });
+        let state = observations.iter().find(|observation| observation.address == address);
+        let from = state.and_then(|observation| Some(observation.state.as_ref().ok()?.active));
+        if let (Some(from), Some(to)) = (from, last)
+            && from != ActiveMode::Valid(to)
+        {
+            device.function.note(&Event::Changing { from, to });
+        }
+    }
 }
 
 pub(super) fn carry_out<F: Function>(

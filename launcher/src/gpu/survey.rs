@@ -8,6 +8,7 @@ use super::mode::{ActiveMode, Mode};
 use super::observe::{Observation, State, Trouble};
 use super::reconcile::{Device, look};
 use super::sysfs::{Claim, Found, SysfsFunction, find};
+use super::tally::Tally;
 use crate::state::{Directories, list};
 
 /// A device.
@@ -73,20 +74,23 @@ pub fn survey(sysfs: &Path, procfs: &Path, directories: &Directories) -> io::Res
         Some(Guest { name: record.name.clone(), mode: record.gpu_mode })
     };
     // Each waits for its own firmware.
+    let tally = Tally::default();
     let observations: Vec<Option<Observation>> = std::thread::scope(|scope| {
-        let asked: Vec<_> = found.iter().map(|found| scope.spawn(|| ask(sysfs, found))).collect();
+        let asked: Vec<_> = found.iter().map(|found| scope.spawn(|| ask(sysfs, found, &tally))).collect();
         asked.into_iter().map(|thread| thread.join().ok().flatten()).collect()
     });
+    // What was seen is worth telling, also where the count of errors cannot be kept.
+    let _ = tally.save(directories);
     let seen = found.into_iter().zip(observations);
     Ok(seen.map(|(found, observation)| Seen { guest: guest(&found), found, observation }).collect())
 }
 
-fn ask(sysfs: &Path, found: &Found) -> Option<Observation> {
+fn ask(sysfs: &Path, found: &Found, tally: &Tally) -> Option<Observation> {
     let claim = Claim::take(sysfs, found.address);
     // Requests of two processes would get each other's answers.
     let held_by =
         found.held_by.clone().or_else(|| claim.as_ref().err().map(|_| "another process of bullion".to_owned()));
-    let function = SysfsFunction::open(sysfs, found.address);
+    let function = tally.count(SysfsFunction::open(sysfs, found.address));
     Some(look(&mut Device { function, product: found.product?, held_by }))
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use spec::PciAddress;
 
-use super::access::{AccessError, Function, ResetKind};
+use super::access::{AccessError, Event, Function, ResetKind};
 use super::product::{Product, product};
 
 /// The version of the format.
@@ -20,35 +20,67 @@ const SCHEMA: u32 = 1;
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
-enum Entry {
-    /// The first one.
+pub enum Entry {
+    /// The first one: what the device is, and where.
     Device {
+        /// The version of the format.
         schema: u32,
+        /// Where it is.
         address: PciAddress,
+        /// PCI device number.
         device_id: u16,
     },
+    /// A register of BAR 0 was read.
     Read {
+        /// In bytes.
         offset: u32,
+        /// What it held.
         value: u32,
     },
+    /// A register of BAR 0 was written.
     Write {
+        /// In bytes.
         offset: u32,
+        /// What was written.
         value: u32,
     },
+    /// Configuration space was read.
     Config {
+        /// In bytes.
         offset: u16,
+        /// What it held.
         value: u32,
     },
+    /// The device was woken, and is kept awake.
     Pin,
+    /// It was reset.
     Reset {
+        /// How.
         kind: ResetKind,
     },
+    /// Time passed.
     Sleep {
+        /// How much.
         microseconds: u64,
     },
+    /// The system refused something.
     Failed {
+        /// What.
         what: String,
     },
+}
+
+/// The lines of a trace, the first of which names a device that is known.
+pub fn entries(text: &str) -> Result<Vec<Entry>, TraceError> {
+    let line = |(index, text): (usize, &str)| {
+        serde_json::from_str::<Entry>(text)
+            .map_err(|error| TraceError::Line { line: index + 1, reason: error.to_string() })
+    };
+    let entries = text.lines().enumerate().map(line).collect::<Result<Vec<_>, _>>()?;
+    match entries.first() {
+        Some(Entry::Device { schema: SCHEMA, device_id, .. }) if product(*device_id).is_some() => Ok(entries),
+        _ => Err(TraceError::Device),
+    }
 }
 
 /// A device that is written about.
@@ -65,7 +97,7 @@ impl<F: Function, W: Write> Traced<F, W> {
     pub fn new(inner: F, product: Product, to: W) -> Self {
         let address = inner.address();
         let mut traced = Self { inner, to, lost: None };
-        traced.note(&Entry::Device { schema: SCHEMA, address, device_id: product.device_id });
+        traced.write_down(&Entry::Device { schema: SCHEMA, address, device_id: product.device_id });
         traced
     }
 
@@ -77,7 +109,7 @@ impl<F: Function, W: Write> Traced<F, W> {
         }
     }
 
-    fn note(&mut self, entry: &Entry) {
+    fn write_down(&mut self, entry: &Entry) {
         let line = serde_json::to_string(entry).map_err(io::Error::other);
         if let Err(error) = line.and_then(|line| writeln!(self.to, "{line}")) {
             self.lost.get_or_insert(error);
@@ -85,7 +117,7 @@ impl<F: Function, W: Write> Traced<F, W> {
     }
 
     fn noted<T>(&mut self, result: Result<T, AccessError>, entry: impl FnOnce(&T) -> Entry) -> Result<T, AccessError> {
-        self.note(&match &result {
+        self.write_down(&match &result {
             Ok(value) => entry(value),
             Err(error) => Entry::Failed { what: error.action.clone() },
         });
@@ -133,7 +165,11 @@ impl<F: Function, W: Write> Function for Traced<F, W> {
 
     fn sleep(&mut self, time: Duration) {
         self.inner.sleep(time);
-        self.note(&Entry::Sleep { microseconds: u64::try_from(time.as_micros()).unwrap_or(u64::MAX) });
+        self.write_down(&Entry::Sleep { microseconds: u64::try_from(time.as_micros()).unwrap_or(u64::MAX) });
+    }
+
+    fn note(&mut self, event: &Event) {
+        self.inner.note(event);
     }
 }
 
@@ -166,17 +202,12 @@ pub struct Recorded {
 impl Recorded {
     /// Reads a trace.
     pub fn parse(text: &str) -> Result<Self, TraceError> {
-        let mut lines = text.lines().enumerate().map(|(index, text)| {
-            serde_json::from_str::<Entry>(text)
-                .map_err(|error| TraceError::Line { line: index + 1, reason: error.to_string() })
-        });
-        let Some(Entry::Device { schema: SCHEMA, address, device_id }) = lines.next().transpose()? else {
-            return Err(TraceError::Device);
-        };
+        let mut lines = entries(text)?.into_iter();
+        let Some(Entry::Device { address, device_id, .. }) = lines.next() else { return Err(TraceError::Device) };
         let product = product(device_id).ok_or(TraceError::Device)?;
         let (mut registers, mut config) = (BTreeMap::new(), BTreeMap::new());
         for entry in lines {
-            match entry? {
+            match entry {
                 Entry::Read { offset, value } => push(&mut registers, offset, value),
                 Entry::Config { offset, value } => push(&mut config, offset, value),
                 _ => {}

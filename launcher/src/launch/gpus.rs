@@ -11,6 +11,7 @@ use crate::gpu::mode::ActiveMode;
 use crate::gpu::observe::observe;
 use crate::gpu::reconcile::{Device, ReconcileError};
 use crate::gpu::sysfs::{Claim, ClaimError, Found, SysfsFunction, find};
+use crate::gpu::tally::Tally;
 use crate::gpu::topology::{Mismatch, Neighbour, check_host};
 use crate::state::{Directories, Record, list};
 use crate::supervise::Progress;
@@ -73,6 +74,7 @@ pub(super) fn prepare(
         }
     }
     let all = find(sysfs, procfs).map_err(GpuError::Find)?;
+    let tally = Tally::default();
     let mut devices = Vec::new();
     for member in &preparation.members {
         let address = member.address;
@@ -81,12 +83,17 @@ pub(super) fn prepare(
             return Err(GpuError::Held { address, by: by.clone() });
         }
         let function = SysfsFunction::open(sysfs, address).with_company(&preparation.company);
-        devices.push(Device { function, product: member.product, held_by: None });
+        devices.push(Device { function: tally.count(function), product: member.product, held_by: None });
     }
     let neighbours = neighbours(preparation, &all, sysfs, &guests(directories));
     check_host(preparation.mode, &neighbours)?;
-    attach(&mut devices, preparation.mode, |step| listener(Progress::Note(&format!("gpu {step}"))))?;
-    Ok(())
+    let attached = attach(&mut devices, preparation.mode, |step| listener(Progress::Note(&format!("gpu {step}"))));
+    // What has not come into its mode is counted when it goes.
+    drop(devices);
+    if let Err(error) = tally.save(directories) {
+        listener(Progress::Note(&format!("what happened to the GPUs is not counted: {error}")));
+    }
+    Ok(attached?)
 }
 
 /// The records of the guests that run.

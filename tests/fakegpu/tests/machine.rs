@@ -15,7 +15,9 @@ fn the_program_lists_and_switches_devices_of_a_machine() {
     let labels = "/bullion gpu labels";
     let test = "/bullion selftest gpu --trace /tmp/traces";
     let replay = "/bullion selftest gpu --replay /tmp/traces/0000:02:00.0.jsonl";
-    let commands = [list, plan, set, again, json, labels, test, replay];
+    let off = "/bullion gpu set-mode off 0000:01:00.0";
+    let metrics = "/bullion metrics --gpus";
+    let commands = [list, plan, set, again, json, labels, test, replay, off, metrics];
     let ran = run(&parts, &[&["h100"], &["b200"], &["nvswitch"]], &commands);
     let (text, code) = ran.of(list);
     assert_eq!(code, 0, "{}", ran.console);
@@ -33,7 +35,7 @@ fn the_program_lists_and_switches_devices_of_a_machine() {
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     let modes: Vec<_> = value["devices"].as_array().unwrap().iter().map(|device| device["mode"].as_str()).collect();
     assert_eq!(modes, [Some("on"), Some("on"), Some("off")]);
-    assert_eq!(ran.devices[0].matches("reset: Function").count(), 1, "{:?}", ran.devices);
+    assert_eq!(ran.devices[0].matches("reset: Function").count(), 2, "{:?}", ran.devices);
     assert!(ran.of(labels).0.contains("nvidia.com/cc.mode.state=on"), "{}", ran.of(labels).0);
     let (text, code) = ran.of(test);
     assert_eq!(code, 0, "{text}");
@@ -44,6 +46,18 @@ fn the_program_lists_and_switches_devices_of_a_machine() {
     // Without the device, the same is told of what was recorded of it.
     let (again, code) = ran.of(replay);
     assert_eq!(code, 0, "{again}");
+    // What one run has counted, the next goes on with.
+    let (metered, code) = ran.of(metrics);
+    assert_eq!(code, 0, "{metered}");
+    for (family, labels, count) in [
+        ("cc_mode_transitions_total", "from=\"off\",to=\"on\",result=\"success\"", 1),
+        ("cc_mode_transitions_total", "from=\"on\",to=\"off\",result=\"success\"", 1),
+        ("resets_total", "kind=\"function\",result=\"success\"", 2),
+    ] {
+        let start = format!("bullion_gpu_{family}{{pci_bus_id=\"0000:01:00.0\",");
+        let is_it = |line: &str| line.starts_with(&start) && line.ends_with(&format!("{labels}}} {count}"));
+        assert!(metered.lines().any(is_it), "{family} {labels} {count}: {metered}");
+    }
     let of_b200 =
         |text: &str| text.lines().filter(|line| line.contains("0000:02:00.0")).map(str::to_owned).collect::<Vec<_>>();
     assert!(of_b200(&again).len() > 3 && of_b200(&text) == of_b200(&again), "{text}\n{again}");
