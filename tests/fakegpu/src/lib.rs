@@ -10,4 +10,5 @@ pub mod board;
 pub mod control;
 pub mod fault;
 pub mod model;
+pub mod replay;
 pub mod server;
