@@ -33,8 +33,9 @@ exec busybox switch_root /new /usr/lib/systemd/systemd
 "#;
 
 /// The words of the kernel's command line. Timers are not tried out and the clock is not the processor's: both are judged by how
-/// fast the machine is that emulates this one, which may be busy.
-pub(crate) const COMMAND_LINE: &str = "console=ttyS0 panic=-1 intel_iommu=on no_timer_check clocksource=acpi_pm rcupdate.rcu_cpu_stall_suppress=1 loglevel=4";
+/// fast the machine is that emulates this one, which may be busy; systemd waits ten minutes for the same reason, where it would
+/// take a slow disk for one that is not there.
+pub(crate) const COMMAND_LINE: &str = "console=ttyS0 panic=-1 intel_iommu=on no_timer_check clocksource=acpi_pm rcupdate.rcu_cpu_stall_suppress=1 systemd.default_device_timeout_sec=600 systemd.default_timeout_start_sec=600 loglevel=4";
 
 /// The image's initrd, with what makes a server of it; `built_in` lists the modules of a kernel that has them built in.
 pub(crate) fn initrd(mut image: Vec<u8>, busybox: &[u8], built_in: Option<&[u8]>) -> Vec<u8> {

@@ -21,20 +21,43 @@ pub enum Device {
     Pair,
     /// A modelled GPU or NVSwitch: what `fakegpu` is started with, without the socket.
     Gpu(Vec<String>),
+    /// The same, and behind the same port, so that a bus reset reaches it too, a function that is none of its own: an `Edu`.
+    GpuInCompany(Vec<String>),
 }
 
 impl Device {
-    /// A modelled device without a fault.
-    pub fn gpu(name: &str) -> Self {
-        Self::Gpu(vec![name.to_owned()])
+    /// A modelled device: its name, and further words for `fakegpu`.
+    pub fn gpu(words: &str) -> Self {
+        Self::Gpu(words.split(' ').map(str::to_owned).collect())
+    }
+
+    /// A modelled device without a fault that has company behind its port.
+    pub fn gpu_in_company(name: &str) -> Self {
+        Self::GpuInCompany(vec![name.to_owned()])
+    }
+
+    /// The model's words, where it is one.
+    fn model(&self) -> Option<&[String]> {
+        match self {
+            Self::Gpu(words) | Self::GpuInCompany(words) => Some(words),
+            Self::Nvme | Self::Edu | Self::Pair => None,
+        }
     }
 }
 
-/// Adds the devices to QEMU's command line; gives the processes behind those that have one.
-pub(crate) fn add(qemu: &mut Command, parts: &Parts, directory: &Path, devices: &[Device]) -> Vec<Model> {
-    let mut models = Vec::new();
+/// Starts the processes behind the devices that have one.
+pub(crate) fn start(parts: &Parts, directory: &Path, devices: &[Device]) -> Vec<Model> {
+    let words = devices.iter().filter_map(Device::model).enumerate();
+    words.map(|(index, words)| Model::start(&parts.fakegpu, directory, index, words)).collect()
+}
+
+/// Adds the devices to QEMU's command line; `models` are those that were started for them.
+pub(crate) fn add(qemu: &mut Command, directory: &Path, devices: &[Device], models: &[Model]) {
+    let mut models = models.iter();
     for (index, device) in devices.iter().enumerate() {
-        qemu.args(["-device", &format!("pcie-root-port,id=rp{index},chassis={index},slot={index}")]);
+        // Of a faster port the kernel awaits an active link after a reset, which QEMU does not show for models.
+        let speed = if device.model().is_some() { "x-speed=2_5," } else { "" };
+        qemu.args(["-device", &format!("pcie-root-port,{speed}id=rp{index},chassis={index},slot={index}")]);
         match device {
             Device::Nvme => {
                 let disk = directory.join(format!("nvme{index}"));
@@ -52,14 +75,20 @@ pub(crate) fn add(qemu: &mut Command, parts: &Parts, directory: &Path, devices: 
                 qemu.args(["-device", &format!("pci-testdev,bus=bridge{index},addr=1")]);
                 qemu.args(["-device", &format!("virtio-rng-pci,bus=bridge{index},addr=2")]);
             }
-            Device::Gpu(words) => {
-                let model = Model::start(&parts.fakegpu, directory, models.len(), words);
-                let socket = json!({ "type": "unix", "path": model.socket.to_str().unwrap() });
-                let device = json!({ "driver": "vfio-user-pci", "bus": format!("rp{index}"), "socket": socket });
-                qemu.args(["-device", &device.to_string()]);
-                models.push(model);
+            Device::Gpu(_) | Device::GpuInCompany(_) => {
+                let has_company = matches!(device, Device::GpuInCompany(_));
+                if let Some(model) = models.next() {
+                    let socket = json!({ "type": "unix", "path": model.socket.to_str().unwrap() });
+                    let port = format!("rp{index}");
+                    let gpu = json!({
+                        "driver": "vfio-user-pci", "bus": port, "addr": "0x0.0", "multifunction": has_company, "socket": socket
+                    });
+                    qemu.args(["-device", &gpu.to_string()]);
+                }
+                if has_company {
+                    qemu.args(["-device", &format!("edu,bus=rp{index},addr=0x0.1")]);
+                }
             }
         }
     }
-    models
 }

@@ -23,15 +23,16 @@ const MEMORY: &str = "3072M";
 pub struct Server<'a> {
     parts: &'a Parts,
     devices: Vec<Device>,
-    directory: TempDir,
     running: Option<Running>,
+    /// They outlive a power cut, as what a GPU keeps of its mode does.
+    models: Vec<Model>,
+    directory: TempDir,
 }
 
 #[derive(Debug)]
 struct Running {
     qemu: Child,
     port: Port,
-    models: Vec<Model>,
 }
 
 impl Drop for Running {
@@ -46,7 +47,8 @@ impl<'a> Server<'a> {
     pub fn boot(parts: &'a Parts, devices: &[Device]) -> Result<Self, String> {
         let directory = tempfile::tempdir().unwrap();
         File::create(directory.path().join("state")).unwrap().set_len(64 << 20).unwrap();
-        let mut server = Self { parts, devices: devices.to_vec(), directory, running: None };
+        let models = devices::start(parts, directory.path(), devices);
+        let mut server = Self { parts, devices: devices.to_vec(), running: None, models, directory };
         server.power_on()?;
         Ok(server)
     }
@@ -76,21 +78,27 @@ impl<'a> Server<'a> {
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(|error| error.to_string())?;
         let mut command = self.qemu();
-        let models = devices::add(&mut command, self.parts, self.directory.path(), &self.devices);
+        devices::add(&mut command, self.directory.path(), &self.devices, &self.models);
         let qemu = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
         let mut running = Unconnected(Some(qemu));
         let stream =
             accept(&listener, &mut running).ok_or_else(|| format!("QEMU does not start: {}", self.read("qemu.log")))?;
         let mut port = Port::new(stream);
         port.wait_until_ready(PATIENCE).map_err(|error| format!("{error}: {}", self.console()))?;
-        self.running = running.0.take().map(|qemu| Running { qemu, port, models });
+        self.running = running.0.take().map(|qemu| Running { qemu, port });
         Ok(())
     }
 
-    /// What the modelled device number `index` told of its resets, since power was last switched on.
+    /// What the modelled device number `index` told of its resets, since the server was made.
     pub fn model_log(&self, index: usize) -> String {
-        let model = self.running.as_ref().and_then(|running| running.models.get(index));
-        model.map(Model::log).unwrap_or_default()
+        self.models.get(index).map(Model::log).unwrap_or_default()
+    }
+
+    /// Does something to the modelled device number `index`, in the words of `fakegpu`'s control socket; gives its state.
+    #[track_caller]
+    pub fn model(&self, index: usize, command: &str) -> serde_json::Value {
+        let model = self.models.get(index).unwrap_or_else(|| panic!("there is no model {index}"));
+        model.tell(command)
     }
 
     /// The bytes of the NVMe drive that is device number `index`.

@@ -6,6 +6,7 @@
 
 mod check;
 mod gpu;
+mod gpu_guest;
 mod guest;
 mod prepare;
 mod refusals;
@@ -47,12 +48,37 @@ fn shelves() -> Vec<Shelf> {
                 prepare::a_power_cut_with_a_guest_running_leaves_nothing_but_the_journal,
             ],
         },
-        Shelf { devices: several(1, "h100"), scenarios: scenarios![gpu::a_gpu_is_listed_and_switched_and_back,] },
+        Shelf {
+            // BARs small enough that the emulated IOMMU maps them for a guest in a second.
+            devices: vec![Device::gpu("h100 --memory-bar 64"), Device::gpu_in_company("h100")],
+            scenarios: scenarios![
+                gpu::a_gpu_is_listed_and_switched_and_back,
+                gpu::what_selftest_records_is_told_again_without_the_device,
+                gpu_guest::a_guest_sees_the_gpu_that_it_was_given,
+                gpu_guest::a_gpu_of_a_guest_that_was_killed_goes_clean_to_the_next,
+                gpu_guest::a_gpu_asleep_is_woken_for_its_guest,
+                gpu_guest::a_gpu_that_a_tool_left_in_mode_two_is_mended,
+                gpu_guest::a_security_processor_that_does_not_answer_is_restarted,
+                gpu_guest::a_launch_and_a_change_of_mode_do_not_meet,
+                gpu_guest::a_bus_reset_that_would_reach_a_stranger_is_refused,
+                gpu_guest::a_gpu_keeps_its_mode_when_the_server_starts_again,
+            ],
+        },
         Shelf {
             devices: [several(8, "h100"), several(4, "nvswitch")].concat(),
-            scenarios: scenarios![gpu::eight_gpus_and_four_switches_go_into_protected_pcie_together],
+            scenarios: scenarios![
+                gpu::a_board_is_planned_whole_and_refused_in_part,
+                gpu::eight_gpus_and_four_switches_go_into_protected_pcie_together,
+            ],
         },
-        Shelf { devices: several(2, "b200"), scenarios: scenarios![gpu::two_b200_go_into_confidential_mode_together] },
+        Shelf {
+            devices: several(2, "b200"),
+            scenarios: scenarios![
+                gpu::two_b200_are_planned_together,
+                gpu::two_b200_go_into_confidential_mode_together,
+                gpu::what_selftest_records_is_told_again_without_the_device,
+            ],
+        },
     ]
 }
 
