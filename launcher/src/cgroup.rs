@@ -178,9 +178,15 @@ fn write(path: &Path, text: &str) -> Result<(), GroupError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+    use std::time::Instant;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::child::{Place, spawn_in};
 
     const HYBRID: &str = "29 23 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs rw\n30 29 0:27 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n31 29 0:28 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
 
@@ -230,6 +236,47 @@ mod tests {
             assert_eq!(fs::read_to_string(root.path().join("cgroup.subtree_control")).unwrap(), "");
             assert!(!root.path().join("qemu").exists());
         }
+    }
+
+    /// How a shell in the group ends, which must be soon.
+    fn end_of(group: &Group, script: &str) -> ExitStatus {
+        let place = Place { group: Some(group.entrance().unwrap()), ..Place::default() };
+        let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
+        let argv = ["/bin/sh", "-c", script].map(str::to_owned);
+        let mut child = spawn_in(&argv, &env, vec![], place).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            if let Some(status) = child.ended().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{script} goes on");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a control group to itself: systemd-run --scope -p Delegate=yes TEST --ignored the_kernel_keeps_the_limits"]
+    fn the_kernel_keeps_the_limits() {
+        let limits = Limits { memory: Some(Size::from_mib(64)), cpu_percent: Some(50), threads: Some(8) };
+        let of = |path: &str| fs::read_to_string(path).unwrap();
+        let own = own_group(&of("/proc/self/cgroup"), &of("/proc/self/mountinfo")).unwrap();
+        let mut group = Group::make(&limits, "vm").unwrap();
+        assert_eq!(end_of(&group, "cat /proc/self/cgroup | grep -q '/qemu$'").code(), Some(0));
+        assert_eq!(group.ran_out(), None);
+        assert_eq!(end_of(&group, "exec tail /dev/zero").signal(), Some(9), "it takes all memory there is");
+        assert!(group.ran_out().unwrap().ends_with("limits.memory, 64MiB"));
+        assert_eq!(group.ran_out(), None, "it is said once");
+        let many = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 100 & done; exit 0";
+        assert_ne!(end_of(&group, many).code(), Some(0), "one process more than it may");
+        let used = |key: &str| -> u64 {
+            let stat = fs::read_to_string(group.qemu.join("cpu.stat")).unwrap();
+            stat.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok()).unwrap()
+        };
+        end_of(&group, "timeout 3 sh -c 'while :; do :; done'");
+        assert!(used("nr_throttled ") > 0);
+        drop(group);
+        assert!(!own.join("qemu").exists() && !own.join("supervisor").exists());
+        assert_eq!(fs::read_to_string(own.join("cgroup.procs")).unwrap().trim(), std::process::id().to_string());
     }
 
     proptest! {

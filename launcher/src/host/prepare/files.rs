@@ -26,6 +26,10 @@ pub enum PersistentFile {
     Limits,
 }
 
+/// What udev runs of a function that its own driver was faster to take, because another device of its kind had loaded that. Only at
+/// the function's first event after a start, when nothing can use it yet; later somebody may.
+const TAKE_AWAY: &str = "/bin/sh -c 'cd /sys/bus/pci/devices/%k && case $$(readlink driver) in */vfio-pci) ;; ?*) echo %k >driver/unbind;; esac; echo %k >/sys/bus/pci/drivers_probe'";
+
 /// A line and the words that no other line of the file may begin with.
 type Line = (String, String);
 
@@ -82,6 +86,10 @@ pub(super) fn lines(steps: &[Step], group: Option<&Group>) -> Vec<(PersistentFil
                 let same = format!(r#"ATTR{{vendor}}=="0x{vendor}", ATTR{{device}}=="0x{device}""#);
                 let line = format!(r#"{begins}, {same}, ATTR{{driver_override}}="vfio-pci""#);
                 add(PersistentFile::Rules, begins, line);
+                // The same in another order: no line of a file begins like another.
+                let begins = format!(r#"KERNEL=="{address}", SUBSYSTEM=="pci", ACTION=="add""#);
+                let first = format!(r#"TEST!="/run/udev/data/+pci:{address}", ENV{{BULLION}}="vfio-pci""#);
+                add(PersistentFile::Rules, begins.clone(), format!(r#"{begins}, {same}, {first}, RUN+="{TAKE_AWAY}""#));
             }
             Step::Grant { device, group, .. } => {
                 let begins = device.rule().map_or(r#"SUBSYSTEM=="vfio-dev""#.to_owned(), str::to_owned);
