@@ -24,6 +24,9 @@ const PROMISES: [(&str, &[&str]); 5] = [
 /// Words that reach the clock or the outside without naming a module of `std`.
 const PURE_CRATES: [&str; 3] = ["measure", "evidence", "spec"];
 const IMPURE_WORDS: [&str; 5] = ["SystemTime", "Instant", "println", "eprintln", "dbg"];
+/// What makes images must not ask a clock, of whatever type: `build --verify` cannot set the date of the second build.
+const CLOCKLESS_CRATES: [&str; 1] = ["image"];
+const CLOCK_WORDS: [&str; 2] = ["now", "clock_gettime"];
 
 /// Crates that read foreign bytes in most of their modules: the panic lints stand at their root.
 const NO_PANIC_CRATES: [&str; 4] = ["spec", "measure", "evidence", "guest"];
@@ -49,27 +52,27 @@ pub(crate) fn check_purity(root: &Path, metadata: &Metadata) -> Result<Outcome, 
         }
         for source in &sources {
             outcome.looked_at += 1;
-            outcome.findings.extend(impurities(source, forbidden, PURE_CRATES.contains(&name)));
+            let pure: &[&str] = if PURE_CRATES.contains(&name) { &IMPURE_WORDS } else { &[] };
+            let clock: &[&str] = if CLOCKLESS_CRATES.contains(&name) { &CLOCK_WORDS } else { &[] };
+            outcome.findings.extend(impurities(source, forbidden, &[pure, clock].concat()));
         }
     }
     Ok(outcome)
 }
 
-fn impurities(source: &Source, forbidden: &[&str], pure: bool) -> Vec<Finding> {
+fn impurities(source: &Source, forbidden: &[&str], words: &[&str]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (module, line) in paths_into_std(&source.tokens) {
         if forbidden.contains(&"*") || forbidden.contains(&module.as_str()) {
             findings.push(Finding::new(format!("{}:{line}", source.place), format!("uses std::{module}")));
         }
     }
-    if pure {
-        for token in flat(&source.tokens) {
-            if let TokenTree::Ident(word) = &token
-                && IMPURE_WORDS.iter().any(|impure| word == impure)
-            {
-                let line = word.span().start().line;
-                findings.push(Finding::new(format!("{}:{line}", source.place), format!("uses {word}")));
-            }
+    for token in flat(&source.tokens) {
+        if let TokenTree::Ident(word) = &token
+            && words.iter().any(|impure| word == impure)
+        {
+            let line = word.span().start().line;
+            findings.push(Finding::new(format!("{}:{line}", source.place), format!("uses {word}")));
         }
     }
     findings
@@ -152,8 +155,9 @@ mod tests {
     use super::*;
 
     fn found(text: &str, forbidden: &[&str], pure: bool) -> Vec<String> {
+        let words: &[&str] = if pure { &IMPURE_WORDS } else { &[] };
         let source = Source { place: "x.rs".to_owned(), tokens: without_tests(text).expect("Rust").0 };
-        impurities(&source, forbidden, pure).into_iter().map(|f| format!("{}: {}", f.place, f.message)).collect()
+        impurities(&source, forbidden, words).into_iter().map(|f| format!("{}: {}", f.place, f.message)).collect()
     }
 
     #[test]
@@ -164,6 +168,14 @@ mod tests {
         assert_eq!(found("fn f() -> Instant { Instant::now() }", &[], true).len(), 2);
         assert_eq!(found("use ::std::net::TcpStream;", &["net"], false), ["x.rs:1: uses std::net"]);
         assert_eq!(found("extern crate std;", &["*"], false), ["x.rs:1: uses std::*"]);
+    }
+
+    #[test]
+    fn asking_a_clock_is_told_from_having_a_time() {
+        let text = "fn f() { file.set_modified(SystemTime::UNIX_EPOCH); }\nfn g() -> u64 { Clock::now().into() }\n";
+        let source = Source { place: "x.rs".to_owned(), tokens: without_tests(text).expect("Rust").0 };
+        let found = impurities(&source, &[], &CLOCK_WORDS);
+        assert_eq!(found.iter().map(|finding| finding.place.as_str()).collect::<Vec<_>>(), ["x.rs:2"]);
     }
 
     #[test]
