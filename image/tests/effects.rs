@@ -204,6 +204,12 @@ fn the_loader_cache_is_the_one_that_ldconfig_writes() {
     let Kind::Symlink(target) = &libz.kind else { panic!("libz.so.1 is a link") };
     tree.insert("usr/lib/x86_64-linux-gnu/libz.so", Node::symlink(target, "test"));
     let content = tree.get(&format!("usr/lib/x86_64-linux-gnu/{target}")).cloned().unwrap();
+    // For processors that can do more; one of the names is nobody's.
+    for (name, hwcaps) in [("libz.so.1.98", "x86-64-v3"), ("libz.so.1.97", "x86-64-v2"), ("no-library", "x86-64-v4")] {
+        let path = format!("usr/lib/x86_64-linux-gnu/glibc-hwcaps/{hwcaps}/{name}");
+        tree.insert(&path, content.clone());
+        tree.finish().unwrap();
+    }
     tree.insert("usr/local/lib/libz.so.1.99", content);
     tree.finish().unwrap();
 
@@ -229,6 +235,9 @@ fn the_loader_cache_is_the_one_that_ldconfig_writes() {
     // Up to the name of the program that wrote it, which is the last thing in the file.
     let extension = u32::from_le_bytes(theirs[32..36].try_into().unwrap()) as usize;
     assert_eq!(ours[..extension + 20], theirs[..extension + 20]);
+    let generator = u32::from_le_bytes(theirs[extension + 16..extension + 20].try_into().unwrap()) as usize;
+    assert_eq!(ours[extension + 24..generator], theirs[extension + 24..generator]);
+    assert!(listed(&own).contains("x86-64-v3"));
     assert!(tree.get("usr/local/lib/libz.so.1").is_some(), "the missing link is made");
     assert!(directory.path().join("usr/local/lib/libz.so.1").is_symlink());
     assert!(ours.len() > 2000);

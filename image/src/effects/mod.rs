@@ -15,6 +15,8 @@ mod modes;
 mod module_index;
 mod mount_points;
 mod package_status;
+mod pam;
+mod shells;
 mod temporary_files;
 mod units;
 
@@ -30,7 +32,7 @@ pub(crate) use accounts::numbers;
 pub use alternatives::Alternative;
 
 /// The names under which effects answer scripts.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 14] = [
     "accounts",
     "alternatives",
     "base-files",
@@ -41,6 +43,8 @@ pub const NAMES: [&str; 12] = [
     "module-index",
     "mount-points",
     "package-status",
+    "pam",
+    "shells",
     "temporary-files",
     "units",
 ];
@@ -74,6 +78,8 @@ pub fn apply(tree: &mut Tree, packages: &[Package], users: &[UserEntry]) -> Resu
     modes::apply(tree)?;
     temporary_files::apply(tree)?;
     certificates::apply(tree);
+    pam::apply(tree);
+    shells::apply(tree);
     package_status::apply(tree, packages);
     machine_id::apply(tree);
     mount_points::apply(tree);

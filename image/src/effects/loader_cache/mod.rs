@@ -1,8 +1,7 @@
 //! `/etc/ld.so.cache`: what `ldconfig` writes (glibc 2.41, elf/ldconfig.c), from the libraries of the tree.
 //!
 //! Only where libc-bin is in the tree, as on a real system; without it the loader finds Debian's libraries in its default
-//! directories. Not done: `glibc-hwcaps` directories (the loader then takes the plain build of a library), and libraries
-//! for other machines than x86-64.
+//! directories. Not done: libraries for other machines than x86-64.
 
 mod format;
 mod soname;
@@ -23,6 +22,18 @@ const CONFIGURATION: &str = "etc/ld.so.conf";
 struct Library {
     soname: String,
     path: String,
+    /// The directory of `glibc-hwcaps` that it is in: for processors that can do more.
+    hwcaps: Option<String>,
+}
+
+/// A directory of libraries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Directory {
+    /// As the configuration has it.
+    written: String,
+    /// Where it really is.
+    real: String,
+    hwcaps: Option<String>,
 }
 
 pub(super) fn apply(tree: &mut Tree) {
@@ -31,35 +42,50 @@ pub(super) fn apply(tree: &mut Tree) {
     }
     let mut libraries = Vec::new();
     let mut links = Vec::new();
-    for (written, directory) in directories(tree) {
+    let directories = directories(tree);
+    let hwcaps: Vec<String> = directories.iter().filter_map(|directory| directory.hwcaps.clone()).collect();
+    for Directory { written, real: directory, hwcaps } in directories {
         for (soname, file) in libraries_in(tree, &directory) {
-            if tree.get(&format!("{directory}/{soname}")).is_none() {
+            // Below glibc-hwcaps no links are made, and the file's own name is listed.
+            let listed = if hwcaps.is_some() { &file } else { &soname };
+            let path = format!("{written}/{listed}");
+            if hwcaps.is_none() && tree.get(&format!("{directory}/{soname}")).is_none() {
                 links.push((format!("{directory}/{soname}"), file));
             }
-            libraries.push(Library { path: format!("{written}/{soname}"), soname });
+            libraries.push(Library { path, soname, hwcaps: hwcaps.clone() });
         }
     }
     for (path, target) in links {
         tree.insert(&path, Node::symlink(&target, EFFECT));
     }
-    // Stable: of libraries with one name, the one of the earlier directory comes first.
-    libraries.sort_by(|a, b| compare(&b.soname, &a.soname));
-    super::add_file(tree, PATH, 0o644, format::cache(&libraries), EFFECT);
+    // Stable: of libraries with one name, those of glibc-hwcaps come first, by its names, then the one of the earlier directory.
+    libraries.sort_by(|a, b| {
+        let plain = |library: &Library| library.hwcaps.is_none();
+        let by_name = compare(&b.soname, &a.soname);
+        by_name.then_with(|| plain(a).cmp(&plain(b))).then_with(|| a.hwcaps.cmp(&b.hwcaps))
+    });
+    super::add_file(tree, PATH, 0o644, format::cache(&libraries, &hwcaps), EFFECT);
 }
 
-/// The directories as they are written, with where they really are, each once.
-fn directories(tree: &Tree) -> Vec<(String, String)> {
+/// The directories, each once, each behind those that its `glibc-hwcaps` has.
+fn directories(tree: &Tree) -> Vec<Directory> {
     let mut written = Vec::new();
     configured(tree, CONFIGURATION, &mut written, &mut BTreeSet::new());
     written.extend(SYSTEM_DIRECTORIES.map(str::to_owned));
-    let mut found: Vec<(String, String)> = Vec::new();
+    let mut found: Vec<Directory> = Vec::new();
     for directory in written {
         let Some((real, node)) = tree.follow(directory.trim_start_matches('/')) else {
             continue;
         };
-        if node.is_directory() && !found.iter().any(|(_, known)| *known == real) {
-            found.push((directory, real));
+        if !node.is_directory() || found.iter().any(|known| known.real == real) {
+            continue;
         }
+        let above = format!("{real}/glibc-hwcaps");
+        for (name, _) in tree.children(&above).filter(|(_, node)| node.is_directory()) {
+            let (written, real) = (format!("{directory}/glibc-hwcaps/{name}"), format!("{above}/{name}"));
+            found.push(Directory { written, real, hwcaps: Some(name.to_owned()) });
+        }
+        found.push(Directory { written: directory, real, hwcaps: None });
     }
     found
 }
