@@ -13,7 +13,8 @@ static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut tree = Tree::default();
     tree.insert("a", Node::directory(0o755, "fuzz"));
     tree.insert("a/long", Node::file(vec![7; 5000], 0o644, "fuzz"));
-    tree.insert("a/short", Node::file(vec![7; 50], 0o644, "fuzz"));
+    let xattrs = [("user.a".to_owned(), vec![1; 9]), ("security.capability".to_owned(), vec![2; 20])].into();
+    tree.insert("a/short", Node { xattrs, ..Node::file(vec![7; 50], 0o644, "fuzz") });
     let text: Vec<u8> = (0..20_000_u32).flat_map(|number| (number / 7).to_string().into_bytes()).collect();
     tree.insert("a/text", Node::file(text, 0o644, "fuzz"));
     tree.insert("link", Node::symlink("a/short", "fuzz"));
@@ -27,7 +28,7 @@ static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// Everything, contents too.
 fn read_all(image: &[u8]) {
     for node in read(image).unwrap_or_default().values() {
-        let _ = node.content();
+        let _ = (node.content(), node.xattrs());
     }
 }
 

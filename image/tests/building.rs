@@ -134,6 +134,30 @@ fn differences_are_shown_file_by_file() {
 }
 
 #[test]
+fn a_recipe_gives_a_program_its_capabilities_under_all_its_names() {
+    let recipe = |path: &str| {
+        let entry = format!("[[rootfs.capabilities]]\npath = \"{path}\"\nset = \"cap_net_raw+ep\"\n[firmware.snp]");
+        image_world_with(&IMAGE_RECIPE.replace("[firmware.snp]", &entry))
+    };
+    let (plain, given) = (image_world(), recipe("/usr/bin/tool"));
+    built(&plain, "out");
+    built(&given, "out");
+    let rootfs = std::fs::read(given.path("out/rootfs")).unwrap();
+    let nodes = image::erofs::read(&rootfs).unwrap();
+    for name in ["usr/bin/tool", "usr/bin/same"] {
+        let value = &nodes[name].xattrs().unwrap()["security.capability"];
+        assert_eq!(spec::digest::encode_hex(value), "0100000200200000000000000000000000000000", "{name}");
+    }
+    let differences = compare_images(&plain.path("out"), &given.path("out")).unwrap();
+    let text = differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let line = "rootfs: /usr/bin/tool: extended attributes none and security.capability=0x01000002";
+    assert!(text.contains(line), "{text}");
+    for missing in ["/usr/bin/none", "/usr/bin", "/bin/tool"] {
+        assert!(fails(&recipe(missing)).to_string().contains("no regular file"), "{missing}");
+    }
+}
+
+#[test]
 fn an_output_that_is_there_is_kept_unless_it_is_to_be_replaced() {
     let world = image_world();
     built(&world, "out");

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use image::erofs::{BLOCK, Image, read};
-use image::tree::{Kind, Node, Tree};
+use image::tree::{Kind, Node, Tree, Xattrs};
 use proptest::prelude::*;
 use spec::recipe::Compression;
 use support::{run, tool};
@@ -92,7 +92,122 @@ fn rich_tree() -> Tree {
     }
     let owned = Node { uid: 70_000, gid: 42, ..Node::file(vec![3; 4050], 0o640, "test") };
     tree.insert("owned", owned);
+    attributed(&mut tree);
     tree
+}
+
+/// Extended attributes on every kind of node, few and many, beside data of every layout.
+fn attributed(tree: &mut Tree) {
+    tree.insert("x", Node::directory(0o755, "test"));
+    let capability = ("security.capability", b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec());
+    let with = |node: Node, more: &[(&str, Vec<u8>)]| {
+        let all = more.iter().chain([&capability]);
+        Node { xattrs: all.map(|(name, value)| ((*name).to_owned(), value.clone())).collect(), ..node }
+    };
+    for (index, size) in [0, 5, 3000, 4000, 4040, 4096, 5000, 100_000].into_iter().enumerate() {
+        let text: Vec<u8> = (0..size).map(|number: usize| (number / 9) as u8).collect();
+        let more = [("user.a", vec![7; index * 13 % 40]), ("user.empty", vec![]), ("trusted.b", vec![1])];
+        let file = Node::file(text, 0o755, "test");
+        tree.insert(&format!("x/{size}"), with(Node { uid: index as u32 * 50_000, ..file }, &more[..index % 4]));
+    }
+    // As many as the host's file system has room for.
+    let many: Vec<(String, Vec<u8>)> = (0..30).map(|number| (format!("user.{number}"), vec![number; 100])).collect();
+    let many: Vec<(&str, Vec<u8>)> = many.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    for (name, size) in [("x/many", 200), ("x/many-large", 9000)] {
+        tree.insert(name, with(Node::file(vec![5; size], 0o644, "test"), &many));
+    }
+    let only_trusted =
+        Node { xattrs: [("trusted.l".to_owned(), vec![3; 17])].into(), ..Node::directory(0o750, "test") };
+    tree.insert("x/directory", only_trusted.clone());
+    tree.insert("x/link", Node { kind: Kind::Symlink("many".to_owned()), mode: 0o777, ..only_trusted.clone() });
+    tree.insert("x/device", Node { kind: Kind::CharDevice { major: 1, minor: 3 }, ..only_trusted });
+}
+
+fn skipped(reason: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
+/// The extended attributes that the host's kernel gives, but for those of its own (such as SELinux').
+fn attributes_of(path: &Path) -> Xattrs {
+    let mut names = vec![0; 1 << 16];
+    let length = rustix::fs::llistxattr(path, names.as_mut_slice()).unwrap();
+    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let names = names.map(|name| String::from_utf8(name.to_vec()).unwrap()).filter(|name| name != "security.selinux");
+    let value = |name: String| {
+        let mut value = vec![0; 1 << 16];
+        let length = rustix::fs::lgetxattr(path, name.as_str(), value.as_mut_slice()).unwrap();
+        value.truncate(length);
+        (name, value)
+    };
+    names.map(value).collect()
+}
+
+/// What `fsck.erofs` 1.8.6 extracts of a node's attributes: those with a value.
+fn extracted(node: &Node) -> Xattrs {
+    let with_value = node.xattrs.iter().filter(|(_, value)| !value.is_empty());
+    with_value.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+#[test]
+fn the_kernel_gives_the_attributes_that_were_written() {
+    let kernel_knows = std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("erofs"));
+    if !nix::unistd::geteuid().is_root() || !kernel_knows {
+        return skipped("root mounts file systems, where the kernel knows EROFS");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (file, at) = (directory.path().join("image"), directory.path().join("mounted"));
+    std::fs::create_dir(&at).unwrap();
+    let mut tree = rich_tree();
+    // More than a block of them.
+    let most = (0..60).map(|number| (format!("user.{number}"), vec![number; 100])).collect();
+    tree.insert("x/most", Node { xattrs: most, ..Node::file(vec![5; 9000], 0o644, "test") });
+    for compression in COMPRESSIONS {
+        std::fs::write(&file, image_with(&tree, compression)).unwrap();
+        let mounted = [&["-t", "erofs"][..], &["-t", "erofs", "-o", "loop"]].into_iter().any(|how| {
+            Command::new("mount").args(how).arg(&file).arg(&at).output().is_ok_and(|output| output.status.success())
+        });
+        if !mounted {
+            return skipped("nothing can be mounted here");
+        }
+        let compared = std::panic::catch_unwind(|| {
+            for (path, node) in tree.iter() {
+                assert_eq!(attributes_of(&at.join(path)), node.xattrs, "{path}");
+                if let Kind::File { content, .. } = &node.kind {
+                    assert!(std::fs::read(at.join(path)).unwrap() == content.bytes(), "{path}");
+                }
+            }
+        });
+        run(Command::new("umount").arg(&at));
+        compared.unwrap();
+    }
+}
+
+#[test]
+fn our_reader_sees_the_attributes_that_mkfs_writes() {
+    let (Some(mkfs), Some(fsck)) = (tool("mkfs.erofs"), tool("fsck.erofs")) else {
+        return;
+    };
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("root gives files their attributes");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (ours, out, theirs) =
+        (directory.path().join("ours"), directory.path().join("out"), directory.path().join("theirs"));
+    let mut tree = Tree::default();
+    attributed(&mut tree);
+    std::fs::write(&ours, image(&tree)).unwrap();
+    run(Command::new(&fsck)
+        .arg(format!("--extract={}", out.display()))
+        .args(["--preserve-perms", "--no-preserve-owner", "--xattrs"])
+        .arg(&ours));
+    // No attribute is shared by so many inodes that mkfs.erofs would put it elsewhere.
+    run(Command::new(&mkfs).args(["--quiet", "-T0", "-x1000", "--ignore-mtime"]).arg(&theirs).arg(&out));
+    let bytes = std::fs::read(&theirs).unwrap();
+    let nodes = read(&bytes).unwrap();
+    for (path, node) in tree.iter() {
+        assert_eq!(nodes[path].xattrs().unwrap(), extracted(node), "{path}");
+    }
 }
 
 #[test]
@@ -118,7 +233,7 @@ fn comes_back(fsck: &Path, tree: &Tree, compression: Compression) {
     if root {
         run(Command::new(fsck)
             .arg(format!("--extract={}", out.display()))
-            .args(["--preserve-perms", owner])
+            .args(["--preserve-perms", "--xattrs", owner])
             .arg(&file));
     } else {
         return;
@@ -132,6 +247,10 @@ fn comes_back(fsck: &Path, tree: &Tree, compression: Compression) {
         }
         assert_eq!((found.uid(), found.gid()), (node.uid, node.gid), "{path}");
         assert_eq!(found.mtime(), 0, "{path}");
+        // fsck.erofs changes the owner last, and the kernel takes capabilities away with that.
+        let mut kept = extracted(node);
+        kept.remove("security.capability");
+        assert_eq!(attributes_of(&real), kept, "{path}");
         match &node.kind {
             Kind::Directory => assert!(found.is_dir(), "{path}"),
             Kind::File { content, inode } => {
@@ -198,13 +317,14 @@ fn our_reader_sees(compression: Compression) {
     for (path, node) in tree.iter() {
         let found = nodes[path];
         assert_eq!(u32::from(found.mode & 0o7777), u32::from(node.mode), "{path}");
+        assert_eq!(found.xattrs().unwrap(), node.xattrs, "{path}");
         if let Kind::File { content, .. } = &node.kind {
             assert!(found.content().unwrap() == content.bytes(), "{path}");
         }
     }
     assert_eq!(nodes["z"].nid, nodes["a/one"].nid);
     assert_eq!(nodes["z"].links, 3);
-    assert_eq!(nodes[""].links, 2 + 4);
+    assert_eq!(nodes[""].links, 2 + 5);
 }
 
 #[test]
@@ -284,7 +404,7 @@ proptest! {
         bytes[at] = byte;
         for bytes in [&bytes[..], &bytes[..cut]] {
             for node in read(bytes).unwrap_or_default().values().filter(|node| node.size < 100_000) {
-                let _ = node.content();
+                let _ = (node.content(), node.xattrs());
             }
         }
     }

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use image::cpio::{Entry, write_newc};
-use image::initrd;
+use image::initrd::{self, InitrdFile};
 use image::kernel::Wanted;
 use support::{image_world, tool};
 
@@ -60,7 +60,9 @@ fn the_archive_holds_what_the_guest_expects() {
         let wanted = Wanted { boot: &["dm_c".to_owned()], device: &["wisher".to_owned()], root: &[] };
         image::kernel::find(&[&package], [], &wanted).unwrap()
     };
-    let archive = initrd::archive(b"the guest", &kernel).unwrap();
+    let file = |path: &str| InitrdFile { path: path.to_owned(), mode: 0o640, content: b"1234567".to_vec().into() };
+    let more = [file("etc/own"), file("lib/firmware/a/b.bin")];
+    let archive = initrd::archive(b"the guest", &kernel, &more).unwrap();
     let listed = list(&cpio, &archive);
     let names: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().last()).collect();
     for wanted in [
@@ -75,8 +77,17 @@ fn the_archive_holds_what_the_guest_expects() {
         "init",
         "etc/bullion/modules",
         "modules/dm_c.ko",
+        "etc/own",
+        "lib",
+        "lib/firmware/a",
+        "lib/firmware/a/b.bin",
     ] {
         assert!(names.contains(&wanted), "{wanted}: {listed}");
     }
+    assert_eq!(names.iter().filter(|name| **name == "etc").count(), 1, "{listed}");
+    assert!(
+        listed.lines().any(|line| line.starts_with("-rw-r-----") && line.ends_with("lib/firmware/a/b.bin")),
+        "{listed}"
+    );
     assert_eq!(zstd::decode_all(initrd::compress(&archive).unwrap().as_slice()).unwrap(), archive);
 }

@@ -36,6 +36,14 @@ fn two_packages_may_not_disagree_about_a_path() {
 }
 
 #[test]
+fn two_packages_may_not_disagree_about_extended_attributes() {
+    let with = |name: &str, value: &[u8]| Deb::new(name).xattr("user.a", value).file("./etc/x", "1");
+    refused(vec![with("one", b"1"), with("two", b"2")], &["/etc/x", "extended attributes", "one", "two"]);
+    let tree = merge(vec![with("one", b"1").hard_link("./etc/y", "./etc/x"), with("two", b"1")]).unwrap();
+    assert_eq!(tree.get("etc/y").unwrap().xattrs, [("user.a".to_owned(), b"1".to_vec())].into());
+}
+
+#[test]
 fn the_same_file_in_two_packages_is_fine() {
     let tree = merge(vec![Deb::new("one").file("./etc/x", "1"), Deb::new("two").file("./etc/x", "1")]).unwrap();
     assert_eq!(tree.file("etc/x"), Some(b"1".as_slice()));

@@ -29,6 +29,16 @@ fn a_package_is_read_whatever_its_compression() {
     }
 }
 
+#[test]
+fn extended_attributes_are_read_and_unknown_ones_refused() {
+    let value = b"\x01\0\0\x02\0\x20\0\0\n\0\0\0\0\0\0\0\0\0\0\0";
+    let with = |name: &str| Deb::new("demo").xattr(name, value).file("./usr/ping", "x").file("./usr/other", "y");
+    let package = deb::read(&with("security.capability").build()).unwrap();
+    assert_eq!(package.entries[1].xattrs, [("security.capability".to_owned(), value.to_vec())].into());
+    assert!(package.entries[2].xattrs.is_empty());
+    refused(with("system.unheard_of").build(), "does not know");
+}
+
 #[track_caller]
 fn refused(deb: Vec<u8>, word: &str) {
     let error = deb::read(&deb).map(|_| ()).unwrap_err();

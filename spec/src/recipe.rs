@@ -13,16 +13,20 @@ use crate::size::Size;
 use crate::text::{SyntaxError, from_toml};
 
 mod admit;
+mod capabilities;
 mod check;
 mod component;
 mod flatten;
+mod initrd;
 mod package;
 mod rootfs;
 mod user;
 
 pub use admit::{Admit, AdmittedMachine};
+pub use capabilities::{CapabilitiesEntry, FileCapabilities};
 pub use component::{CargoSource, ComponentRecipe, GUEST_OUTPUT, GuestRecipe, kernel_output};
 pub use flatten::{Link, MAX_CHAIN, flatten};
+pub use initrd::InitrdFiles;
 pub use package::PackageRequest;
 pub use rootfs::{Compression, DirectoryEntry, FileEntry, LinkEntry, RootfsFile};
 pub use user::{NumberRange, Owner, UserEntry};
@@ -74,6 +78,8 @@ pub struct RecipeFile {
     pub kernel: Option<KernelFile>,
     /// The root file system (images only).
     pub rootfs: Option<RootfsFile>,
+    /// What is added to the initial RAM disk (images only).
+    pub initrd: Option<InitrdFiles>,
     /// Firmware that the image ships with, by TEE (images only).
     pub firmware: Option<FirmwareFile>,
     /// A unified kernel image, made beside the other artifacts (images only).
@@ -345,6 +351,12 @@ pub struct ImageRecipe {
     pub directories: Vec<DirectoryEntry>,
     /// Links added.
     pub links: Vec<LinkEntry>,
+    /// Capabilities of programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<CapabilitiesEntry>,
+    /// Files added to the initial RAM disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub initrd_files: Vec<FileEntry>,
     /// Firmware by TEE.
     pub firmware: FirmwareFile,
     /// The unified kernel image, where one is made.

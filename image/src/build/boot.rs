@@ -10,6 +10,7 @@ use crate::content::Content;
 use crate::deb::Package;
 use crate::initrd;
 use crate::kernel::{self, Kernel, Wanted};
+use crate::tree::initrd_files;
 
 pub(super) struct Boot {
     pub(super) vmlinuz: Artifact,
@@ -37,15 +38,18 @@ pub(super) fn kernel(
 
 pub(super) fn make(
     request: &BuildRequest<'_>,
+    image: &ImageRecipe,
     kernel: &Kernel,
     store: &Store,
     output: &Output,
 ) -> Result<Boot, BuildError> {
+    let files = initrd_files(&image.initrd_files, request.recipe_dir)?;
     let (vmlinuz, initrd) = rayon::join(
         || output.write(artifact::KERNEL, kernel.vmlinuz.bytes()),
         || {
             let path = output.path(artifact::INITRD);
-            let archive = initrd::archive(request.guest.bytes, kernel).map_err(BuildError::io("writing", &path))?;
+            let archive =
+                initrd::archive(request.guest.bytes, kernel, &files).map_err(BuildError::io("writing", &path))?;
             let compressed = initrd_cache::compress(&archive, store).map_err(BuildError::io("writing", &path))?;
             Ok((output.write(artifact::INITRD, &compressed)?, compressed))
         },

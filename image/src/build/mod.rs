@@ -144,7 +144,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
         let kernel = boot::kernel(request, image, of_kernel)?;
         let packages = root::in_order(packages);
         let (boot, root) = rayon::join(
-            || boot::make(request, &kernel, store, &output),
+            || boot::make(request, image, &kernel, store, &output),
             || {
                 let root = root::make(request, image, &packages, &kernel, store, &output)?;
                 Ok((root, firmware(request, image, store, &output)?))

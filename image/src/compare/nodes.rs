@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use spec::Sha256Digest;
+use spec::digest::encode_hex;
 
 use super::{cpio, deb, erofs};
+use crate::tree::Xattrs;
 
 /// An initrd unpacks to at most this much.
 const MAX_INITRD: u64 = 1 << 30;
@@ -17,6 +19,7 @@ pub(super) struct Facts {
     gid: u32,
     links: u32,
     device: String,
+    xattrs: String,
     size: usize,
     sha256: Sha256Digest,
     time: u32,
@@ -31,6 +34,7 @@ impl Facts {
             fact("group", self.gid.to_string(), other.gid.to_string()),
             fact("links", self.links.to_string(), other.links.to_string()),
             fact("device", self.device.clone(), other.device.clone()),
+            fact("extended attributes", self.xattrs.clone(), other.xattrs.clone()),
             fact("time", self.time.to_string(), other.time.to_string()),
             fact("size", self.size.to_string(), other.size.to_string()),
         ];
@@ -53,12 +57,18 @@ pub(super) fn of_rootfs(image: &[u8]) -> Option<BTreeMap<String, Facts>> {
             gid: node.gid,
             links: node.links,
             device: node.device.to_string(),
+            xattrs: named(&node.xattrs().ok()?),
             size: content.len(),
             sha256: Sha256Digest::of(&content),
             time: 0,
         })
     };
     nodes.into_iter().map(|(path, node)| Some((path, facts(node)?))).collect()
+}
+
+fn named(xattrs: &Xattrs) -> String {
+    let pairs: Vec<String> = xattrs.iter().map(|(name, value)| format!("{name}=0x{}", encode_hex(value))).collect();
+    if pairs.is_empty() { "none".to_owned() } else { pairs.join(" ") }
 }
 
 /// The paths in an initrd as `diff` reads it; `None` where it cannot be read.
@@ -77,6 +87,7 @@ pub(super) fn of_initrd(initrd: &[u8]) -> Option<BTreeMap<String, Facts>> {
             gid: entry.gid,
             links: entry.links,
             device: format!("{}:{}", entry.device.0, entry.device.1),
+            xattrs: named(&Xattrs::new()),
             size: entry.content.len(),
             sha256: Sha256Digest::of(entry.content),
             time: entry.time,

@@ -8,8 +8,9 @@ use tar::EntryType;
 
 use super::error::DebError;
 use super::path::{clean, clean_target};
-use super::{Entry, EntryKind};
+use super::{Entry, EntryKind, pax};
 use crate::content::Content;
+use crate::tree::Xattrs;
 
 /// More entries than any package has.
 const MAX_ENTRIES: usize = 1 << 20;
@@ -19,9 +20,13 @@ pub(super) fn read(data: Vec<u8>) -> Result<Vec<Entry>, DebError> {
     let mut entries: Vec<Entry> = Vec::new();
     // Paths seen so far; whether each is a regular file.
     let mut seen: BTreeMap<String, bool> = BTreeMap::new();
+    let mut records = None;
     let mut archive = tar::Archive::new(data.as_slice());
     for entry in archive.entries().map_err(DebError::Tar)? {
-        let entry = entry_of(&data, &entry.map_err(DebError::Tar)?, &seen)?;
+        let mut entry = entry.map_err(DebError::Tar)?;
+        let has_records = entry.pax_extensions().map_err(DebError::Tar)?.is_some();
+        let xattrs = if has_records { xattrs(&data, &entry, &mut records)? } else { Xattrs::new() };
+        let entry = Entry { xattrs, ..entry_of(&data, &entry, &seen)? };
         let is_file = matches!(entry.kind, EntryKind::File(_));
         if seen.insert(entry.path.clone(), is_file).is_some() {
             return Err(DebError::entry(entry.path.as_bytes(), "comes twice"));
@@ -78,9 +83,24 @@ fn entry_of<R: Read>(
         mode: mode.ok_or_else(|| refuse("has no usable mode"))?,
         uid: number(header.uid(), "owner")?,
         gid: number(header.gid(), "group")?,
+        xattrs: Xattrs::new(),
         path,
         kind,
     })
+}
+
+/// The extended attributes of an entry that has pax records; where all records are is looked up for the first one.
+fn xattrs<R: Read>(
+    data: &[u8],
+    entry: &tar::Entry<'_, R>,
+    records: &mut Option<pax::Records>,
+) -> Result<Xattrs, DebError> {
+    let known = match records {
+        Some(known) => known,
+        None => records.insert(pax::find(data)?),
+    };
+    let of_entry = known.get(&entry.raw_header_position()).and_then(|range| data.get(range.clone()));
+    pax::xattrs(&entry.path_bytes(), of_entry.unwrap_or_default())
 }
 
 /// The entry's bytes inside the decoded archive; `None` where they are not all there.

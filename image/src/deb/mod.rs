@@ -9,6 +9,7 @@ mod control;
 mod entries;
 mod error;
 mod path;
+mod pax;
 mod repack;
 
 pub use codec::{MAX_RATIO, MAX_UNPACKED};
@@ -18,6 +19,7 @@ pub use error::DebError;
 pub(crate) use path::clean_target;
 
 use crate::content::Content;
+use crate::tree::Xattrs;
 
 /// A decoded package.
 #[derive(Clone, Debug)]
@@ -47,6 +49,8 @@ pub struct Entry {
     pub uid: u32,
     /// The group's number.
     pub gid: u32,
+    /// Extended attributes by their full names, from `SCHILY.xattr` records of the archive.
+    pub xattrs: Xattrs,
 }
 
 /// What an entry is. Devices, FIFOs and sparse files are refused.

@@ -3,6 +3,7 @@
 use super::compress::Compressed;
 use super::inode::{Data, Inode};
 use super::place::Place;
+use super::xattr;
 
 /// The block size in bytes.
 pub const BLOCK: usize = 4096;
@@ -35,6 +36,8 @@ pub(super) const FEATURE_INCOMPAT_LZ4: u32 = 0x1 | 0x10;
 /// `struct z_erofs_map_header` and as many bytes of padding, then a `struct z_erofs_lcluster_index` for each block of a file.
 pub(super) const MAP_HEADER: usize = 16;
 pub(super) const INDEX: usize = 8;
+/// The map header's alignment, behind the inode and its extended attributes.
+pub(super) const MAP_ALIGN: usize = 8;
 /// Z_EROFS_ADVISE_INLINE_PCLUSTER.
 pub(super) const ADVISE_INLINE: u16 = 0x8;
 /// Z_EROFS_LCLUSTER_TYPE_PLAIN, _HEAD1 and _NONHEAD.
@@ -106,7 +109,7 @@ pub(super) fn indexes(file: &Compressed, block: u32) -> Vec<u8> {
     out
 }
 
-/// The inode of `inode` at its place; `index` gives the inode number for 32-bit `stat`, from 1.
+/// The inode of `inode` at its place, with its extended attributes; `index` gives the inode number for 32-bit `stat`, from 1.
 pub(super) fn inode(inode: &Inode<'_>, place: &Place, index: usize) -> Vec<u8> {
     let layout = match (&inode.data, place.inline) {
         (Data::Compressed(_), _) => COMPRESSED_FULL,
@@ -122,11 +125,12 @@ pub(super) fn inode(inode: &Inode<'_>, place: &Place, index: usize) -> Vec<u8> {
     // `place` has made sure that the number of inodes fits.
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     let size = inode.data.size() as u64;
-    let mut out = Vec::with_capacity(EXTENDED_INODE + place.inline);
+    let xattrs = xattr::count(inode.xattrs.len()).to_le_bytes(); // i_xattr_icount
+    let mut out = Vec::with_capacity(EXTENDED_INODE + inode.xattrs.len() + place.inline);
     match inode.compact() {
         Some(compact) => {
             out.extend((layout << 1).to_le_bytes());
-            out.extend(0u16.to_le_bytes()); // i_xattr_icount
+            out.extend(xattrs);
             out.extend(inode.mode.to_le_bytes());
             out.extend(compact.links.to_le_bytes());
             out.extend(compact.size.to_le_bytes());
@@ -139,7 +143,7 @@ pub(super) fn inode(inode: &Inode<'_>, place: &Place, index: usize) -> Vec<u8> {
         }
         None => {
             out.extend((layout << 1 | 1).to_le_bytes());
-            out.extend(0u16.to_le_bytes()); // i_xattr_icount
+            out.extend(xattrs);
             out.extend(inode.mode.to_le_bytes());
             out.extend(0u16.to_le_bytes());
             out.extend(size.to_le_bytes());
@@ -153,6 +157,7 @@ pub(super) fn inode(inode: &Inode<'_>, place: &Place, index: usize) -> Vec<u8> {
             out.resize(EXTENDED_INODE, 0);
         }
     }
+    out.extend_from_slice(&inode.xattrs);
     out
 }
 

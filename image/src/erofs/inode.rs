@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use super::ErofsError;
 use super::compress::Compressed;
 use super::directory::{Directory, FileType};
-use super::format::{S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use super::format::{COMPACT_INODE, EXTENDED_INODE, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use super::xattr;
 use crate::tree::{Kind, Node, Tree, name, parent};
 
 /// An inode before it has a place.
@@ -19,6 +20,8 @@ pub(super) struct Inode<'a> {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) links: u32,
+    /// The extended attributes as they follow the inode.
+    pub(super) xattrs: Vec<u8>,
     pub(super) data: Data<'a>,
 }
 
@@ -43,6 +46,12 @@ pub(super) struct Compact {
 }
 
 impl Inode<'_> {
+    /// How many bytes it takes with its extended attributes.
+    pub(super) fn header(&self) -> usize {
+        let inode = if self.compact().is_some() { COMPACT_INODE } else { EXTENDED_INODE };
+        inode + self.xattrs.len()
+    }
+
     /// The fields of a compact inode; `None` where one is too large and the inode must be an extended one.
     pub(super) fn compact(&self) -> Option<Compact> {
         Some(Compact {
@@ -66,7 +75,7 @@ pub(super) fn collect(tree: &Tree) -> Result<Vec<Inode<'_>>, ErofsError> {
         };
         let index = known.unwrap_or(inodes.len());
         if known.is_none() {
-            inodes.push(inode_of(node));
+            inodes.push(inode_of(path, node)?);
         }
         match &node.kind {
             Kind::Directory => drop(directories.insert(path, index)),
@@ -116,7 +125,7 @@ fn enter<'a>(inodes: &mut [Inode<'a>], above: usize, index: usize, name: &'a str
     }
 }
 
-fn inode_of(node: &Node) -> Inode<'_> {
+fn inode_of<'a>(path: &str, node: &'a Node) -> Result<Inode<'a>, ErofsError> {
     let (kind, links, data) = match &node.kind {
         // "." and the entry in the parent directory; subdirectories and the other names of a file are added as they come.
         Kind::Directory => (S_IFDIR, 2, Data::Directory(Directory::default())),
@@ -124,7 +133,8 @@ fn inode_of(node: &Node) -> Inode<'_> {
         Kind::Symlink(target) => (S_IFLNK, 0, Data::Borrowed(target.as_bytes())),
         Kind::CharDevice { major, minor } => (S_IFCHR, 0, Data::Device(encode_device(*major, *minor))),
     };
-    Inode { mode: kind | node.mode, uid: node.uid, gid: node.gid, links, data }
+    let xattrs = xattr::encode(&node.xattrs).ok_or_else(|| ErofsError::Xattrs(path.to_owned()))?;
+    Ok(Inode { mode: kind | node.mode, uid: node.uid, gid: node.gid, links, xattrs, data })
 }
 
 /// `new_encode_dev` of include/linux/kdev_t.h.

@@ -1,7 +1,7 @@
 //! EROFS images, plain or with LZ4: a writer of our own, so that no version of a host tool is a measured input.
 //!
 //! The layout follows Linux 6.12 `fs/erofs/erofs_fs.h` and Documentation/filesystems/erofs.rst: 4096-byte blocks; inodes
-//! from block 0 on, with the last partial block of their data inline where it fits; then the other data, in the order of
+//! from block 0 on, with their extended attributes and the last partial block of their data inline where it fits; then the other data, in the order of
 //! the inodes. Every field is a function of the tree and the UUID.
 
 mod compress;
@@ -12,11 +12,13 @@ mod inode;
 mod lz4;
 mod place;
 mod read;
+mod xattr;
 
 use std::io::{self, Write};
 
 pub use format::BLOCK;
 pub use read::{ErofsReadError, ReadNode, read};
+pub(crate) use xattr::is_known;
 
 use crate::little_endian::put;
 use crate::tree::Tree;
@@ -30,6 +32,9 @@ pub enum ErofsError {
     /// There is no root directory, or a node has no parent directory: the tree was not finished.
     #[error("/{0} has no directory to be in")]
     NoParent(String),
+    /// An extended attribute of a kind that Linux does not know, or longer than the format allows.
+    #[error("the extended attributes of /{0} cannot be stored")]
+    Xattrs(String),
     /// More than the format can address.
     #[error("the tree is too large for an EROFS image: {0}")]
     TooLarge(&'static str),
@@ -39,7 +44,7 @@ impl spec::Diagnostic for ErofsError {
     fn outcome(&self) -> spec::Outcome {
         match self {
             Self::NoParent(_) => spec::Outcome::Internal,
-            Self::TooLarge(_) => spec::Outcome::Usage,
+            Self::Xattrs(_) | Self::TooLarge(_) => spec::Outcome::Usage,
         }
     }
 }
@@ -92,6 +97,7 @@ impl<'a> Image<'a> {
             let mut bytes = format::inode(inode, place, index);
             match &inode.data {
                 Data::Compressed(file) => {
+                    bytes.resize(bytes.len().next_multiple_of(format::MAP_ALIGN), 0);
                     bytes.extend(format::indexes(file, place.block));
                     bytes.extend_from_slice(&file.tail);
                 }

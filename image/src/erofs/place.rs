@@ -1,10 +1,10 @@
 //! Where everything goes: inodes with their inline tails into the first blocks, all other data behind them.
 //!
-//! Neither an inode nor its tail may cross a block boundary. An inode goes into the first of the last few blocks that has
+//! Neither an inode nor its tail may cross a block boundary; indexes and many extended attributes may. An inode goes into the first of the last few blocks that has
 //! room for it, so that the gaps which large tails leave are filled by small inodes.
 
 use super::ErofsError;
-use super::format::{BLOCK, COMPACT_INODE, EXTENDED_INODE, SLOT, SUPERBLOCK, SUPERBLOCK_OFFSET, indexes_size};
+use super::format::{BLOCK, MAP_ALIGN, SLOT, SUPERBLOCK, SUPERBLOCK_OFFSET, indexes_size};
 use super::inode::{Data, Inode};
 
 /// How many blocks with a gap are kept in mind.
@@ -46,14 +46,14 @@ pub(super) fn place(inodes: &[Inode<'_>]) -> Result<Placed, ErofsError> {
     let mut places: Vec<Place> = inodes
         .iter()
         .map(|inode| {
-            let header = if inode.compact().is_some() { COMPACT_INODE } else { EXTENDED_INODE };
+            let header = inode.header();
             if let Data::Compressed(file) = &inode.data {
-                let header = header + indexes_size(file.size);
+                let header = header.next_multiple_of(MAP_ALIGN) + indexes_size(file.size);
                 return Place { offset: room.take_run(header, file.tail.len()), inline: 0, block: NO_BLOCK };
             }
             let tail = inode.data.stored().len() % BLOCK;
             let inline = if header + tail <= BLOCK { tail } else { 0 };
-            Place { offset: room.take(header + inline), inline, block: NO_BLOCK }
+            Place { offset: room.take_run(header, inline), inline, block: NO_BLOCK }
         })
         .collect();
     let metadata_blocks = u32::try_from(room.blocks).map_err(|_| ErofsError::TooLarge("too many inodes"))?;
@@ -78,8 +78,8 @@ struct Room {
 }
 
 impl Room {
-    /// Takes room for an inode with indexes, of `header` bytes together, and a tail: in one block if they fit, else in blocks
-    /// of their own, where the indexes may cross from one to the next and neither inode nor tail does.
+    /// Takes room for an inode with extended attributes and indexes, of `header` bytes together, and a tail: in one block if they
+    /// fit, else in blocks of their own, where the header may cross from one to the next and neither inode nor tail does.
     fn take_run(&mut self, header: usize, tail: usize) -> usize {
         if header + tail <= BLOCK {
             return self.take(header + tail);

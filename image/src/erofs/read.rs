@@ -1,16 +1,19 @@
 //! A small reader of the images that the writer makes, for comparing two of them file by file.
 //!
-//! It knows flat inodes and those with LZ4 extents of one block, refuses everything else, and never panics or recurses
+//! It knows flat inodes and those with LZ4 extents of one block, extended attributes that no other inode shares, refuses everything else, and never panics or recurses
 //! without bound.
 
 use std::collections::BTreeMap;
 
 use super::extents::Extents;
 use super::format::{
-    BLOCK, BLOCK_BITS, COMPRESSED_FULL, DIRENT, FEATURE_INCOMPAT_LZ4, FEATURE_INCOMPAT_OFFSET, FLAT_INLINE, FLAT_PLAIN,
-    MAGIC, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, SLOT, SUPERBLOCK_OFFSET,
+    BLOCK, BLOCK_BITS, COMPACT_INODE, COMPRESSED_FULL, DIRENT, EXTENDED_INODE, FEATURE_INCOMPAT_LZ4,
+    FEATURE_INCOMPAT_OFFSET, FLAT_INLINE, FLAT_PLAIN, MAGIC, MAP_ALIGN, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, SLOT,
+    SUPERBLOCK_OFFSET,
 };
+use super::xattr;
 use crate::little_endian::{u16_at, u32_at};
+use crate::tree::Xattrs;
 
 /// Bytes that are not an image of the writer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +37,7 @@ pub struct ReadNode<'a> {
     pub nid: u64,
     /// How many bytes of content there are: of a file, or a link's target.
     pub size: u64,
+    xattrs: &'a [u8],
     data: Stored<'a>,
 }
 
@@ -53,6 +57,11 @@ impl ReadNode<'_> {
             Stored::Flat { head, tail } => Ok([head, tail].concat()),
             Stored::Lz4(extents) => extents.content(),
         }
+    }
+
+    /// The extended attributes by their full names.
+    pub fn xattrs(&self) -> Result<Xattrs, ErofsReadError> {
+        xattr::decode(self.xattrs).ok_or(ErofsReadError("extended attributes are damaged"))
     }
 }
 
@@ -109,7 +118,8 @@ fn inode(image: &[u8], nid: u64) -> Result<ReadNode<'_>, ErofsReadError> {
         FLAT_PLAIN => 0,
         FLAT_INLINE => size % BLOCK,
         COMPRESSED_FULL if node.mode & S_IFMT == S_IFREG => {
-            node.data = Stored::Lz4(Extents::read(image, raw.get(fields.length..).unwrap_or_default(), size)?);
+            let indexes = raw.get(fields.length.next_multiple_of(MAP_ALIGN)..).unwrap_or_default();
+            node.data = Stored::Lz4(Extents::read(image, indexes, size)?);
             return Ok(node);
         }
         _ => return Err(ErofsReadError("an inode has a layout that is not known")),
@@ -131,12 +141,16 @@ struct Fields<'a> {
     size: u64,
     union: u32,
     layout: u16,
+    /// Of the inode with its extended attributes.
     length: usize,
 }
 
 fn fields(raw: &[u8]) -> Option<Fields<'_>> {
     let format = u16_at(raw, 0)?;
-    let node = ReadNode { mode: u16_at(raw, 4)?, uid: 0, gid: 0, links: 0, device: 0, nid: 0, size: 0, data: NOTHING };
+    let inode = if format & 1 == 0 { COMPACT_INODE } else { EXTENDED_INODE };
+    let length = inode + xattr::size(u16_at(raw, 2)?);
+    let (mode, xattrs) = (u16_at(raw, 4)?, raw.get(inode..length)?);
+    let node = ReadNode { mode, uid: 0, gid: 0, links: 0, device: 0, nid: 0, size: 0, xattrs, data: NOTHING };
     let (layout, union) = (format >> 1 & 7, u32_at(raw, 16)?);
     Some(if format & 1 == 0 {
         let node = ReadNode {
@@ -145,11 +159,11 @@ fn fields(raw: &[u8]) -> Option<Fields<'_>> {
             gid: u16_at(raw, 26)?.into(),
             ..node
         };
-        Fields { node, size: u32_at(raw, 8)?.into(), union, layout, length: 32 }
+        Fields { node, size: u32_at(raw, 8)?.into(), union, layout, length }
     } else {
         let node = ReadNode { links: u32_at(raw, 44)?, uid: u32_at(raw, 24)?, gid: u32_at(raw, 28)?, ..node };
         let size = u64::from(u32_at(raw, 8)?) | u64::from(u32_at(raw, 12)?) << 32;
-        Fields { node, size, union, layout, length: 64 }
+        Fields { node, size, union, layout, length }
     })
 }
 

@@ -124,7 +124,8 @@ impl<C: Clone + Eq> Tree<C> {
                 };
             }
         };
-        Ok((path, Node { kind, mode: entry.mode, uid: entry.uid, gid: entry.gid, origin }))
+        let xattrs = entry.xattrs.clone();
+        Ok((path, Node { kind, mode: entry.mode, uid: entry.uid, gid: entry.gid, xattrs, origin }))
     }
 
     /// Completes the tree: parents that nobody brought (0755, root), and the links of a merged `/usr`. Fails where a
@@ -171,7 +172,10 @@ fn difference<C: Eq>(a: &Node<C>, b: &Node<C>) -> Option<&'static str> {
         (a, b) if std::mem::discriminant(a) != std::mem::discriminant(b) => return Some("of a different kind"),
         _ => {}
     }
-    ((a.mode, a.uid, a.gid) != (b.mode, b.uid, b.gid)).then_some("of a different mode or owner")
+    if (a.mode, a.uid, a.gid) != (b.mode, b.uid, b.gid) {
+        return Some("of a different mode or owner");
+    }
+    (a.xattrs != b.xattrs).then_some("of different extended attributes")
 }
 
 /// Where an entry goes when `/bin`, `/lib` and their like are links into `/usr`.

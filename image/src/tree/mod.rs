@@ -14,6 +14,7 @@ use std::sync::Arc;
 pub use glob::{Glob, GlobError};
 pub use merge::{MergeError, NewEntry, USR_MERGED};
 pub use overlay::OverlayError;
+pub(crate) use overlay::initrd_files;
 
 use crate::content::Content;
 
@@ -34,9 +35,14 @@ pub struct Node<C = Content> {
     pub uid: u32,
     /// The group's number.
     pub gid: u32,
+    /// Extended attributes by their full names, such as `security.capability` (xattr(7)). Names of one inode have the same.
+    pub xattrs: Xattrs,
     /// Who put it there, for messages: a package or a part of the recipe.
     pub origin: Arc<str>,
 }
+
+/// Extended attributes: values by full names.
+pub type Xattrs = BTreeMap<String, Vec<u8>>;
 
 /// What a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,23 +70,37 @@ pub enum Kind<C = Content> {
 impl<C> Node<C> {
     /// A directory of root.
     pub fn directory(mode: u16, origin: &str) -> Self {
-        Self { kind: Kind::Directory, mode, uid: 0, gid: 0, origin: origin.into() }
+        Self { kind: Kind::Directory, mode, uid: 0, gid: 0, xattrs: Xattrs::new(), origin: origin.into() }
     }
 
     /// A file of root.
     pub fn file(content: impl Into<C>, mode: u16, origin: &str) -> Self {
         let kind = Kind::File { content: content.into(), inode: None };
-        Self { kind, mode, uid: 0, gid: 0, origin: origin.into() }
+        Self { kind, mode, uid: 0, gid: 0, xattrs: Xattrs::new(), origin: origin.into() }
     }
 
     /// A symbolic link of root.
     pub fn symlink(target: &str, origin: &str) -> Self {
-        Self { kind: Kind::Symlink(target.to_owned()), mode: 0o777, uid: 0, gid: 0, origin: origin.into() }
+        Self {
+            kind: Kind::Symlink(target.to_owned()),
+            mode: 0o777,
+            uid: 0,
+            gid: 0,
+            xattrs: Xattrs::new(),
+            origin: origin.into(),
+        }
     }
 
     /// A character device of root.
     pub fn char_device(major: u32, minor: u32, mode: u16, origin: &str) -> Self {
-        Self { kind: Kind::CharDevice { major, minor }, mode, uid: 0, gid: 0, origin: origin.into() }
+        Self {
+            kind: Kind::CharDevice { major, minor },
+            mode,
+            uid: 0,
+            gid: 0,
+            xattrs: Xattrs::new(),
+            origin: origin.into(),
+        }
     }
 
     /// Whether it is a directory.

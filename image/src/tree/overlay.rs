@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use spec::recipe::{FileEntry, ImageRecipe, Owner};
+use spec::recipe::{CapabilitiesEntry, FileEntry, ImageRecipe, Owner};
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
-use super::{Node, Tree};
+use super::{Kind, Node, Tree};
 use crate::content::Content;
+use crate::initrd::InitrdFile;
 
 /// An entry of the recipe that cannot be put into the tree.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,12 @@ pub enum OverlayError {
         /// The owner.
         owner: String,
     },
+    /// Capabilities for something that is no regular file of the image.
+    #[error("{path} in [[rootfs.capabilities]] is no regular file of the image")]
+    NoProgram {
+        /// The path.
+        path: String,
+    },
     /// The recipe puts a file or link where packages have a directory with content.
     #[error("{path} in [rootfs] would replace a directory of {origin} that is not empty")]
     ReplacesDirectory {
@@ -98,26 +105,43 @@ impl Diagnostic for OverlayError {
 const ORIGIN: &str = "the recipe";
 
 impl Tree<Content> {
-    /// Adds what the recipe adds; `beside` is the directory of the recipe file, for `source`.
-    pub fn overlay(&mut self, recipe: &ImageRecipe, beside: &Path) -> Result<(), OverlayError> {
-        for entry in &recipe.directories {
+    /// Adds what the recipe (`image`) adds; `beside` is the directory of the recipe file, for `source`.
+    pub fn overlay(&mut self, image: &ImageRecipe, beside: &Path) -> Result<(), OverlayError> {
+        for entry in &image.directories {
             let mode = mode(&entry.path, &entry.mode)?;
             let path = inside(&entry.path)?;
             let node = self.owned(&entry.path, Node::directory(mode, ORIGIN), entry.owner.as_ref())?;
             self.insert(&path, node);
         }
-        for entry in &recipe.files {
+        for entry in &image.files {
             let mode = mode(&entry.path, &entry.mode)?;
             let content = content(entry, beside)?;
             let node = self.owned(&entry.path, Node::file(content, mode, ORIGIN), entry.owner.as_ref())?;
             self.replace(&entry.path, node)?;
         }
-        for entry in &recipe.links {
+        for entry in &image.links {
             let path = inside(&entry.path)?;
             if crate::deb::clean_target(&path, &entry.target).is_none() {
                 return Err(OverlayError::Target { path: entry.path.clone(), target: entry.target.clone() });
             }
             self.replace(&entry.path, Node::symlink(&entry.target, ORIGIN))?;
+        }
+        image.capabilities.iter().try_for_each(|entry| self.give(entry))
+    }
+
+    /// Gives a program its capabilities, under all names that it has.
+    fn give(&mut self, entry: &CapabilitiesEntry) -> Result<(), OverlayError> {
+        let path = inside(&entry.path)?;
+        let Some(Kind::File { inode, .. }) = self.get(&path).map(|node| node.kind.clone()) else {
+            return Err(OverlayError::NoProgram { path: entry.path.clone() });
+        };
+        let is_name = |(name, node): &(&String, &mut Node)| {
+            let other =
+                |kind: &Kind| matches!(kind, Kind::File { inode: Some(other), .. } if inode.as_ref() == Some(other));
+            **name == path || other(&node.kind)
+        };
+        for (_, node) in self.nodes.iter_mut().filter(is_name) {
+            node.xattrs.insert("security.capability".to_owned(), entry.set.to_xattr());
         }
         Ok(())
     }
@@ -140,6 +164,17 @@ impl Tree<Content> {
         self.insert(&key, node);
         Ok(())
     }
+}
+
+/// What the recipe adds to the initial RAM disk, sorted by path.
+pub(crate) fn initrd_files(files: &[FileEntry], beside: &Path) -> Result<Vec<InitrdFile>, OverlayError> {
+    let read = |entry: &FileEntry| {
+        let (path, mode) = (inside(&entry.path)?, mode(&entry.path, &entry.mode)?);
+        Ok(InitrdFile { path, mode, content: content(entry, beside)? })
+    };
+    let mut files = files.iter().map(read).collect::<Result<Vec<_>, OverlayError>>()?;
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
 }
 
 fn inside(path: &str) -> Result<String, OverlayError> {

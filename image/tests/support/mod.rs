@@ -53,6 +53,12 @@ impl Deb {
         self
     }
 
+    /// Extended attributes of the next entry, as GNU tar and star write them.
+    pub fn xattr(mut self, name: &str, value: &[u8]) -> Self {
+        self.tar.append_pax_extensions([(format!("SCHILY.xattr.{name}").as_str(), value)]).unwrap();
+        self
+    }
+
     /// The .deb with a data archive of this kind: `""`, `.xz`, `.zst`, `.gz`.
     pub fn build_as(self, ending: &str) -> Vec<u8> {
         let control = format!("Package: {}\nVersion: {}\nArchitecture: amd64\n", self.name, self.version);

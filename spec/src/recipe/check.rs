@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use super::flatten::Link;
 use super::user::is_account;
-use super::{FileEntry, ImageRecipe, Kind, PackageRequest, Recipe, RecipeFile, RootfsFile};
-use super::{admit, component};
+use super::{CapabilitiesEntry, FileEntry, ImageRecipe, Kind, PackageRequest, Recipe, RecipeFile, RootfsFile};
+use super::{admit, component, initrd};
 use crate::digest::decode_hex;
 use crate::size::Size;
 use crate::text::{SyntaxError, line_of};
@@ -37,8 +37,14 @@ impl Origin<'_> {
 /// One file may declare a path once only.
 pub(super) fn no_double_entries(rootfs: &RootfsFile, origin: Origin<'_>) -> Result<(), SyntaxError> {
     let mut seen = BTreeSet::new();
-    match rootfs.declared_paths().find(|path| !seen.insert(*path)) {
-        Some(path) => Err(origin.refuse(path, format!("\"{path}\" is declared twice"))),
+    if let Some(path) = rootfs.declared_paths().find(|path| !seen.insert(*path)) {
+        return Err(origin.refuse(path, format!("\"{path}\" is declared twice")));
+    }
+    let mut seen = BTreeSet::new();
+    match rootfs.capabilities.iter().find(|entry| !seen.insert(&entry.path)) {
+        Some(CapabilitiesEntry { path, .. }) => {
+            Err(origin.refuse(path, format!("\"{path}\" is given capabilities twice")))
+        }
         None => Ok(()),
     }
 }
@@ -48,6 +54,7 @@ pub(super) fn no_image_parts(merged: &RecipeFile, kind: Kind, origin: Origin<'_>
     for (name, there) in [
         ("kernel", merged.kernel.is_some()),
         ("rootfs", merged.rootfs.is_some()),
+        ("initrd", merged.initrd.is_some()),
         ("firmware", merged.firmware.is_some()),
         ("uki", merged.uki.is_some()),
         ("disk", merged.disk.is_some()),
@@ -172,6 +179,7 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
     entries(image, origin)?;
     contradictions(image, origin)?;
     disk(image, origin)?;
+    initrd::check(&image.initrd_files, origin)?;
     users(image, origin)?;
     let guest = image.guest.as_ref().map(|guest| &guest.component);
     for (key, path) in [("guest.component", guest), ("kernel.component", image.kernel_component.as_ref())] {
@@ -277,9 +285,11 @@ fn users(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
 }
 
 fn entries(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
-    let paths = image.files.iter().map(|e| (&e.path, Some(&e.mode)));
+    let files = || image.files.iter().chain(&image.initrd_files);
+    let paths = files().map(|e| (&e.path, Some(&e.mode)));
     let paths = paths.chain(image.directories.iter().map(|e| (&e.path, Some(&e.mode))));
-    for (path, mode) in paths.chain(image.links.iter().map(|e| (&e.path, None))) {
+    let paths = paths.chain(image.links.iter().map(|e| (&e.path, None)));
+    for (path, mode) in paths.chain(image.capabilities.iter().map(|e| (&e.path, None))) {
         if !is_clean_path(path) {
             return Err(origin.refuse(path, not_a_path(path)));
         }
@@ -295,7 +305,7 @@ fn entries(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
             return Err(origin.refuse(&link.path, format!("the link \"{}\" points to no path", link.path)));
         }
     }
-    image.files.iter().try_for_each(|entry| file(entry, origin))
+    files().try_for_each(|entry| file(entry, origin))
 }
 
 fn file(entry: &FileEntry, origin: Origin<'_>) -> Result<(), SyntaxError> {

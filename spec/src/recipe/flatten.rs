@@ -108,6 +108,13 @@ fn merge(into: &mut RecipeFile, link: &Link) -> Result<(), SyntaxError> {
         check::no_double_entries(next, Origin(std::slice::from_ref(link)))?;
         merge_rootfs(into.rootfs.get_or_insert_default(), next);
     }
+    if let Some(next) = &next.initrd {
+        let initrd = into.initrd.get_or_insert_default();
+        for entry in &next.file {
+            initrd.file.retain(|old| old.path != entry.path);
+        }
+        initrd.file.extend_from_slice(&next.file);
+    }
     if let Some(next) = &next.firmware {
         let firmware = into.firmware.get_or_insert_default();
         set(&mut firmware.snp, next.snp.as_ref());
@@ -159,6 +166,10 @@ fn merge_rootfs(rootfs: &mut RootfsFile, next: &RootfsFile) {
     rootfs.file.extend_from_slice(&next.file);
     rootfs.directory.extend_from_slice(&next.directory);
     rootfs.link.extend_from_slice(&next.link);
+    for entry in &next.capabilities {
+        rootfs.capabilities.retain(|old| old.path != entry.path);
+    }
+    rootfs.capabilities.extend_from_slice(&next.capabilities);
 }
 
 fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, SyntaxError> {
@@ -186,6 +197,8 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
         files: rootfs.file,
         directories: rootfs.directory,
         links: rootfs.link,
+        capabilities: rootfs.capabilities,
+        initrd_files: merged.initrd.clone().unwrap_or_default().file,
         firmware: merged.firmware.clone().unwrap_or_default(),
         uki: merged.uki.clone(),
         disk: merged.disk,

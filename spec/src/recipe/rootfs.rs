@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Owner;
+use super::{CapabilitiesEntry, Owner};
 use crate::digest::Sha256Digest;
 
 /// `[rootfs]`.
@@ -31,6 +31,9 @@ pub struct RootfsFile {
     /// Symbolic links to create.
     #[serde(default)]
     pub link: Vec<LinkEntry>,
+    /// Capabilities of programs, which packages or the recipe bring.
+    #[serde(default)]
+    pub capabilities: Vec<CapabilitiesEntry>,
 }
 
 impl RootfsFile {

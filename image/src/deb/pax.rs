@@ -1,0 +1,97 @@
+//! Pax records before an entry of a tar file (POSIX.1-2017, pax, "pax Extended Header"): only for extended attributes, whose
+//! values are bytes. The crate `tar` reads records line by line, so that one with a newline in it hides those that follow.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use tar::EntryType;
+
+use super::error::DebError;
+use crate::erofs::is_known;
+use crate::tree::Xattrs;
+
+/// What GNU tar and star put before the name of an extended attribute (star(1), "SCHILY.xattr").
+const XATTR: &[u8] = b"SCHILY.xattr.";
+/// Records that say what and where an entry is: read by the crate.
+const PLACES: [&[u8]; 3] = [b"path", b"linkpath", b"size"];
+
+/// Where the records of the entry are whose header is at a position.
+pub(super) type Records = BTreeMap<u64, Range<usize>>;
+
+/// Finds the records of all entries.
+pub(super) fn find(data: &[u8]) -> Result<Records, DebError> {
+    let mut records = Records::new();
+    let mut waiting = None;
+    for entry in tar::Archive::new(data).entries().map_err(DebError::Tar)?.raw(true) {
+        let entry = entry.map_err(DebError::Tar)?;
+        match entry.header().entry_type() {
+            EntryType::XHeader => {
+                let start = usize::try_from(entry.raw_file_position()).unwrap_or(usize::MAX);
+                waiting = Some(start..start.saturating_add(usize::try_from(entry.size()).unwrap_or(usize::MAX)));
+            }
+            EntryType::GNULongName | EntryType::GNULongLink => {}
+            _ => drop(waiting.take().map(|range| records.insert(entry.raw_header_position(), range))),
+        }
+    }
+    Ok(records)
+}
+
+/// The extended attributes in the records of the entry at `path`.
+pub(super) fn xattrs(path: &[u8], records: &[u8]) -> Result<Xattrs, DebError> {
+    let refuse = |reason: &str| DebError::entry(path, reason);
+    let mut xattrs = Xattrs::new();
+    let (mut has_newline, mut says_place) = (false, false);
+    let mut rest = records;
+    while !rest.is_empty() {
+        let (key, value, after) = record(rest).ok_or_else(|| refuse("has damaged pax records"))?;
+        has_newline |= value.contains(&b'\n');
+        says_place |= PLACES.contains(&key);
+        if let Some(name) = key.strip_prefix(XATTR) {
+            let name = std::str::from_utf8(name).ok().filter(|name| is_known(name));
+            let name = name.ok_or_else(|| refuse("has an extended attribute that Linux does not know"))?;
+            if xattrs.insert(name.to_owned(), value.to_vec()).is_some() {
+                return Err(refuse("has an extended attribute twice"));
+            }
+        }
+        rest = after;
+    }
+    if has_newline && says_place {
+        return Err(refuse("has pax records that can be read in two ways"));
+    }
+    Ok(xattrs)
+}
+
+/// `LENGTH KEY=VALUE` and a newline, and what follows.
+fn record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let blank = text.iter().position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(text.get(..blank)?).ok()?.parse().ok()?;
+    let (whole, after) = text.split_at_checked(length)?;
+    let field = whole.get(blank + 1..)?.strip_suffix(b"\n")?;
+    let equals = field.iter().position(|byte| *byte == b'=')?;
+    Some((field.get(..equals)?, field.get(equals + 1..)?, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn values_are_bytes_and_nothing_is_read_in_two_ways() {
+        let of = |records: &[u8]| xattrs(b"x", records);
+        assert_eq!(of(b"23 SCHILY.xattr.user.a=\n\n").unwrap_err().to_string(), of(b"1").unwrap_err().to_string());
+        let found = of(b"26 SCHILY.xattr.user.a=\n\0\n11 mtime=0\n").unwrap();
+        assert_eq!(found, [("user.a".to_owned(), b"\n\0".to_vec())].into());
+        let twice = of(b"26 SCHILY.xattr.user.a=\n\0\n9 path=y\n").unwrap_err();
+        assert!(twice.to_string().contains("two ways"), "{twice}");
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80), length in 0usize..90) {
+            let _ = xattrs(b"x", &bytes);
+            let _ = xattrs(b"x", &[format!("{length} a=").as_bytes(), &bytes].concat());
+            let _ = find(&bytes);
+        }
+    }
+}
