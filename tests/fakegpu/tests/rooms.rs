@@ -194,8 +194,6 @@ fn every_bar_of_what_is_planned_has_a_place_and_what_is_refused_has_none() {
         (Tee::Tdx, 46, "h100", 8, true),
         (Tee::Tdx, 46, "h200", 8, true),
         (Tee::Tdx, 46, "b200", 8, true),
-        (Tee::Tdx, 42, "b200", 1, true),
-        (Tee::Tdx, 42, "b200", 2, false),
     ];
     for (tee, bits, device, count, fits) in cases {
         let functions = functions(device, count);
