@@ -40,5 +40,6 @@ pub use publish::{PublishError, PublishRequest, publish};
 pub use unpack::{UnpackError, UnpackedTree, open_tree, unpack_tree};
 
 /// The version of the writers in this crate: EROFS with its LZ4 encoder, dm-verity, unified kernel images, disks, cpio, zstd. It
-/// changes whenever the same inputs would give other bits, and stands in the manifest.
+/// changes whenever the same inputs would give other bits, and stands in the manifest. What comes into a tree (effects of scripts,
+/// attributes) is not among them.
 pub const FORMAT_EPOCH: u32 = 2;

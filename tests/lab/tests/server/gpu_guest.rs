@@ -88,7 +88,7 @@ pub(crate) fn a_gpu_asleep_is_woken_for_its_guest(server: &mut Server<'_>) {
     // Earlier scenarios have kept it awake.
     let sleep = format!(
         "cd /sys/bus/pci/devices/{gpu}; echo auto >power/control
-         for i in $(seq 100); do [ $(cat power_state) = D3hot ] && break; sleep 0.1; done; cat power_state"
+         for i in $(seq 2000); do [ $(cat power_state) = D3hot ] && break; sleep 0.1; done; cat power_state"
     );
     server.run(&sleep).expect(0).says(&["D3hot"]);
     start(server, "asleep", &gpu);
