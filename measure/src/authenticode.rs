@@ -6,8 +6,10 @@
 
 pub mod certificates;
 pub mod signed;
+pub mod streamed;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::digest::{Digest256, Digest384};
 use crate::read::{Reader, slice_at};
@@ -78,10 +80,16 @@ pub(crate) fn named_sections(image: &[u8]) -> Result<Vec<NamedSection<'_>>, PeEr
 /// The parts of the file that are hashed, in order: headers without the checksum and the certificate table's entry,
 /// sections in file order, and what follows them up to the certificates.
 pub fn hashed_parts(image: &[u8]) -> Result<Vec<&[u8]>, PeError> {
-    let headers = headers(image)?;
+    let ranges = hashed_ranges(image, image.len())?;
+    Ok(ranges.into_iter().map(|range| image.get(range).unwrap_or_default()).collect())
+}
+
+/// Where they are in an image of `length` bytes that starts with `head`.
+fn hashed_ranges(head: &[u8], length: usize) -> Result<Vec<Range<usize>>, PeError> {
+    let headers = headers(head)?;
     let range = |start: usize, end: usize| {
-        let length = end.checked_sub(start);
-        length.and_then(|length| slice_at(image, start, length)).ok_or(PeError::Damaged("its headers overlap"))
+        let fits = start <= end && end <= length;
+        fits.then_some(start..end).ok_or(PeError::Damaged("its headers overlap"))
     };
     let after_checksum = headers.checksum.saturating_add(4);
     let mut parts = Vec::from([range(0, headers.checksum)?]);
@@ -94,12 +102,13 @@ pub fn hashed_parts(image: &[u8]) -> Result<Vec<&[u8]>, PeError> {
     }
     let mut hashed = headers.size;
     for (place, size) in headers.sections {
-        parts.push(slice_at(image, place, size).ok_or(PeError::Damaged("a section is outside the file"))?);
+        let end = place.checked_add(size).filter(|end| *end <= length);
+        parts.push(place..end.ok_or(PeError::Damaged("a section is outside the file"))?);
         hashed = hashed.saturating_add(size);
     }
-    let rest = image.len().checked_sub(hashed).and_then(|rest| rest.checked_sub(headers.certificate_size));
+    let rest = length.checked_sub(hashed).and_then(|rest| rest.checked_sub(headers.certificate_size));
     let rest = rest.ok_or(PeError::Damaged("its parts are larger than the file"))?;
-    parts.push(slice_at(image, hashed, rest).unwrap_or_default());
+    parts.push(hashed..hashed.saturating_add(rest));
     Ok(parts)
 }
 

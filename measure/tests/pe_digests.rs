@@ -4,6 +4,7 @@
 mod shelf;
 
 use measure::Digest384;
+use measure::authenticode::streamed::Hasher;
 use measure::authenticode::{hashed_parts, sha256, sha384};
 use proptest::prelude::*;
 
@@ -85,6 +86,19 @@ proptest! {
         prop_assert_eq!(sha384(&image).unwrap(), Digest384::of_parts(&parts));
     }
 
+    /// Whatever pieces it comes in; images whose table is in another order than the file too, because the parts are sorted.
+    #[test]
+    fn pieces_give_the_digest_of_the_whole(shape in image(), piece in 1..3000_usize) {
+        let image = build(&shape);
+        let mut hasher = Hasher::new(&image[..HEADERS_SIZE], image.len()).unwrap().unwrap();
+        image.chunks(piece).for_each(|piece| hasher.update(piece));
+        let parsed = goblin::pe::PE::parse(&image).unwrap();
+        let parts: Vec<_> = parsed.authenticode_ranges().collect();
+        prop_assert_eq!(hasher.clone().finish(), Some(Digest384::of_parts(&parts)));
+        hasher.update(b"more");
+        prop_assert_eq!(hasher.finish(), None);
+    }
+
     #[test]
     fn damaged_images_never_panic(
         shape in image(),
@@ -97,6 +111,10 @@ proptest! {
         }
         let _ = sha384(&image);
         let _ = sha384(&image[..length.min(image.len())]);
+        if let Ok(Some(mut hasher)) = Hasher::new(&image[..length.min(image.len())], image.len()) {
+            image.chunks(100).for_each(|piece| hasher.update(piece));
+            let _ = hasher.finish();
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! RTMR0 to RTMR2 of direct kernel boots: which files and which answers of QEMU they are made of. The events are `measure`'s.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use measure::Digest384;
+use measure::authenticode::streamed::Hasher;
 use measure::firmware::{Firmware, TdxSectionType};
 use measure::fw_cfg::FwCfg;
 use measure::linux::{self, QemuVersion};
@@ -21,6 +23,8 @@ use crate::failure::Failure;
 use crate::firmware::{self, FirmwareFile};
 use crate::inputs;
 
+/// The headers of a kernel, and the text of its version, are in this.
+const HEAD_BYTES: usize = 128 << 10;
 /// No kernel is near this.
 const MAX_KERNEL_BYTES: u64 = 1 << 30;
 
@@ -173,7 +177,7 @@ pub(crate) struct BootFiles {
 /// A kernel file.
 #[derive(Serialize)]
 pub(crate) struct Kernel {
-    size: usize,
+    size: u64,
     pub(crate) sha256: Sha256Digest,
     /// As firmware hashes a PE image.
     pub(crate) authenticode_sha384: Sha384Digest,
@@ -194,20 +198,30 @@ pub(crate) struct Initrd {
 impl Kernel {
     /// Reads and hashes a bzImage.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        let bytes = inputs::read_file(path, MAX_KERNEL_BYTES, "a kernel")?;
-        let version = linux::version(&bytes).map_err(|error| unusable(path, &error))?;
+        let unreadable = |error: std::io::Error| Failure::file("reading", path, &error);
+        let file = store::open_regular(path).map_err(unreadable)?;
+        let mut head = vec![0; HEAD_BYTES];
+        let read = file.read_at(&mut head, 0).map_err(unreadable)?;
+        head.truncate(read);
+        let version = linux::version(&head).map_err(|error| unusable(path, &error))?;
         let stub_measures = linux::stub_measures(version).ok_or_else(|| {
             let message = format!("{}: its version is \"{version}\", which says nothing", path.display());
             Failure::new(Outcome::InputMismatch, message)
         })?;
-        let (sha256, digest) = std::thread::scope(|scope| {
-            let sha256 = scope.spawn(|| Sha256Digest::of(&bytes));
-            let digest = measure::authenticode::sha384(&bytes);
-            (sha256.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), digest)
-        });
-        let digest = digest.map_err(|error| unusable(path, &error))?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        let mut hasher = usize::try_from(length).ok().and_then(|length| Hasher::new(&head, length).ok()?);
+        let also = |piece: &[u8]| hasher.iter_mut().for_each(|hasher| hasher.update(piece));
+        let (size, sha256) = store::hash_with(&file, also).map_err(unreadable)?;
+        let digest = match hasher.and_then(Hasher::finish) {
+            Some(digest) => digest,
+            // Not as kernels are: all of it at once, or the reason why not.
+            None => {
+                let bytes = inputs::read_file(path, MAX_KERNEL_BYTES, "a kernel")?;
+                measure::authenticode::sha384(&bytes).map_err(|error| unusable(path, &error))?
+            }
+        };
         Ok(Self {
-            size: bytes.len(),
+            size,
             sha256,
             authenticode_sha384: Sha384Digest(digest.0),
             version: version.to_owned(),

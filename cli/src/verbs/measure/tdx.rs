@@ -1,6 +1,7 @@
 //! `bullion measure tdx`: MRTD and RTMRs of files that no image holds together.
 
 use std::path::Path;
+use std::thread;
 
 use launcher::qemu::oracle::{Answer as Told, Devices};
 use measure::Digest384;
@@ -109,16 +110,35 @@ struct Predicted<'a> {
     tables: Option<TablesInput<'a>>,
 }
 
+/// Kernel and initrd, being hashed.
+type Hashing<'scope> = thread::ScopedJoinHandle<'scope, Result<Option<BootFiles>, Failure>>;
+
 pub(super) fn run(arguments: &Arguments, verb: &MeasureTdx, printer: &Printer) -> Result<u8, Failure> {
+    // What takes longest is begun first.
+    thread::scope(|scope| {
+        let boot = scope.spawn(|| {
+            let line = verb.cmdline.as_deref().unwrap_or_default();
+            verb.kernel.as_ref().map(|kernel| BootFiles::read(kernel, verb.initrd.as_deref(), line)).transpose()
+        });
+        with_boot_files(arguments, verb, boot, printer)
+    })
+}
+
+fn with_boot_files(
+    arguments: &Arguments,
+    verb: &MeasureTdx,
+    boot: Hashing<'_>,
+    printer: &Printer,
+) -> Result<u8, Failure> {
     let file = FirmwareFile::read(&verb.firmware)?;
     let pins = inputs::pins()?;
     let (order, page_order) =
         if verb.two_pass { (PageOrder::TwoPass, "two-pass") } else { (PageOrder::SinglePass, "single-pass") };
     let firmware = file.parse()?;
     // MRTD hashes the firmware, the registers kernel and initrd: neither waits for the other.
-    let (sections, predicted) = std::thread::scope(|scope| {
+    let (sections, predicted) = thread::scope(|scope| {
         let sections = scope.spawn(|| mrtd::steps(&firmware, order));
-        let predicted = predict(arguments, verb, &file, &pins);
+        let predicted = predict(arguments, verb, (&file, boot), &pins);
         (sections.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), predicted)
     });
     let sections = sections.map_err(|error| unusable(&file.path, &error))?;
@@ -168,7 +188,7 @@ pub(super) fn run(arguments: &Arguments, verb: &MeasureTdx, printer: &Printer) -
 fn predict<'a>(
     arguments: &Arguments,
     verb: &'a MeasureTdx,
-    file: &FirmwareFile,
+    (file, boot): (&FirmwareFile, Hashing<'_>),
     pins: &spec::pins::Pins,
 ) -> Result<Predicted<'a>, Failure> {
     let mut predicted = Predicted::default();
@@ -184,14 +204,8 @@ fn predict<'a>(
     }
     let memory_mib = verb.memory.map(whole_mib).transpose()?;
     // QEMU may have to be asked for the tables; kernel and initrd are hashed meanwhile.
-    let (tables, boot) = std::thread::scope(|scope| {
-        let boot = scope.spawn(|| {
-            let line = verb.cmdline.as_deref().unwrap_or_default();
-            verb.kernel.as_ref().map(|kernel| BootFiles::read(kernel, verb.initrd.as_deref(), line)).transpose()
-        });
-        let tables = memory_mib.map(|memory_mib| tables(arguments, verb, &file.bytes, memory_mib)).transpose();
-        (tables, boot.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
+    let tables = memory_mib.map(|memory_mib| tables(arguments, verb, &file.bytes, memory_mib)).transpose();
+    let boot = boot.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let mut qemu_version = None;
     if let (Some((told, tables)), Some(memory_mib)) = (tables?, memory_mib) {
         qemu_version = told.qemu_version;
