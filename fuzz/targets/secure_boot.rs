@@ -38,7 +38,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(entries.iter().map(|entry| entry.entry.len()).sum::<usize>() <= bytes.len());
     }
     let _ = Signature::check(bytes, &Digest256::ZERO);
-    let message = [&u32::try_from(bytes.len() + 8).unwrap_or(0).to_le_bytes()[..], &[0, 2, 2, 0], bytes].concat();
+    let mut message = [&u32::try_from(bytes.len() + 8).unwrap_or(0).to_le_bytes()[..], &[0, 2, 2, 0], bytes].concat();
+    message.resize(message.len().next_multiple_of(8), 0);
     for (image, db) in [(image(&message), list(CERT_X509.0, bytes)), (image(bytes), bytes.to_vec())] {
         let variables = SecureBootVariables { db, dbx: bytes.to_vec(), ..Default::default() };
         let _ = Authority::of_image(&image, &variables);

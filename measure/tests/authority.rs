@@ -2,14 +2,17 @@
 //! signatures. Boots with signatures of our own are in `e2e` `emulated`.
 
 mod shelf;
+mod signer;
 
 use measure::Digest256;
+use measure::authenticode::PeError;
 use measure::authenticode::certificates::signed_messages;
 use measure::authenticode::signed::{Signature, SignatureError};
 use measure::eventlog::{EventLog, EventType};
-use measure::uefi::signature_list::signatures;
+use measure::uefi::signature_list::{CERT_SHA256, CERT_X509, signatures};
 use measure::uefi::{Authority, AuthorityError, SecureBootVariables};
 use proptest::prelude::*;
+use signer::{Kind, certificate, message};
 
 /// The value in UEFI_VARIABLE_DATA, if the variable has this name.
 fn value<'a>(data: &'a [u8], name: &str) -> Option<&'a [u8]> {
@@ -93,13 +96,124 @@ fn image(table: &[u8]) -> Vec<u8> {
     image
 }
 
-/// A list with one SHA-256.
+/// An entry of a certificate table, with its padding.
+fn entry(kind: u16, message: &[u8]) -> Vec<u8> {
+    let mut entry = u32::try_from(message.len() + 8).unwrap().to_le_bytes().to_vec();
+    entry.extend([0x200, kind].map(u16::to_le_bytes).concat());
+    entry.extend(message);
+    entry.resize(entry.len().next_multiple_of(8), 0);
+    entry
+}
+
+/// A list with one entry.
+fn list(kind: [u8; 16], data: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(data.len() + 16).unwrap();
+    [&kind[..], &[size + 28, 0, size].map(u32::to_le_bytes).concat(), &[7; 16], data].concat()
+}
+
 fn digest_list(digest: &Digest256) -> Vec<u8> {
-    let mut list = measure::uefi::signature_list::CERT_SHA256.0.to_vec();
-    list.extend([76_u32, 0, 48].map(u32::to_le_bytes).concat());
-    list.extend([7; 16]);
-    list.extend(digest.0);
-    list
+    list(CERT_SHA256.0, &digest.0)
+}
+
+fn started(table: &[u8], db: &[&[u8]], dbx: &[u8]) -> Result<Authority, AuthorityError> {
+    let variables =
+        SecureBootVariables { secure_boot: Some(true), db: db.concat(), dbx: dbx.to_vec(), ..Default::default() };
+    Authority::of_image(&image(table), &variables)
+}
+
+/// The digest of all images here: what is signed has no part in it.
+fn digest() -> Digest256 {
+    measure::authenticode::sha256(&image(&[])).unwrap()
+}
+
+fn of(data: &[u8]) -> Authority {
+    Authority::of_entry(&[&[7; 16][..], data].concat())
+}
+
+#[test]
+fn only_a_ca_issues_certificates() {
+    let thief = certificate("thief", "issuer", Kind::Leaf);
+    let table = |carried: &[&[u8]]| entry(2, &message(&digest(), "issuer", carried));
+    for (subject, by, kind, may) in [
+        ("issuer", "root", Kind::Ca, true),
+        ("issuer", "root", Kind::CaThatMayNot, false),
+        ("issuer", "root", Kind::Leaf, false),
+        ("issuer", "root", Kind::Silent, false),
+        ("issuer", "issuer", Kind::Silent, false),
+        ("issuer", "root", Kind::Old, false),
+        ("issuer", "issuer", Kind::Old, true),
+    ] {
+        let issuer = certificate(subject, by, kind);
+        let known = list(CERT_X509.0, &issuer);
+        let expected = if may { Ok(of(&issuer)) } else { Err(AuthorityError::NotAllowed) };
+        assert_eq!(started(&table(&[&thief]), &[&known], &[]), expected);
+        // It forbids all the same.
+        let itself = list(CERT_X509.0, &thief);
+        assert_eq!(started(&table(&[&thief]), &[&itself], &[]), Ok(of(&thief)));
+        let revoked = Err(AuthorityError::Revoked("a certificate that leads to its signature"));
+        assert_eq!(started(&table(&[&thief]), &[&itself], &known), revoked);
+        // So does the root behind it, and that allows only what a CA issued.
+        let root = certificate("root", "root", Kind::Ca);
+        let root = (list(CERT_X509.0, &root), of(&root));
+        if by == "root" {
+            let expected = if may { Ok(root.1) } else { Err(AuthorityError::NotAllowed) };
+            assert_eq!(started(&table(&[&thief, &issuer]), &[&root.0], &[]), expected);
+            assert_eq!(started(&table(&[&thief, &issuer]), &[&itself], &root.0), revoked);
+        }
+    }
+}
+
+#[test]
+fn the_digest_comes_before_the_next_signature() {
+    let (one, two) = (certificate("one", "one", Kind::Leaf), certificate("two", "two", Kind::Leaf));
+    let signed = |name, certificate: &Vec<u8>| entry(2, &message(&digest(), name, &[certificate]));
+    let both = [signed("one", &one), signed("two", &two)].concat();
+    let (by_one, by_two) = (list(CERT_X509.0, &one), list(CERT_X509.0, &two));
+    let by_digest = digest_list(&digest());
+    assert_eq!(started(&both, &[&by_two, &by_one], &[]), Ok(of(&one)));
+    assert_eq!(started(&both, &[&by_two], &[]), Ok(of(&two)));
+    assert_eq!(started(&both, &[&by_two, &by_digest], &[]), Ok(of(&digest().0)));
+    assert_eq!(started(&both, &[&by_digest, &by_one], &[]), Ok(of(&one)));
+    assert_eq!(started(&both, &[&by_digest], &[]), Ok(of(&digest().0)));
+}
+
+#[test]
+fn kinds_in_dbx_that_are_not_known_forbid() {
+    // EFI_CERT_X509_SHA384_GUID, whose entries are 64 bytes and the owner.
+    let kind = measure::Guid::new(0x7076_876e, 0x80c2, 0x4ee6, [0xaa, 0xd2, 0x28, 0xb3, 0x49, 0xa6, 0x86, 0x5b]);
+    let unknown = list(kind.0, &[0; 64]);
+    let db = digest_list(&digest());
+    assert_eq!(started(&[], &[&db], &unknown), Err(AuthorityError::UnknownKind(kind)));
+    // In db it allows nothing.
+    assert_eq!(started(&[], &[&unknown, &db], &[]), Ok(of(&digest().0)));
+}
+
+#[test]
+fn certificate_tables_are_read_to_their_end_or_not_at_all() {
+    let db = digest_list(&digest());
+    let by = certificate("one", "one", Kind::Leaf);
+    let message = message(&digest(), "one", &[&by]);
+    let read = |table: &[u8]| started(table, &[&db], &[]);
+    let damaged = |what| Err(AuthorityError::Pe(PeError::Damaged(what)));
+    let one = entry(2, &message);
+    assert_eq!(read(&one), Ok(of(&digest().0)));
+    // EFI_CERT_TYPE_EFI_GUID.
+    let unknown = damaged("its certificate table: an entry of an unknown kind");
+    assert_eq!(read(&entry(0x0ef1, &message)), unknown);
+    assert_eq!(read(&[one.clone(), entry(1, &message)].concat()), unknown);
+    let rest = damaged("its certificate table");
+    assert_eq!(read(&[&one[..], &[0; 8]].concat()), rest);
+    assert_eq!(read(&[&one[..], &[0; 3]].concat()), rest);
+    assert_eq!(read(&entry(2, &[])), rest);
+    // Of odd length, and without the padding behind it.
+    let odd = entry(2, &[&message[..], &vec![0; 9 - message.len() % 8]].concat());
+    assert_eq!(read(&odd), Ok(of(&digest().0)));
+    assert_eq!(read(&odd[..odd.len() - 7]), rest);
+    assert_eq!(read(&one.repeat(8)), Ok(of(&digest().0)));
+    assert_eq!(read(&one.repeat(9)), damaged("its certificate table: more than 8 signatures"));
+    let large = entry(2, &[&message[..], &vec![0; 1 << 16]].concat());
+    let error = SignatureError::Damaged("it is larger than 64 KiB");
+    assert_eq!(read(&large), Err(AuthorityError::Signature(error)));
 }
 
 #[test]
@@ -125,8 +239,7 @@ proptest! {
         let _ = Signature::check(&bytes, &Digest256::ZERO);
         let variables = SecureBootVariables { db: db.clone(), dbx: bytes.clone(), ..Default::default() };
         let _ = Authority::of_image(&bytes, &variables);
-        let message = [&u32::try_from(bytes.len() + 8).unwrap().to_le_bytes()[..], &[0, 2, 2, 0], &bytes].concat();
-        let _ = Authority::of_image(&image(&message), &SecureBootVariables { db, ..Default::default() });
+        let _ = Authority::of_image(&image(&entry(2, &bytes)), &SecureBootVariables { db, ..Default::default() });
         let _ = Authority::of_image(&image(&bytes), &SecureBootVariables::default());
     }
 }

@@ -8,9 +8,11 @@ use crate::read::{Reader, slice_at};
 
 /// WIN_CERT_TYPE_PKCS_SIGNED_DATA.
 const PKCS_SIGNED_DATA: u16 = 2;
+/// More than any image has: each costs a reading of its certificates.
+const MAX_MESSAGES: usize = 8;
 
-/// The PKCS #7 messages on an image, in their order; none for an image that is not signed. Entries of other kinds are left out, which
-/// edk2 does too for all but one that no tool writes.
+/// The PKCS #7 messages on an image, in their order; none for an image that is not signed. Entries of other kinds are refused: edk2 looks
+/// at one of them, which no tool writes. As in edk2, the last entry ends, with its padding, where the table ends.
 pub fn signed_messages(image: &[u8]) -> Result<Vec<&[u8]>, PeError> {
     const DAMAGED: PeError = PeError::Damaged("its certificate table");
     let headers = headers(image)?;
@@ -26,11 +28,19 @@ pub fn signed_messages(image: &[u8]) -> Result<Vec<&[u8]>, PeError> {
         let header = (|| Some((reader.u32()?, reader.u16()?, reader.u16()?)))();
         let (length, _revision, kind) = header.ok_or(DAMAGED)?;
         let length = usize::try_from(length).map_err(|_| DAMAGED)?;
-        let message = length.checked_sub(8).and_then(|length| reader.bytes(length)).ok_or(DAMAGED)?;
-        if kind == PKCS_SIGNED_DATA {
-            messages.push(message);
+        let message = length
+            .checked_sub(8)
+            .filter(|length| *length != 0)
+            .and_then(|length| reader.bytes(length))
+            .ok_or(DAMAGED)?;
+        if kind != PKCS_SIGNED_DATA {
+            return Err(PeError::Damaged("its certificate table: an entry of an unknown kind"));
         }
-        table = table.get(length.next_multiple_of(8)..).unwrap_or_default();
+        if messages.len() == MAX_MESSAGES {
+            return Err(PeError::Damaged("its certificate table: more than 8 signatures"));
+        }
+        messages.push(message);
+        table = length.checked_next_multiple_of(8).and_then(|length| table.get(length..)).ok_or(DAMAGED)?;
     }
     Ok(messages)
 }

@@ -10,10 +10,11 @@ use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
 use rsa::pkcs1::DecodeRsaPublicKey as _;
 use rsa::{Pkcs1v15Sign, RsaPublicKey};
 use sha2::Digest as _;
-use x509_cert::Certificate;
 use x509_cert::der::asn1::{ObjectIdentifier, OctetStringRef};
 use x509_cert::der::{Decode, Encode as _, Reader as _, SliceReader};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierRef;
+use x509_cert::{Certificate, Version};
 
 use crate::digest::Digest256;
 
@@ -25,6 +26,8 @@ const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1
 const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 /// More than any chain has: each is tried as the issuer of each.
 const MAX_CERTIFICATES: usize = 16;
+/// More than any message has: reading a set takes time by the square of its members.
+const MAX_MESSAGE: usize = 64 << 10;
 
 /// A signature that cannot be checked, or does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,8 +46,10 @@ pub enum SignatureError {
 /// A signature that holds, and the certificates that lead from whoever made it towards a root.
 #[derive(Clone, Debug)]
 pub struct Signature {
-    /// The signer's certificate, then those of its issuers that the message carries.
+    /// The signer's certificate, then those of its issuers that the message carries and that may issue certificates.
     chain: Vec<Certificate>,
+    /// The same with all that signed one of them, whether they may or not.
+    signers: Vec<Certificate>,
     /// All certificates of the message.
     carried: Vec<Certificate>,
 }
@@ -52,6 +57,9 @@ pub struct Signature {
 impl Signature {
     /// Checks a message against the Authenticode SHA-256 of the image that it is on.
     pub fn check(message: &[u8], image: &Digest256) -> Result<Self, SignatureError> {
+        if message.len() > MAX_MESSAGE {
+            return Err(SignatureError::Damaged("it is larger than 64 KiB"));
+        }
         let signed = signed_data(message).ok_or(SignatureError::Damaged("it is no PKCS #7 message"))?;
         check_image(&signed, image)?;
         let signer = match signed.signer_infos.0.as_slice() {
@@ -62,27 +70,46 @@ impl Signature {
         let certificate = carried.iter().find(|certificate| is_of(certificate, &signer.sid));
         let certificate = certificate.ok_or(SignatureError::Damaged("the certificate of its signer is not in it"))?;
         check_signer(&signed, signer, certificate)?;
-        let mut chain = Vec::from([certificate.clone()]);
-        let mut next = 0;
-        while let Some(certificate) = chain.get(next).cloned() {
-            let is_new = |issuer: &&Certificate| !chain.contains(issuer) && is_issued_by(&certificate, issuer);
-            let issuers: Vec<_> = carried.iter().filter(is_new).cloned().collect();
-            chain.extend(issuers);
-            next = next.saturating_add(1);
-        }
-        Ok(Self { chain, carried })
+        let chain = chain(certificate, &carried, is_issued_by);
+        let signers = self::chain(certificate, &carried, is_signed_by);
+        Ok(Self { chain, signers, carried })
     }
 
-    /// Whether this certificate (DER) is the signer's, that of an issuer, or one that issued one of them.
+    /// Whether this certificate (DER) is the signer's, that of an issuer, or one that issued one of them: by this an image is allowed.
     pub fn leads_to(&self, anchor: &[u8]) -> bool {
-        let Ok(anchor) = Certificate::from_der(anchor) else { return false };
-        self.chain.iter().any(|certificate| *certificate == anchor || is_issued_by(certificate, &anchor))
+        leads(&self.chain, anchor, is_issued_by)
+    }
+
+    /// The same without regard to who may issue certificates: by this an image is forbidden.
+    pub fn may_lead_to(&self, anchor: &[u8]) -> bool {
+        leads(&self.signers, anchor, is_signed_by)
     }
 
     /// SHA-256 of what each certificate of the message signs.
     pub fn carried_digests(&self) -> Vec<Digest256> {
         self.carried.iter().filter_map(signed_digest).collect()
     }
+}
+
+/// Whether the second certificate made the first.
+type Rule = fn(&Certificate, &Certificate) -> bool;
+
+/// A certificate, then all of these that lead on from it.
+fn chain(first: &Certificate, carried: &[Certificate], rule: Rule) -> Vec<Certificate> {
+    let mut chain = Vec::from([first.clone()]);
+    let mut next = 0;
+    while let Some(certificate) = chain.get(next).cloned() {
+        let is_new = |issuer: &&Certificate| !chain.contains(issuer) && rule(&certificate, issuer);
+        let issuers: Vec<_> = carried.iter().filter(is_new).cloned().collect();
+        chain.extend(issuers);
+        next = next.saturating_add(1);
+    }
+    chain
+}
+
+fn leads(chain: &[Certificate], anchor: &[u8], rule: Rule) -> bool {
+    let Ok(anchor) = Certificate::from_der(anchor) else { return false };
+    chain.iter().any(|certificate| *certificate == anchor || rule(certificate, &anchor))
 }
 
 /// SHA-256 of what a certificate (DER) signs: by this it is revoked.
@@ -158,8 +185,28 @@ fn check_signer(signed: &SignedData, signer: &SignerInfo, by: &Certificate) -> R
     holds.then_some(()).ok_or(SignatureError::Invalid("its certificate did not make it"))
 }
 
-/// By name and by signature. Extensions are not looked at.
 fn is_issued_by(certificate: &Certificate, issuer: &Certificate) -> bool {
+    may_issue(issuer) && is_signed_by(certificate, issuer)
+}
+
+/// Whether a certificate is that of a CA (RFC 5280, 4.2.1.3 and 4.2.1.9; OpenSSL, with which firmware checks chains, takes a root of
+/// version 1 too). The lengths of paths are not looked at.
+fn may_issue(issuer: &Certificate) -> bool {
+    let issuer = &issuer.tbs_certificate;
+    let signs_certificates = match issuer.get::<KeyUsage>() {
+        Ok(usage) => usage.is_none_or(|(_, usage)| usage.key_cert_sign()),
+        Err(_) => false,
+    };
+    let is_ca = match issuer.get::<BasicConstraints>() {
+        Ok(Some((_, constraints))) => constraints.ca,
+        Ok(None) => issuer.version == Version::V1 && issuer.issuer == issuer.subject,
+        Err(_) => false,
+    };
+    signs_certificates && is_ca
+}
+
+/// By name and by signature.
+fn is_signed_by(certificate: &Certificate, issuer: &Certificate) -> bool {
     if certificate.tbs_certificate.issuer != issuer.tbs_certificate.subject {
         return false;
     }

@@ -20,6 +20,9 @@ impl Attributes {
     /// Performance monitoring, through which guests sharing a core may watch each other.
     pub const PERFMON: Self = Self(1 << 63);
 
+    /// All bits whose meaning is known; of those of the byte that holds DEBUG it is known that none may be set.
+    const KNOWN: u64 = 0xff | 0xf << 28 | Self::PERFMON.0;
+
     /// Whether all bits of `other` are set.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -33,6 +36,7 @@ impl Attributes {
         names.extend(self.has(Self::MIGRATABLE).then_some("MIGRATABLE"));
         names.extend(self.has(Self::PERFMON).then_some("PERFMON"));
         names.extend((!self.has(Self::SEPT_VE_DISABLE)).then_some("SEPT_VE_DISABLE not set"));
+        names.extend((self.0 & !Self::KNOWN != 0).then_some("bits that are not known"));
         names
     }
 }
@@ -49,5 +53,15 @@ mod tests {
         assert_eq!(Attributes(TdxShape::SEPT_VE_DISABLE).refusals(), Vec::<&str>::new());
         assert_eq!(Attributes(1 << 63 | 1).refusals(), vec!["DEBUG", "PERFMON", "SEPT_VE_DISABLE not set"]);
         assert_eq!(Attributes(3 << 28).refusals(), vec!["MIGRATABLE"]);
+    }
+
+    #[test]
+    fn bits_that_are_not_known_are_refused() {
+        let known = Attributes::PKS.0 | Attributes::KL.0;
+        assert_eq!(Attributes(TdxShape::SEPT_VE_DISABLE | known).refusals(), Vec::<&str>::new());
+        for bit in (8..28).chain(32..63) {
+            let attributes = Attributes(TdxShape::SEPT_VE_DISABLE | 1 << bit);
+            assert_eq!(attributes.refusals(), vec!["bits that are not known"], "bit {bit}");
+        }
     }
 }

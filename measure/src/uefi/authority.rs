@@ -12,6 +12,7 @@ use crate::authenticode::certificates::signed_messages;
 use crate::authenticode::signed::{Signature, SignatureError, certificate_digest};
 use crate::authenticode::{self, PeError};
 use crate::digest::{Digest256, Digest384};
+use crate::guid::Guid;
 
 /// Why an image is not started, or why that cannot be told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +31,9 @@ pub enum AuthorityError {
         /// What is wrong with it.
         error: DamagedList,
     },
+    /// dbx forbids something by a kind of entry that is not looked at here: whether it is the image is not known.
+    #[error("dbx has an entry of a kind that is not known: {0}")]
+    UnknownKind(Guid),
     /// It has no signature, and its digest is not in db.
     #[error("firmware does not start the image: it is not signed, and its digest is not in db")]
     NotSigned,
@@ -43,6 +47,8 @@ pub enum AuthorityError {
     Revoked(&'static str),
 }
 
+const DBX_KINDS: [Guid; 3] = [CERT_SHA256, CERT_X509, CERT_X509_SHA256];
+
 /// What firmware measures when it has verified an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authority(pub Digest384);
@@ -52,6 +58,9 @@ impl Authority {
     pub fn of_image(image: &[u8], variables: &SecureBootVariables) -> Result<Self, AuthorityError> {
         let read = |name, database| signatures(database).map_err(|error| AuthorityError::Database { name, error });
         let (db, dbx) = (read("db", &variables.db)?, read("dbx", &variables.dbx)?);
+        if let Some(entry) = dbx.iter().find(|entry| !DBX_KINDS.contains(&entry.kind)) {
+            return Err(AuthorityError::UnknownKind(entry.kind));
+        }
         let digest = authenticode::sha256(image)?;
         let messages = signed_messages(image)?;
         let checked = messages.iter().map(|message| Signature::check(message, &digest));
@@ -62,23 +71,19 @@ impl Authority {
         if of_kind(&dbx, CERT_SHA256).any(|data| data == digest.0) {
             return Err(AuthorityError::Revoked("its digest"));
         }
-        // The first entry that leads to the first signature; only where none does, the digest.
+        // One signature after the other: the first entry that leads to it, else, before the next is tried, the digest.
         let certificates = || db.iter().filter(|entry| entry.kind == CERT_X509);
         let verifying = |signature: &Signature| certificates().find(|entry| signature.leads_to(entry.data()));
-        if let Some(entry) = checked.iter().find_map(verifying) {
-            let is_revoked =
-                |digest: Digest256| of_kind(&dbx, CERT_X509_SHA256).any(|data| data.starts_with(&digest.0));
-            return match certificate_digest(entry.data()).is_some_and(is_revoked) {
-                true => Err(AuthorityError::Revoked("the certificate that verifies it")),
-                false => Ok(Self::of_entry(entry.entry)),
-            };
-        }
         let by_digest = db.iter().find(|entry| entry.kind == CERT_SHA256 && entry.data() == digest.0);
-        match by_digest {
-            Some(entry) => Ok(Self::of_entry(entry.entry)),
-            None if checked.is_empty() => Err(AuthorityError::NotSigned),
-            None => Err(AuthorityError::NotAllowed),
+        let entry = checked.iter().find_map(|signature| verifying(signature).or(by_digest)).or(by_digest);
+        let Some(entry) = entry else {
+            return Err(if checked.is_empty() { AuthorityError::NotSigned } else { AuthorityError::NotAllowed });
+        };
+        let is_revoked = |digest: Digest256| of_kind(&dbx, CERT_X509_SHA256).any(|data| data.starts_with(&digest.0));
+        if entry.kind == CERT_X509 && certificate_digest(entry.data()).is_some_and(is_revoked) {
+            return Err(AuthorityError::Revoked("the certificate that verifies it"));
         }
+        Ok(Self::of_entry(entry.entry))
     }
 
     /// Of an entry of db: EFI_SIGNATURE_DATA, as the value of a variable of that name.
@@ -87,14 +92,14 @@ impl Authority {
     }
 }
 
-fn of_kind<'a>(entries: &[Entry<'a>], kind: crate::guid::Guid) -> impl Iterator<Item = &'a [u8]> {
+fn of_kind<'a>(entries: &[Entry<'a>], kind: Guid) -> impl Iterator<Item = &'a [u8]> {
     entries.iter().filter(move |entry| entry.kind == kind).map(Entry::data)
 }
 
 /// A certificate in dbx forbids what it leads to; a digest there, the certificate that has it. Times of revocation are not looked at:
 /// what is revoked from some time on counts as revoked.
 fn check_revoked(signature: &Signature, dbx: &[Entry<'_>]) -> Result<(), AuthorityError> {
-    if of_kind(dbx, CERT_X509).any(|certificate| signature.leads_to(certificate)) {
+    if of_kind(dbx, CERT_X509).any(|certificate| signature.may_lead_to(certificate)) {
         return Err(AuthorityError::Revoked("a certificate that leads to its signature"));
     }
     let carried = signature.carried_digests();

@@ -89,6 +89,7 @@ fn a_report_is_read_and_never_called_authentic() {
     std::fs::write(&forged, &bytes).unwrap();
     let answer = explain(&forged).expect(0, &["NOT verified"]).json();
     assert_eq!((&answer["verdict"], &answer["authenticity_verified"]), (&json!("equal"), &json!(false)));
+    assert_eq!(answer["not_compared"], json!(["POLICY"]));
     // An image does not say which configuration its guests are given (HOST_DATA): another is not "as expected".
     bytes[0xc0] = 1;
     std::fs::write(&forged, &bytes).unwrap();
@@ -101,6 +102,8 @@ fn a_report_is_read_and_never_called_authentic() {
     let words = ["explain", forged.to_str().unwrap(), "--against", vm.to_str().unwrap(), "--json"];
     let answer = bench.run(words).expect(6, &[]).json();
     assert_eq!(answer["differences"][0]["input"], "guest_configuration");
+    let policy = json!({"name": "POLICY", "found": "0x30000", "expected": "0x30000", "verdict": "equal"});
+    assert_eq!(answer["registers"][2], policy);
     std::fs::write(&forged, &bytes[1..]).unwrap();
     explain(&forged).expect(4, &["1184 bytes"]);
 }

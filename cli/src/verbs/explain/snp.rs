@@ -55,6 +55,9 @@ pub(super) fn explain(
         Some(report) => beside_the_digest(report, expected, &mut answer)?,
         None => answer.not_compared = vec!["POLICY", "HOST_DATA"],
     }
+    if reference(&shape, &expected.manifest).is_some_and(|known| known.id_block.is_some()) {
+        answer.not_compared.extend(["ID_KEY_DIGEST", "GUEST_SVN"]);
+    }
     let Shape { vcpus, vcpu } = shape;
     let (signature, features) = (vcpu.signature, vcpu.sev_features);
     printer.note(format_args!("expected: {vcpus} vCPUs, CPU signature {signature}, SEV_FEATURES {features:#x}"));
@@ -234,6 +237,7 @@ fn beside_the_digest(report: &AttestationReport, expected: &Expected, answer: &m
             answer.registers.push(Register::new("HOST_DATA", found.to_string(), None));
             answer.reasons.push(UNKNOWN_CONFIGURATION.to_owned());
         }
+        answer.not_compared.push("POLICY");
         return Ok(());
     };
     let wanted = vm.guest.host_data().map_err(|error| Failure::new(Outcome::Internal, error.to_string()))?;
@@ -242,7 +246,25 @@ fn beside_the_digest(report: &AttestationReport, expected: &Expected, answer: &m
         let text = "HOST_DATA is not that of [guest]: the guest was given another configuration".to_owned();
         answer.differences.push(Row { input: "guest_configuration".into(), kind: "differs", text, ..Row::default() });
     }
+    let (register, difference) = policy(Policy(report.policy().0), Policy(vm.snp.unwrap_or_default().bits()));
+    answer.registers.push(register);
+    answer.differences.extend(difference);
     Ok(())
+}
+
+/// POLICY beside that of a VM description; what makes it unfit for any guest is said elsewhere.
+fn policy(found: Policy, wanted: Policy) -> (Register, Option<Row>) {
+    let (fit, differs) = (found.refusals().is_empty(), found != wanted);
+    let [found, wanted] = [found, wanted].map(|Policy(bits)| format!("{bits:#x}"));
+    let difference = (fit && differs).then(|| Row {
+        input: "policy".into(),
+        kind: "differs",
+        expected: Some(wanted.clone()),
+        found: Some(found.clone()),
+        text: "POLICY is not that of [snp]: the host may do more than was agreed".to_owned(),
+        ..Row::default()
+    });
+    (Register::new("POLICY", found, Some(wanted)), difference)
 }
 
 /// A difference for machines: the input, what it was, and the words for people.
@@ -275,6 +297,7 @@ fn row(difference: &Difference, command_line: &str) -> Row {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::Verdict;
     use super::*;
 
     #[test]
@@ -288,5 +311,22 @@ mod tests {
         let line = row(&line, "quiet");
         assert_eq!((line.input.as_str(), line.value), ("cmdline", Some(json!("quiet\n"))));
         assert_eq!(line.details.last().map(String::as_str), Some("only blanks differ"));
+    }
+
+    #[test]
+    fn a_policy_that_was_not_asked_for_differs() {
+        let strict = spec::vm::SnpPolicy { forbid_smt: true, require_ciphertext_hiding: true, ..Default::default() };
+        let strict = Policy(strict.bits());
+        let (register, difference) = policy(strict, strict);
+        assert_eq!((register.name.as_str(), register.verdict), ("POLICY", Verdict::Equal));
+        assert!(difference.is_none());
+        let (register, difference) = policy(Policy(0x3_0000), strict);
+        assert_eq!((register.verdict, register.expected.as_deref()), (Verdict::Differs, Some("0x1020000")));
+        let difference = difference.unwrap();
+        assert_eq!((difference.input.as_str(), difference.found.as_deref()), ("policy", Some("0x30000")));
+        // A guest that is debugged is told of once.
+        let (register, difference) = policy(Policy(0xb_0000), strict);
+        assert_eq!(register.verdict, Verdict::Differs);
+        assert!(difference.is_none());
     }
 }
