@@ -31,6 +31,8 @@ const VIRTIO_CONSOLE: u32 = 3;
 
 /// Base class and sub-class of non-volatile memory.
 const NVME: u32 = 0x01_08;
+/// Where sysfs has disks with several controllers.
+const NVME_SUBSYSTEMS: &str = "virtual/nvme-subsystem";
 
 /// What stands in every q35 machine beside its bridges, and gets no driver: SATA and SMBus controllers of the ICH9.
 const CHIPSET: [(u32, u32); 2] = [(0x8086, 0x2922), (0x8086, 0x2930)];
@@ -70,8 +72,9 @@ impl fmt::Display for Device {
 }
 
 impl Device {
+    /// Whether Linux's driver for non-volatile memory takes it: that goes by the class alone, whoever made it.
     fn is_nvme(&self) -> bool {
-        self.vendor != VIRTIO_VENDOR && self.class >> 8 == NVME
+        self.class >> 8 == NVME
     }
 
     fn part(&self) -> Part {
@@ -122,19 +125,19 @@ pub(crate) fn while_probing(load: impl FnOnce() -> Result<(), Failure>) -> Resul
 }
 
 /// What the configuration speaks of.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Declared {
     /// A network.
     pub(crate) network: bool,
     /// GPUs, which are counted elsewhere.
     pub(crate) gpus: bool,
-    /// Non-volatile memory: of the image, whose root file system is on it.
-    pub(crate) nvme: bool,
+    /// The kernel names of the block devices that the root file system is on: non-volatile memory is for them alone.
+    pub(crate) root: Vec<String>,
 }
 
 /// Refuses what the configuration does not speak of: network cards behind the first or, without a network, all; GPUs; the
-/// disks of these kernel names; and non-volatile memory, where the root file system is not on it.
-pub(crate) fn settle(declared: Declared, disks: &[String]) -> Result<(), Failure> {
+/// disks of these kernel names; and non-volatile memory that the root file system is not on.
+pub(crate) fn settle(declared: &Declared, disks: &[String]) -> Result<(), Failure> {
     let refused = Buses(Path::new(SYSFS)).settle(declared, disks).or_fail(Stage::Devices)?;
     name(&refused);
     Ok(())
@@ -184,14 +187,22 @@ impl Buses<'_> {
         Ok(refused)
     }
 
-    fn settle(&self, declared: Declared, disks: &[String]) -> Result<Vec<Device>, SysfsError> {
+    fn settle(&self, declared: &Declared, disks: &[String]) -> Result<Vec<Device>, SysfsError> {
         let devices = self.devices()?;
         let cards = devices.iter().filter(|device| device.part() == Part::Network).skip(usize::from(declared.network));
         let gpus = devices.iter().filter(|device| device.part() == Part::Gpu && !declared.gpus);
-        let memory = devices.iter().filter(|device| device.is_nvme() && !declared.nvme);
+        let mut places = Vec::new();
+        for name in &declared.root {
+            places.extend(self.places(name)?);
+        }
+        let holds_root = |device: &&Device| places.iter().any(|place| is_on(place, &devices) == Some(&device.address));
+        let memory = devices.iter().filter(|device| device.is_nvme() && !holds_root(device));
         let behind = disks.iter().map(|name| self.behind(name)).collect::<Result<Vec<String>, _>>()?;
         let disks = devices.iter().filter(|device| behind.contains(&device.address));
-        let refused: Vec<Device> = cards.chain(gpus).chain(memory).chain(disks).cloned().collect();
+        let mut refused: Vec<Device> = cards.chain(gpus).chain(memory).chain(disks).cloned().collect();
+        // A device may be two of these, by its numbers and by its class.
+        refused.sort_by(|a, b| a.address.cmp(&b.address));
+        refused.dedup();
         refused.iter().try_for_each(|device| self.unbind(device))?;
         Ok(refused)
     }
@@ -241,6 +252,17 @@ impl Buses<'_> {
         }
     }
 
+    /// The directories that a block device is at. Where the kernel gathers all ways to a disk (`CONFIG_NVME_MULTIPATH`), it is
+    /// below none of its controllers but below a virtual subsystem, which links to them.
+    fn places(&self, name: &str) -> Result<Vec<PathBuf>, SysfsError> {
+        let canonical = |path: PathBuf| fs::canonicalize(&path).map_err(|error| SysfsError { path, error });
+        let place = canonical(self.0.join("class/block").join(name))?;
+        let is_subsystem = |path: &&Path| path.parent().is_some_and(|above| above.ends_with(NVME_SUBSYSTEMS));
+        let Some(subsystem) = place.ancestors().find(is_subsystem) else { return Ok(vec![place]) };
+        let entries = fs::read_dir(subsystem).map_err(|error| SysfsError { path: subsystem.to_owned(), error })?;
+        entries.flatten().map(|entry| canonical(entry.path())).collect()
+    }
+
     /// The address of the function that a disk is behind; empty where there is none.
     fn behind(&self, disk: &str) -> Result<String, SysfsError> {
         let path = self.0.join("block").join(disk);
@@ -249,6 +271,12 @@ impl Buses<'_> {
         let mut behind = parts.skip_while(|part| !is_virtio(part)).skip(1);
         Ok(behind.next().unwrap_or_default().to_owned())
     }
+}
+
+/// The address of the function that is nearest above a block device's directory.
+fn is_on<'a>(place: &Path, devices: &'a [Device]) -> Option<&'a String> {
+    let names = place.components().rev().filter_map(|part| part.as_os_str().to_str());
+    names.filter_map(|name| devices.iter().find(|device| device.address == name)).map(|device| &device.address).next()
 }
 
 fn is_virtio(name: &str) -> bool {

@@ -58,6 +58,9 @@ pub(crate) enum CommandLineError {
         "bullion.class=release stands beside bullion.acpi=unchecked: the kernel of a release admits named tables only"
     )]
     Unchecked,
+    /// The kernel takes what is quoted as one word, and this program does not.
+    #[error("it has a quotation mark")]
+    Quoted,
     /// A word with our prefix that this guest does not know.
     #[error("\"{0}\" is not a word that this guest knows")]
     Unknown(String),
@@ -75,6 +78,9 @@ const UNCHECKED: &str = "unchecked";
 
 /// Reads the words out of the content of `/proc/cmdline`.
 pub(crate) fn parse(text: &str) -> Result<Parameters, CommandLineError> {
+    if text.contains('"') {
+        return Err(CommandLineError::Quoted);
+    }
     let (mut root, mut salt, mut blocks, mut class, mut acpi) = (None, None, None, None, None);
     for word in text.split_ascii_whitespace().filter(|word| word.starts_with(PREFIX)) {
         let (slot, name, value) = match word.split_once('=') {

@@ -52,9 +52,10 @@ pub(crate) fn start() -> Result<Started, Failure> {
     let found = root_device::wait_for(&root).or_fail(Stage::RootDevice)?;
     let device = open_root(&found, &root)?;
     let (config, hostname, configuration) = configure(tee)?;
-    let nvme = found.devices().iter().any(|device| device.name.starts_with("nvme"));
-    let declared = admission::Declared { network: config.network.is_some(), gpus: config.gpus.is_some(), nvme };
-    admission::settle(declared, &undeclared(&found, &config))?;
+    let root_devices = found.devices().iter().map(|device| device.name.clone()).collect();
+    let (network, gpus) = (config.network.is_some(), config.gpus.is_some());
+    let declared = admission::Declared { network, gpus, root: root_devices };
+    admission::settle(&declared, &undeclared(&found, &config))?;
     if !config.asks_for_something() {
         modules::load_no_more()?;
     }

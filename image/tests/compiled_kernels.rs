@@ -137,7 +137,7 @@ fn a_kernel_that_does_not_keep_to_its_table_is_refused_line_by_line() {
     assert_eq!(error.outcome(), Outcome::Refused);
     assert_eq!(
         error.to_string(),
-        "the kernel of component \"kernel\" is not hardened as its table says:\
+        "the kernel of component \"kernel\" is not hardened as its table, or the floor that no table lowers, asks:\
          \n  CONFIG_SMP is n, expected y: for speed\
          \n  CONFIG_KEXEC is y, expected n: another kernel"
     );
@@ -181,7 +181,7 @@ fn a_table_that_asks_for_less_than_the_floor_lowers_nothing() {
     let error = built(&world, Some(kernel), &world.path("out")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the kernel of component \"kernel\" is not hardened as its table says:\
+        "the kernel of component \"kernel\" is not hardened as its table, or the floor that no table lowers, asks:\
          \n  CONFIG_KEXEC is y, expected n: another kernel could take this one's place\
          \n  CONFIG_DEVMEM is y, expected n: physical memory as a file"
     );

@@ -28,6 +28,9 @@ pub(crate) enum GroupError {
     /// Controllers that the group does not have.
     #[error("the control group {group} has no controller {missing}")]
     Controllers { group: PathBuf, missing: String },
+    /// Somebody else's limits and counts would hold for this VM.
+    #[error("{path} of an earlier launch cannot be removed: {source}")]
+    Leftover { path: PathBuf, source: io::Error },
     /// It cannot be changed.
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
@@ -81,6 +84,8 @@ impl Group {
             write(&supervisor.join("cgroup.procs"), "0")?;
         }
         write(&self.own.join("cgroup.subtree_control"), &switched('+', &self.controllers))?;
+        // A supervisor that was killed left it behind: with its limits, and with its count of what the kernel has ended.
+        remove(&self.qemu).map_err(|source| GroupError::Leftover { path: self.qemu.clone(), source })?;
         make_directory(&self.qemu)?;
         settings.iter().try_for_each(|(file, value)| write(&self.qemu.join(file), value))
     }
@@ -102,18 +107,11 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // QEMU is gone, its group perhaps in a moment.
-        let gone = |path: &Path| !path.exists() || fs::remove_dir(path).is_ok();
-        for _ in 0..20 {
-            if gone(&self.qemu) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        let _ = remove(&self.qemu);
         if let Some(supervisor) = &self.supervisor {
             let _ = write(&self.own.join("cgroup.subtree_control"), &switched('-', &self.controllers));
             let _ = write(&self.own.join("cgroup.procs"), "0");
-            gone(supervisor);
+            let _ = fs::remove_dir(supervisor);
         }
     }
 }
@@ -154,6 +152,19 @@ fn own_group(groups: &str, mounts: &str) -> Option<PathBuf> {
         let below = Path::new(path).strip_prefix(root).ok()?;
         (after.split_whitespace().next()? == "cgroup2").then(|| Path::new(point).join(below))
     })
+}
+
+/// Removes a group, if it is there. Its processes are gone, or will be in a moment.
+fn remove(path: &Path) -> io::Result<()> {
+    let mut tries = 20;
+    loop {
+        tries -= 1;
+        match fs::remove_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) if tries > 0 => thread::sleep(Duration::from_millis(10)),
+            result => return result,
+        }
+    }
 }
 
 fn make_directory(path: &Path) -> Result<(), GroupError> {
@@ -213,7 +224,8 @@ mod tests {
         assert_eq!(switched('+', &needed(&written)), "+memory +cpu +pids");
     }
 
-    /// A directory with the files of a group. What the kernel makes of what is written there, the lab shows.
+    /// A directory with the files of a group. What the kernel makes of what is written there, `the_kernel_keeps_the_limits` shows
+    /// where it is run by hand.
     fn group(controllers: &str, processes: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let files = [("cgroup.controllers", controllers), ("cgroup.procs", processes), ("cgroup.type", "domain")];
@@ -236,6 +248,28 @@ mod tests {
             assert_eq!(fs::read_to_string(root.path().join("cgroup.subtree_control")).unwrap(), "");
             assert!(!root.path().join("qemu").exists());
         }
+    }
+
+    #[test]
+    fn nothing_of_an_earlier_group_is_taken_over() {
+        let root = group("cpu pids", "");
+        // In the root group the supervisor stays where it is.
+        fs::remove_file(root.path().join("cgroup.type")).unwrap();
+        let qemu = root.path().join("bullion-vm");
+        fs::create_dir(&qemu).unwrap();
+        let earlier = fs::metadata(&qemu).unwrap().modified().unwrap();
+        thread::sleep(Duration::from_millis(20));
+        let made = Group::make_below(root.path(), &Limits::default(), "vm").unwrap();
+        assert!(fs::metadata(&qemu).unwrap().modified().unwrap() > earlier, "it is another one");
+        drop(made);
+        assert!(!qemu.exists());
+        // What cannot be removed stands here for a group with a process in it.
+        fs::create_dir(&qemu).unwrap();
+        fs::write(qemu.join("pids.max"), "7").unwrap();
+        let limits = Limits { threads: Some(70), ..Limits::default() };
+        let error = Group::make_below(root.path(), &limits, "vm").unwrap_err();
+        assert!(error.to_string().contains("bullion-vm of an earlier launch cannot be removed: "), "{error}");
+        assert_eq!(fs::read_to_string(qemu.join("pids.max")).unwrap(), "7");
     }
 
     /// How a shell in the group ends, which must be soon.

@@ -236,7 +236,10 @@ fn attempts(
                     return Ok((outcome, plan.accelerator));
                 }
                 trial.begun = Instant::now();
-                trial.check_again()?;
+                if let Some(by) = trial.check_again(presence, signals)? {
+                    outcome.ending = Ending::Stopped { by, how: StopHow::Waiting };
+                    return Ok((outcome, plan.accelerator));
+                }
             }
         }
     }
@@ -328,16 +331,24 @@ impl<'a> Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Whether the guest may be started again: by the bytes that were accepted, and as long as their release holds.
-    fn check_again(&self) -> Result<(), LaunchError> {
+    /// Whether the guest may be started again: by the bytes that were accepted, and as long as their release holds. Returns the
+    /// signal that asked for an end meanwhile.
+    fn check_again(&self, presence: &Presence<'_>, signals: &Signals) -> Result<Option<&'static str>, LaunchError> {
         let Request { image, options, release, clock, .. } = self.request;
         if !options.dangerously_skip_artifact_verification {
-            verify_again(&self.artifacts, &image.directory, &image.manifest)?;
+            let verify = || verify_again(&self.artifacts, &image.directory, &image.manifest);
+            let (by, verified) =
+                presence.pause_during(signals, verify).map_err(LaunchError::system("hash the files"))?;
+            if by.is_some() {
+                return Ok(by);
+            }
+            verified?;
         }
-        let Some(release) = release else { return Ok(()) };
+        let Some(release) = release else { return Ok(None) };
         let unknown = || io::Error::other("it is not between 1970 and 9999");
         let now = clock().ok_or_else(unknown).map_err(LaunchError::system("read the clock"))?;
-        Ok(release.check_expiry(now)?)
+        release.check_expiry(now)?;
+        Ok(None)
     }
 
     fn remember(&self, verdict: Verdict, listener: Listener<'_>) {

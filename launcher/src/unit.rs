@@ -223,7 +223,8 @@ impl Unit<'_> {
             capabilities.push("CAP_NET_ADMIN");
         }
         // Who has a passed function open stands in `/proc/PID/fd` of all users: the kernel shows it, and hides no process of
-        // another, to whoever may trace (proc(5)). Tracing itself is a call that the filter below forbids.
+        // another, to whoever may trace (proc(5)). The filter below forbids tracing itself, and the calls that reach into other
+        // processes by the same right. `/proc/PID/mem` remains: no filter of calls tells it from another file.
         if !host.pci.is_empty() {
             capabilities.push("CAP_SYS_PTRACE");
         }
@@ -249,6 +250,11 @@ impl Unit<'_> {
             ("RestrictNamespaces", "user mnt pid net ipc uts".to_owned()),
             ("SystemCallArchitectures", "native".to_owned()),
             ("SystemCallFilter", "@system-service @mount".to_owned()),
+        ];
+        if !host.pci.is_empty() {
+            lines.push(("SystemCallFilter", "~process_vm_readv process_vm_writev process_madvise kcmp".to_owned()));
+        }
+        lines.extend([
             ("SystemCallErrorNumber", "EPERM".to_owned()),
             // All memory of a guest with passed functions is locked.
             ("LimitMEMLOCK", "infinity".to_owned()),
@@ -257,7 +263,7 @@ impl Unit<'_> {
             ("LimitCORE", "0".to_owned()),
             ("TasksMax", tasks.to_string()),
             ("KeyringMode", "private".to_owned()),
-        ];
+        ]);
         // QEMU's own group below this one keeps what the description says; these hold whatever becomes of that.
         lines.extend(limits.memory.map(|memory| ("MemoryMax", (memory.bytes + SUPERVISOR_BYTES).to_string())));
         lines.extend(limits.cpu_percent.map(|percent| ("CPUQuota", format!("{percent}%"))));

@@ -104,6 +104,9 @@ pub struct Manifest {
     pub references: ReferenceValues,
 }
 
+/// How the word begins that names them on the command line.
+const ACPI_WORD: &str = "bullion.acpi=";
+
 /// The sets of ACPI tables that a compiled kernel admits, and the QEMU that was asked for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -121,7 +124,7 @@ impl AcpiAdmission {
     /// The word of the command line.
     pub fn word(&self) -> String {
         let digests: Vec<String> = self.digests.iter().map(ToString::to_string).collect();
-        format!("bullion.acpi={}", digests.join(","))
+        format!("{ACPI_WORD}{}", digests.join(","))
     }
 }
 
@@ -365,6 +368,11 @@ impl Manifest {
             && !self.command_line.split_ascii_whitespace().any(|found| found == word)
         {
             return Err(format!("its command line does not have {word}"));
+        }
+        // The kernel splits words where this does not (quotation marks; 0xa0 of a longer character), and might find another one.
+        let words = self.command_line.matches(ACPI_WORD).count();
+        if self.acpi.is_some() && (words != 1 || self.command_line.contains('"')) {
+            return Err(format!("its command line must have {ACPI_WORD} once and no quotation mark"));
         }
         Ok(())
     }

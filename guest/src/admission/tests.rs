@@ -96,11 +96,11 @@ fn a_network_card_is_for_a_configuration_with_a_network() {
     let buses = Buses(directory.path());
     assert_eq!(buses.close().unwrap(), []);
     assert_eq!(
-        addresses(&buses.settle(Declared { network: true, ..Declared::default() }, &[]).unwrap()),
+        addresses(&buses.settle(&Declared { network: true, ..Declared::default() }, &[]).unwrap()),
         ["0000:02:00.0"]
     );
     assert_eq!(text(&directory, "bus/pci/drivers/first/unbind"), "");
-    assert_eq!(addresses(&buses.settle(Declared::default(), &[]).unwrap()), ["0000:01:00.0", "0000:02:00.0"]);
+    assert_eq!(addresses(&buses.settle(&Declared::default(), &[]).unwrap()), ["0000:01:00.0", "0000:02:00.0"]);
     assert_eq!(text(&directory, "bus/pci/drivers/first/unbind"), "0000:01:00.0");
 }
 
@@ -113,20 +113,51 @@ fn gpus_are_for_a_configuration_with_gpus() {
     let directory = sysfs(&functions);
     let buses = Buses(directory.path());
     assert_eq!(addresses(&buses.close().unwrap()), ["0000:03:00.0"]);
-    assert_eq!(buses.settle(Declared { gpus: true, ..Declared::default() }, &[]).unwrap(), []);
-    assert_eq!(addresses(&buses.settle(Declared::default(), &[]).unwrap()), ["0000:01:00.0", "0000:02:00.0"]);
+    assert_eq!(buses.settle(&Declared { gpus: true, ..Declared::default() }, &[]).unwrap(), []);
+    assert_eq!(addresses(&buses.settle(&Declared::default(), &[]).unwrap()), ["0000:01:00.0", "0000:02:00.0"]);
+}
+
+/// Puts a block device at `place` in sysfs.
+fn block_device(directory: &tempfile::TempDir, place: &str) {
+    let device = directory.path().join(place);
+    fs::create_dir_all(&device).unwrap();
+    fs::create_dir_all(directory.path().join("class/block")).unwrap();
+    symlink(&device, directory.path().join("class/block").join(device.file_name().unwrap())).unwrap();
 }
 
 #[test]
-fn non_volatile_memory_is_for_a_root_file_system_on_it() {
+fn non_volatile_memory_is_for_the_root_file_system_on_it() {
     let mut functions = MACHINE.to_vec();
     functions.push(("0000:01:00.0", "1b36", "0010", "010802", Some("nvme")));
+    functions.push(("0000:02:00.0", "1b36", "0010", "010802", Some("other")));
+    // The numbers of a virtio disk and of a part of the chipset: Linux goes by the class.
+    functions.push(("0000:03:00.0", "1af4", "1042", "010802", Some("third")));
+    functions.push(("0000:04:00.0", "8086", "2922", "010802", Some("fourth")));
     let directory = sysfs(&functions);
+    block_device(&directory, "bus/pci/devices/0000:01:00.0/nvme/nvme0/nvme0n1/nvme0n1p2");
+    block_device(&directory, "bus/pci/devices/0000:00:02.0/virtio0/block/vda");
+    let subsystem = "devices/virtual/nvme-subsystem/nvme-subsys1";
+    block_device(&directory, &format!("{subsystem}/nvme1n1/nvme1n1p2"));
+    let controller = directory.path().join("bus/pci/devices/0000:02:00.0/nvme/nvme1");
+    fs::create_dir_all(&controller).unwrap();
+    symlink(controller, directory.path().join(subsystem).join("nvme1")).unwrap();
     let buses = Buses(directory.path());
     assert_eq!(buses.close().unwrap(), []);
-    assert_eq!(buses.settle(Declared { nvme: true, ..Declared::default() }, &[]).unwrap(), []);
-    assert_eq!(addresses(&buses.settle(Declared::default(), &[]).unwrap()), ["0000:01:00.0"]);
+    let settled = |name: &str| {
+        let declared = Declared { root: vec![name.to_owned()], ..Declared::default() };
+        let refused = buses.settle(&declared, &[]).unwrap();
+        addresses(&refused).join(" ")
+    };
+    assert_eq!(settled("nvme0n1p2"), "0000:02:00.0 0000:03:00.0 0000:04:00.0");
+    assert_eq!(text(&directory, "bus/pci/drivers/nvme/unbind"), "");
+    for driver in ["other", "third", "fourth"] {
+        assert_ne!(text(&directory, &format!("bus/pci/drivers/{driver}/unbind")), "", "{driver}");
+    }
+    assert_eq!(settled("nvme1n1p2"), "0000:01:00.0 0000:03:00.0 0000:04:00.0");
     assert_eq!(text(&directory, "bus/pci/drivers/nvme/unbind"), "0000:01:00.0");
+    assert_eq!(settled("vda"), "0000:01:00.0 0000:02:00.0 0000:03:00.0 0000:04:00.0");
+    let nowhere = Declared { root: vec!["nvme9n1".to_owned()], ..Declared::default() };
+    assert!(buses.settle(&nowhere, &[]).is_err());
 }
 
 #[test]
@@ -137,9 +168,9 @@ fn a_disk_that_nobody_declared_is_taken_away() {
     fs::create_dir(directory.path().join("block")).unwrap();
     symlink(&disk, directory.path().join("block/vda")).unwrap();
     let buses = Buses(directory.path());
-    assert_eq!(addresses(&buses.settle(Declared::default(), &["vda".to_owned()]).unwrap()), ["0000:00:02.0"]);
+    assert_eq!(addresses(&buses.settle(&Declared::default(), &["vda".to_owned()]).unwrap()), ["0000:00:02.0"]);
     assert_eq!(text(&directory, "bus/pci/drivers/virtio-pci/unbind"), "0000:00:02.0");
-    assert!(buses.settle(Declared::default(), &["vdz".to_owned()]).is_err());
+    assert!(buses.settle(&Declared::default(), &["vdz".to_owned()]).is_err());
 }
 
 #[test]
@@ -173,7 +204,7 @@ fn a_transitional_device_is_what_its_subsystem_says() {
     functions.push(("0000:02:00.0", "1af4", "1001", "010000", Some("second")));
     let directory = sysfs(&functions);
     let subsystem = |text| fs::write(directory.path().join("bus/pci/devices/0000:02:00.0/subsystem_device"), text);
-    let refused = |declared| Buses(directory.path()).settle(declared, &[]).unwrap();
+    let refused = |declared: Declared| Buses(directory.path()).settle(&declared, &[]).unwrap();
     subsystem("0x0002\n").unwrap();
     assert_eq!(addresses(&refused(Declared::default())), ["0000:01:00.0"]);
     assert_eq!(addresses(&refused(Declared { network: true, ..Declared::default() })), [""; 0]);

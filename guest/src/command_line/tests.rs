@@ -44,6 +44,14 @@ fn what_the_kernel_admits_is_its_own_business_but_is_said_once() {
 }
 
 #[test]
+fn nothing_is_quoted() {
+    let good = line(&"ab".repeat(32), "00", "1");
+    for quoted in [r#"x="y""#, r#""bullion.acpi=unchecked""#, "\""] {
+        assert_eq!(parse(&format!("{quoted} {good}")), Err(CommandLineError::Quoted));
+    }
+}
+
+#[test]
 fn a_word_must_be_there_once() {
     let root = "ab".repeat(32);
     let good = line(&root, "00", "1");

@@ -69,9 +69,9 @@ pub enum BuildError {
     /// The kernel's configuration or its hardening table cannot be read.
     #[error("the kernel component left something unreadable")]
     KernelText(#[source] SyntaxError),
-    /// The kernel's configuration does not keep to its hardening table.
+    /// The kernel's configuration does not keep to its hardening table, or is below the floor.
     #[error(
-        "the kernel of component \"{component}\" is not hardened as its table says:{}",
+        "the kernel of component \"{component}\" is not hardened as its table, or the floor that no table lowers, asks:{}",
         deviations.iter().map(|deviation| format!("\n  {deviation}")).collect::<String>()
     )]
     Hardening {

@@ -1,5 +1,6 @@
 //! The kernel that a component compiled, before it becomes a part of an image: its configuration must keep to the table that
-//! lies beside it, and to a floor that no component can lower. Both documents are shipped with the image.
+//! lies beside it, and to a floor that no table lowers. Both documents are shipped with the image. They are outputs of the component,
+//! whose script and patches are trusted: what is held here are its words, not the kernel.
 
 mod floor;
 

@@ -12,8 +12,8 @@ use crate::tree::Xattrs;
 
 /// What GNU tar and star put before the name of an extended attribute (star(1), "SCHILY.xattr").
 const XATTR: &[u8] = b"SCHILY.xattr.";
-/// Records that say what and where an entry is: read by the crate.
-const PLACES: [&[u8]; 3] = [b"path", b"linkpath", b"size"];
+/// Records that say what and where an entry is, and whose: read by the crate.
+const PLACES: [&[u8]; 5] = [b"path", b"linkpath", b"size", b"uid", b"gid"];
 
 /// Where the records of the entry are whose header is at a position.
 pub(super) type Records = BTreeMap<u64, Range<usize>>;
@@ -40,7 +40,8 @@ pub(super) fn find(data: &[u8]) -> Result<Records, DebError> {
 pub(super) fn xattrs(path: &[u8], records: &[u8]) -> Result<Xattrs, DebError> {
     let refuse = |reason: &str| DebError::entry(path, reason);
     let mut xattrs = Xattrs::new();
-    let (mut has_newline, mut says_place) = (false, false);
+    let mut has_newline = false;
+    let mut says_place = records.split(|byte| *byte == b'\n').any(says_place_by_line);
     let mut rest = records;
     while !rest.is_empty() {
         let (key, value, after) = record(rest).ok_or_else(|| refuse("has damaged pax records"))?;
@@ -59,6 +60,13 @@ pub(super) fn xattrs(path: &[u8], records: &[u8]) -> Result<Xattrs, DebError> {
         return Err(refuse("has pax records that can be read in two ways"));
     }
     Ok(xattrs)
+}
+
+/// Whether the crate, which looks at no length, takes a line for a record of `PLACES`.
+fn says_place_by_line(line: &[u8]) -> bool {
+    let blank = line.iter().position(|byte| *byte == b' ');
+    let field = blank.and_then(|blank| line.get(blank + 1..)).unwrap_or_default();
+    PLACES.iter().any(|key| field.strip_prefix(*key).is_some_and(|rest| rest.starts_with(b"=")))
 }
 
 /// `LENGTH KEY=VALUE` and a newline, and what follows.
@@ -84,6 +92,13 @@ mod tests {
         assert_eq!(found, [("user.a".to_owned(), b"\n\0".to_vec())].into());
         let twice = of(b"26 SCHILY.xattr.user.a=\n\0\n9 path=y\n").unwrap_err();
         assert!(twice.to_string().contains("two ways"), "{twice}");
+        // A record within a value: nothing here, a place to the crate.
+        for inner in ["9 path=y", "7 uid=0", "7 gid=0", " size=9", "x linkpath=y"] {
+            let field = format!("SCHILY.xattr.user.a=x\n{inner}\n");
+            let error = of(format!("{} {field}", field.len() + 3).as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("two ways"), "{inner}: {error}");
+        }
+        assert!(of(b"9 path=y\n8 uid=0\n").is_ok(), "one way of reading them");
     }
 
     proptest! {

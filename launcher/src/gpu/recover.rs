@@ -18,6 +18,8 @@ pub enum Rung {
     Reset(ResetKind),
     /// Has its security processor make the next secondary-bus reset a fundamental one, and resets it. Hopper's alone.
     Fundamental,
+    /// Writes back the knob that a fundamental reset needed. No rung of the ladder: it comes after the last, and is told where it fails.
+    WriteBack,
 }
 
 impl Rung {
@@ -47,6 +49,7 @@ impl Rung {
             Self::Reset(ResetKind::Function) => "restarts the firmware; leaves the link and the secure session alone",
             Self::Reset(ResetKind::Bus) => "ends a secure session that a killed VM left behind",
             Self::Fundamental => "starts it as after a loss of power, where its security processor still answers",
+            Self::WriteBack => "the knob is to be left as it was found",
             Self::Reset(ResetKind::Reenumerate) => "the kernel forgets the device and assigns its BARs again",
         }
     }
@@ -58,6 +61,7 @@ impl fmt::Display for Rung {
             Self::Wake => f.write_str("wake"),
             Self::Reset(kind) => kind.fmt(f),
             Self::Fundamental => f.write_str("fundamental reset"),
+            Self::WriteBack => write!(f, "write-back of {}", Knob::RESET_COUPLING),
         }
     }
 }
@@ -129,11 +133,26 @@ fn peers(addresses: &[PciAddress]) -> String {
     addresses.iter().map(PciAddress::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Climbs until the device is well. `progress` is told each attempt.
+/// Climbs until the device is well. `progress` is told each attempt. However it ends, the knob of coupled resets is written back;
+/// where that fails, `progress` is told, and the device is as well as it was.
 pub fn recover<F: Function + ?Sized>(
     function: &mut F,
     family: Family,
     mut progress: impl FnMut(&Attempt),
+) -> Result<(), RecoverError> {
+    let mut was_set = false;
+    let climbed = climb_ladder(function, family, &mut was_set, &mut progress);
+    if was_set && let Err(error) = write_knob(function, family, Knob::RESET_COUPLING, 0) {
+        progress(&Attempt { rung: Rung::WriteBack, result: Err(error.into()) });
+    }
+    climbed
+}
+
+fn climb_ladder<F: Function + ?Sized>(
+    function: &mut F,
+    family: Family,
+    was_set: &mut bool,
+    progress: &mut impl FnMut(&Attempt),
 ) -> Result<(), RecoverError> {
     let address = function.address();
     let mut last = RungError::Unwell(Unwell::Absent);
@@ -142,7 +161,7 @@ pub fn recover<F: Function + ?Sized>(
         if rung.resets_bus() && !others.is_empty() {
             return Err(RecoverError::Scope { address, others });
         }
-        let attempt = Attempt { rung, result: climb(function, family, rung) };
+        let attempt = Attempt { rung, result: climb(function, family, rung, was_set) };
         progress(&attempt);
         match attempt.result {
             Ok(()) => return Ok(()),
@@ -152,27 +171,27 @@ pub fn recover<F: Function + ?Sized>(
     Err(RecoverError::Exhausted { address, source: last })
 }
 
-fn climb<F: Function + ?Sized>(function: &mut F, family: Family, rung: Rung) -> Result<(), RungError> {
-    let mut allowed_here = false;
+/// `was_set` becomes true once the knob of coupled resets may have been set.
+fn climb<F: Function + ?Sized>(
+    function: &mut F,
+    family: Family,
+    rung: Rung,
+    was_set: &mut bool,
+) -> Result<(), RungError> {
     match rung {
-        Rung::Wake => {}
+        Rung::Wake | Rung::WriteBack => {}
         Rung::Reset(kind) => function.reset(kind).map_err(Unwell::from)?,
         Rung::Fundamental => {
-            allowed_here = couple(function, family)?;
+            couple(function, family, was_set)?;
             function.reset(ResetKind::Bus).map_err(Unwell::from)?;
         }
     }
     function.pin_power().map_err(Unwell::from)?;
-    wait_for_boot(function, family)?;
-    if allowed_here {
-        // It is left as it was found.
-        write_knob(function, family, Knob::RESET_COUPLING, 0)?;
-    }
-    Ok(())
+    Ok(wait_for_boot(function, family)?)
 }
 
-/// Couples the next reset. Returns whether the knob that allows it had to be set.
-fn couple<F: Function + ?Sized>(function: &mut F, family: Family) -> Result<bool, RungError> {
+/// Couples the next reset, and sets the knob that allows it where it has to.
+fn couple<F: Function + ?Sized>(function: &mut F, family: Family, was_set: &mut bool) -> Result<(), RungError> {
     let allowed = read_knob(function, family, Knob::RESET_COUPLING)?.ok_or(RungError::NoCoupling)?;
     if allowed == 0 {
         let gate = Knob::RESET_COUPLING.allow_in_band();
@@ -180,8 +199,9 @@ fn couple<F: Function + ?Sized>(function: &mut F, family: Family) -> Result<bool
         if gate == Some(0) {
             return Err(RungError::Forbidden);
         }
+        // An answer that does not come says nothing of whether it was written.
+        *was_set = true;
         write_knob(function, family, Knob::RESET_COUPLING, 1)?;
     }
-    couple_reset(function, family)?;
-    Ok(allowed == 0)
+    Ok(couple_reset(function, family)?)
 }

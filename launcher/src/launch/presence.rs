@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use spec::agent::{Identity, Measurements, Workload};
@@ -16,6 +17,9 @@ use crate::qemu::Accelerator;
 use crate::state::directories::create_private_directory;
 use crate::state::{Directories, Exit, Lock, Phase, ProcessId, Record, StateError, now, sweep};
 use crate::supervise::{Outcome as RunOutcome, Progress, Signals, Witness};
+
+/// How often is looked whether work is done.
+const WORK_LOOK: Duration = Duration::from_millis(200);
 
 /// A VM as others see it, from the moment its name is taken. Whatever way this ends, nothing is left in the run directory.
 pub(super) struct Presence<'a> {
@@ -96,6 +100,25 @@ impl<'a> Presence<'a> {
                 return Ok(signal);
             }
         }
+    }
+
+    /// Has `work` done by a thread of its own, and gives the service manager signs of life meanwhile. Returns the signal that came first,
+    /// too: `work` is not cut short by it.
+    pub(super) fn pause_during<T: Send>(
+        &self,
+        signals: &Signals,
+        work: impl FnOnce() -> T + Send,
+    ) -> io::Result<(Option<&'static str>, T)> {
+        thread::scope(|scope| {
+            // It inherits that signals are blocked.
+            let worker = thread::Builder::new().spawn_scoped(scope, work)?;
+            let mut signal = None;
+            while !worker.is_finished() {
+                signal = signal.or(self.pause(signals, WORK_LOOK)?);
+            }
+            let done = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok((signal, done))
+        })
     }
 
     /// Keeps the reason for which it was not started again. What never ran has left nothing to keep.

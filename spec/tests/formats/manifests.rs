@@ -162,6 +162,14 @@ fn a_release_has_a_kernel_of_a_component_that_takes_listed_machines() {
     }
     let error = told(|manifest| manifest.command_line = "quiet bullion.acpi=unchecked".to_owned());
     assert!(error.contains("its command line does not have bullion.acpi=aa"), "{error}");
+    for more in
+        [" bullion.acpi=unchecked", " quiet\u{e0}bullion.acpi=unchecked", " \"x bullion.acpi=unchecked\"", " x=\"y\""]
+    {
+        let mut manifest = release();
+        manifest.command_line.push_str(more);
+        let error = refused(&serde_json::to_vec(&manifest).unwrap());
+        assert!(error.contains("must have bullion.acpi= once and no quotation mark"), "{more}: {error}");
+    }
     let error = told(|manifest| manifest.acpi.as_mut().unwrap().digests.reverse());
     assert!(error.contains("its command line does not have bullion.acpi=bb"), "{error}");
     let error = told(|manifest| manifest.artifacts.get_mut(artifact::KERNEL).unwrap().size += 1);

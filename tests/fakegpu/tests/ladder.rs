@@ -5,7 +5,7 @@ mod node;
 use fakegpu::fault::Fault;
 use fakegpu::model::Reset;
 use launcher::gpu::product::Family;
-use launcher::gpu::recover::recover;
+use launcher::gpu::recover::{Rung, recover};
 use node::{B200, H100, Node, address};
 
 fn climb(fault: Fault) -> (Vec<String>, Vec<Reset>, bool) {
@@ -47,6 +47,22 @@ fn a_fundamental_reset_leaves_its_knob_as_it_was_and_is_not_forced() {
     node.break_with(0, Fault::BootStuck);
     recover(&mut node.devices[0].function, Family::Hopper, |_| {}).unwrap();
     assert_eq!(node.models[0].borrow().knobs[&36], 0);
+    // It is written back, too, where no rung helps; and where that fails, it is said, and no rung follows.
+    for silent in [false, true] {
+        let mut node = Node::new(&[H100]);
+        node.break_with(0, Fault::NeverBoots);
+        let (mut told, model) = (Vec::new(), node.models[0].clone());
+        let result = recover(&mut node.devices[0].function, Family::Hopper, |attempt| {
+            told.push(attempt.rung);
+            if silent && attempt.rung == Rung::LADDER[4] {
+                model.borrow_mut().break_with(Fault::SilentFsp);
+            }
+        });
+        assert!(result.is_err());
+        assert_eq!(told.get(..5), Some(&Rung::LADDER[..]));
+        assert_eq!(told.get(5..), Some(if silent { &[Rung::WriteBack][..] } else { &[] }));
+        assert_eq!(node.models[0].borrow().knobs[&36], u16::from(silent));
+    }
     // Where the operator has forbidden it, and where a chip has none, the ladder goes on without it.
     for (chip, forbidden) in [(H100, true), (B200, false)] {
         let mut node = Node::new(&[chip]);

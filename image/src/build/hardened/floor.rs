@@ -1,4 +1,6 @@
-//! What the kernel of any image must be, whatever the table of its component says: a table that somebody shortened is a table still.
+//! What the configuration of any image's kernel must say, whatever the table of its component says: a table that somebody shortened
+//! is a table still. It stops mistakes, and no hostile component: the component's script writes the configuration that is looked at
+//! here, and its patches change what an option does. Both are trusted, and are what a reviewer must read.
 //! The reasons at length, and who gives them, are in the table of the kernel component that is shipped.
 
 use spec::hardening::{Configuration, Deviation};
