@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
+use measure::shape::SnpShape;
 use measure::snp::profile::{self, Profile};
 use measure::uefi::load_option::PciSlot;
 
@@ -135,9 +136,9 @@ pub(crate) struct MeasureSnp {
     /// A CPU signature (CPUID Fn0000_0001 EAX) instead of a model, such as 0xa10f11
     #[arg(long, value_name = "HEX", value_parser = parse_u32, conflicts_with = "cpu", requires = "vcpus")]
     pub(crate) cpu_signature: Option<u32>,
-    /// SEV_FEATURES of the VMSA; those of SEV-ES guests are zero
-    #[arg(long, value_name = "HEX", value_parser = parse_u64, default_value = "0x1")]
-    pub(crate) sev_features: u64,
+    /// SEV_FEATURES of the VMSA; those of SEV-ES guests are zero [default: 0x1]
+    #[arg(long, value_name = "HEX", value_parser = parse_u64)]
+    pub(crate) sev_features: Option<u64>,
     /// The VMM and its generation: what it does with the first state of vCPUs, and with the firmware's sections [default: qemu-kvm, of sev-es
     /// qemu-kvm-no-fpu-sync, which is the VM type that QEMU has for it]
     #[arg(long, value_name = "NAME", value_parser = parse_vmm)]
@@ -165,6 +166,11 @@ impl MeasureSnp {
     /// The CPU models.
     pub(crate) fn cpus(&self) -> Vec<String> {
         if self.cpu.is_empty() { vec!["EPYC-v4".to_owned()] } else { self.cpu.clone() }
+    }
+
+    /// SEV_FEATURES of an SNP guest.
+    pub(crate) fn features(&self) -> u64 {
+        self.sev_features.unwrap_or(SnpShape::SNP_ACTIVE)
     }
 
     /// What the VMM does.

@@ -89,6 +89,7 @@ fn digests_of_other_vmms_and_older_guests_are_those_of_sev_snp_measure() {
         e2e::documented("measure snp", &answer);
     }
     measure_snp(&bench, &firmware, &["--mode", "sev-es"]).expect(2, &["--vcpus"]);
+    measure_snp(&bench, &firmware, &["--mode", "sev", "--vcpus", "4"]).expect(2, &["SEV measures no vCPU"]);
     measure_snp(&bench, &firmware, &["--vmm", "xen"]).expect(2, &["qemu-kvm", "gce-milan"]);
 }
 

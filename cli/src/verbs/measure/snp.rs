@@ -137,6 +137,11 @@ fn older(subject: &SnpSubject<'_>, inputs: Inputs<'_>, verb: &MeasureSnp, printe
     if verb.steps {
         return Err(Failure::new(Outcome::Usage, "--steps is for SEV-SNP: the digests of older guests have none"));
     }
+    let of_vcpus = !verb.vcpus.is_empty() || verb.vmm.is_some();
+    if verb.sev_features.is_some() || (verb.mode == SevMode::Sev && of_vcpus) {
+        let why = "SEV measures no vCPU (--vcpus, --cpu, --vmm), and SEV_FEATURES of SEV-ES guests are zero";
+        return Err(Failure::new(Outcome::Usage, why));
+    }
     let unusable = |error: sev::SevError| unusable(subject.path, &error);
     let hashes = subject.kernel_hashes.as_ref();
     let mut digests = Vec::new();
@@ -214,7 +219,7 @@ fn hashes(kernel: &Hashed, initrd: Option<&Hashed>, verb: &MeasureSnp) -> Result
 fn digests(subject: &SnpSubject<'_>, first: Step, seed: &Seed, verb: &MeasureSnp) -> Result<Vec<Digest>, Failure> {
     let mut digests = Vec::new();
     for cpu in &verb.cpus() {
-        let vcpu = subject.inputs(cpu, verb.cpu_signature, verb.sev_features)?.vcpu;
+        let vcpu = subject.inputs(cpu, verb.cpu_signature, verb.features())?.vcpu;
         let of_counts =
             weigh::launch_digests(seed, &vcpu, &verb.vcpus).map_err(|error| unusable(subject.path, &error))?;
         for (vcpus, digest) in verb.vcpus.iter().zip(of_counts) {
@@ -227,7 +232,7 @@ fn digests(subject: &SnpSubject<'_>, first: Step, seed: &Seed, verb: &MeasureSnp
                 vcpus: *vcpus,
                 cpu: if verb.cpu_signature.is_some() { "-".to_owned() } else { cpu.clone() },
                 cpu_signature: vcpu.signature.0,
-                sev_features: verb.sev_features,
+                sev_features: verb.features(),
                 launch_digest: digest.to_string(),
                 steps,
             });
