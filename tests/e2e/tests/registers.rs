@@ -110,7 +110,7 @@ fn what_is_not_known_is_not_guessed() {
     measure(&bench, &unknown, &[]).expect(0, &[]);
 
     let root = bench.image().join("rootfs");
-    measure(&bench, &enrolled, &["--kernel", root.to_str().unwrap()]).expect(4, &["rootfs", "not a bzImage"]);
+    measure(&bench, &enrolled, &["--kernel", root.to_str().unwrap()]).expect(4, &["rootfs", "not a PE image"]);
     measure(&bench, &enrolled, &["--vcpus", "2"]).expect(2, &["--memory"]);
     measure(&bench, &enrolled, &["--memory", "2GB"]).expect(2, &["GiB"]);
     measure(&bench, &enrolled, &["--memory", "2GiB", "--qemu", "/bin/true"]).expect(3, &["did not answer", "hint:"]);

@@ -61,8 +61,11 @@ fn systemd_accepts_the_unit_of_every_example_and_finds_little_exposed() {
     for (name, unit) in &installed {
         let verified = analyze(&["verify", "--man=no", "--recursive-errors=no", unit.to_str().unwrap()]);
         assert_eq!((verified.code, verified.stderr.as_str()), (0, ""), "{name}: {verified:#?}");
-        // 10 is a unit without any protection; below 5 is what systemd calls OK.
-        let security = analyze(&["security", "--offline=true", "--threshold=50", unit.to_str().unwrap()]);
+        // 10 is a unit without any protection; below 5 is what systemd calls OK. Whoever passes functions must see who has them
+        // open, and the right to that counts 0.3.
+        let passes = fs::read_to_string(unit).unwrap().contains("CAP_SYS_PTRACE");
+        let threshold = if passes { "--threshold=52" } else { "--threshold=50" };
+        let security = analyze(&["security", "--offline=true", threshold, unit.to_str().unwrap()]);
         assert_eq!(security.code, 0, "{name}: {security:#?}");
     }
     // What the package ships, with a program that is there.
