@@ -58,9 +58,9 @@ pub(crate) enum CommandLineError {
         "bullion.class=release stands beside bullion.acpi=unchecked: the kernel of a release admits named tables only"
     )]
     Unchecked,
-    /// The kernel takes what is quoted as one word, and this program does not.
-    #[error("it has a quotation mark")]
-    Quoted,
+    /// The kernel splits words elsewhere than this program: not within quotation marks, and at 0x0b and 0xa0.
+    #[error("it has a quotation mark, or a character that is neither a space nor printable ASCII")]
+    TwoReadings,
     /// A word with our prefix that this guest does not know.
     #[error("\"{0}\" is not a word that this guest knows")]
     Unknown(String),
@@ -78,8 +78,8 @@ const UNCHECKED: &str = "unchecked";
 
 /// Reads the words out of the content of `/proc/cmdline`.
 pub(crate) fn parse(text: &str) -> Result<Parameters, CommandLineError> {
-    if text.contains('"') {
-        return Err(CommandLineError::Quoted);
+    if !text.bytes().all(|c| (c.is_ascii_graphic() || c.is_ascii_whitespace()) && c != b'"') {
+        return Err(CommandLineError::TwoReadings);
     }
     let (mut root, mut salt, mut blocks, mut class, mut acpi) = (None, None, None, None, None);
     for word in text.split_ascii_whitespace().filter(|word| word.starts_with(PREFIX)) {

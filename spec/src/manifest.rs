@@ -106,6 +106,8 @@ pub struct Manifest {
 
 /// How the word begins that names them on the command line.
 const ACPI_WORD: &str = "bullion.acpi=";
+/// The word by which the guest of a release knows that it is one.
+pub const RELEASE_WORD: &str = "bullion.class=release";
 
 /// The sets of ACPI tables that a compiled kernel admits, and the QEMU that was asked for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -374,7 +376,12 @@ impl Manifest {
         if self.acpi.is_some() && (words != 1 || self.command_line.contains('"')) {
             return Err(format!("its command line must have {ACPI_WORD} once and no quotation mark"));
         }
-        Ok(())
+        let says_release = self.command_line.split_ascii_whitespace().filter(|word| *word == RELEASE_WORD).count();
+        match (self.class, says_release) {
+            (Class::Release, 1) | (Class::Dev, 0) => Ok(()),
+            (Class::Release, _) => Err(format!("it says class release, and its command line not {RELEASE_WORD} once")),
+            (Class::Dev, _) => Err(format!("it says class dev, and its command line {RELEASE_WORD}")),
+        }
     }
 
     /// Every file of the image directory but the manifest: artifacts, then documents.

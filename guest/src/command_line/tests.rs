@@ -44,10 +44,16 @@ fn what_the_kernel_admits_is_its_own_business_but_is_said_once() {
 }
 
 #[test]
-fn nothing_is_quoted() {
+fn words_are_those_of_the_kernel() {
     let good = line(&"ab".repeat(32), "00", "1");
-    for quoted in [r#"x="y""#, r#""bullion.acpi=unchecked""#, "\""] {
-        assert_eq!(parse(&format!("{quoted} {good}")), Err(CommandLineError::Quoted));
+    for word in [
+        r#"x="y""#,
+        r#""bullion.acpi=unchecked""#,
+        "\"",
+        "x\u{e0}bullion.acpi=unchecked",
+        "x\x0bbullion.acpi=unchecked",
+    ] {
+        assert_eq!(parse(&format!("{word} {good}")), Err(CommandLineError::TwoReadings));
     }
 }
 

@@ -22,7 +22,7 @@ use measure::uefi::VariableStore;
 use spec::Sha256Digest;
 use spec::component::Component;
 use spec::lock::{Lock, Package, Standing, Use};
-use spec::manifest::{self, Artifact, Class, GuestBinary, Manifest, ReferenceValues, artifact};
+use spec::manifest::{self, Artifact, Class, GuestBinary, Manifest, RELEASE_WORD, ReferenceValues, artifact};
 use spec::recipe::{Derivation, DiskRecipe, FirmwareSource, GUEST_OUTPUT, ImageRecipe, Kind, Recipe, UkiRecipe};
 use store::Store;
 
@@ -294,7 +294,7 @@ fn command_line(
     words.push(format!("bullion.blocks={}", verity.data_blocks));
     // A guest that does not find it is of class dev, and goes on writing on the host's console.
     if class == Class::Release {
-        words.push("bullion.class=release".to_owned());
+        words.push(RELEASE_WORD.to_owned());
     }
     let line = words.join(" ");
     if line.len() > MAX_COMMAND_LINE {

@@ -219,8 +219,9 @@ fn kernel(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
         }
     }
     for word in &image.command_line {
-        if word.is_empty() || word.bytes().any(|c| c.is_ascii_whitespace() || c.is_ascii_control() || c == b'"') {
-            let message = format!("\"{word}\" is not one word of a kernel command line");
+        // The kernel takes 0xa0 for a blank, which is a part of many letters.
+        if word.is_empty() || !word.bytes().all(|c| c.is_ascii_graphic() && c != b'"') {
+            let message = format!("\"{word}\" is not one word of a kernel command line: use printable ASCII");
             return Err(origin.refuse("command_line", message));
         }
         if ["bullion.", "root=", "init=", "rdinit="].iter().any(|own| word.starts_with(own)) {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use spec::component::{Component, ComponentInputs};
 use spec::lock::{Package, Standing, Use};
 use spec::manifest::{
-    AcpiAdmission, Artifact, Class, GUEST_FROM_COMPONENT, GuestBinary, Manifest, ReferenceValues, SnpReference,
-    TdxReference, Verity, artifact,
+    AcpiAdmission, Artifact, Class, GUEST_FROM_COMPONENT, GuestBinary, Manifest, RELEASE_WORD, ReferenceValues,
+    SnpReference, TdxReference, Verity, artifact,
 };
 use spec::recipe::{GUEST_OUTPUT, kernel_output};
 use spec::{Sha256Digest, Sha384Digest};
@@ -135,7 +135,7 @@ fn release() -> Manifest {
     let (qemu_version, qemu_lock_sha256) = ("11.1.0".to_owned(), Sha256Digest([8; 32]));
     let digests = vec![Sha256Digest([0xaa; 32]), Sha256Digest([0xbb; 32])];
     manifest.acpi = Some(AcpiAdmission { qemu_version, qemu_lock_sha256, digests });
-    manifest.command_line = format!("quiet bullion.acpi={},{}", "aa".repeat(32), "bb".repeat(32));
+    manifest.command_line = format!("quiet bullion.acpi={},{} {RELEASE_WORD}", "aa".repeat(32), "bb".repeat(32));
     manifest.artifacts.remove(artifact::COMMAND_LINE);
     manifest.guest.origin = GUEST_FROM_COMPONENT.to_owned();
     manifest.class = Class::Release;
@@ -172,6 +172,11 @@ fn a_release_has_a_kernel_of_a_component_that_takes_listed_machines() {
     }
     let error = told(|manifest| manifest.acpi.as_mut().unwrap().digests.reverse());
     assert!(error.contains("its command line does not have bullion.acpi=bb"), "{error}");
+    // Its guest would go by the word, and write on the host's console.
+    let error = told(|manifest| manifest.command_line = manifest.command_line.replace(RELEASE_WORD, ""));
+    assert!(error.contains("its command line not bullion.class=release once"), "{error}");
+    let error = refused(&edited(|m| m["command_line"] = format!("quiet {RELEASE_WORD}").into()));
+    assert!(error.contains("it says class dev, and its command line bullion.class=release"), "{error}");
     let error = told(|manifest| manifest.artifacts.get_mut(artifact::KERNEL).unwrap().size += 1);
     assert!(error.contains("did not make the artifact \"vmlinuz\""), "{error}");
 }
