@@ -100,7 +100,11 @@ fn xattrs<R: Read>(
         None => records.insert(pax::find(data)?),
     };
     let of_entry = known.get(&entry.raw_header_position()).and_then(|range| data.get(range.clone()));
-    pax::xattrs(&entry.path_bytes(), of_entry.unwrap_or_default())
+    let path = entry.path_bytes();
+    pax::xattrs(
+        &path,
+        of_entry.ok_or_else(|| DebError::entry(&path, "has pax records that are found in one of two ways"))?,
+    )
 }
 
 /// The entry's bytes inside the decoded archive; `None` where they are not all there.

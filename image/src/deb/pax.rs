@@ -1,5 +1,6 @@
 //! Pax records before an entry of a tar file (POSIX.1-2017, pax, "pax Extended Header"): only for extended attributes, whose
-//! values are bytes. The crate `tar` reads records line by line, so that one with a newline in it hides those that follow.
+//! values are bytes. The crate `tar` reads records line by line, so that one with a newline in it hides those that follow; and
+//! entries are found here by the sizes in their headers, which a record would overrule.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,7 +14,9 @@ use crate::tree::Xattrs;
 /// What GNU tar and star put before the name of an extended attribute (star(1), "SCHILY.xattr").
 const XATTR: &[u8] = b"SCHILY.xattr.";
 /// Records that say what and where an entry is, and whose: read by the crate.
-const PLACES: [&[u8]; 5] = [b"path", b"linkpath", b"size", b"uid", b"gid"];
+const PLACES: [&[u8]; 4] = [b"path", b"linkpath", b"uid", b"gid"];
+/// The record that moves whatever follows.
+const SIZE: &[u8] = b"size";
 
 /// Where the records of the entry are whose header is at a position.
 pub(super) type Records = BTreeMap<u64, Range<usize>>;
@@ -41,11 +44,19 @@ pub(super) fn xattrs(path: &[u8], records: &[u8]) -> Result<Xattrs, DebError> {
     let refuse = |reason: &str| DebError::entry(path, reason);
     let mut xattrs = Xattrs::new();
     let mut has_newline = false;
-    let mut says_place = records.split(|byte| *byte == b'\n').any(says_place_by_line);
+    let by_line = |keys: &'static [&'static [u8]]| records.split(|byte| *byte == b'\n').any(|line| says(line, keys));
+    // No file of a package needs it: a header says up to 8 GiB.
+    if by_line(&[SIZE]) {
+        return Err(refuse("has its size in a pax record"));
+    }
+    let mut says_place = by_line(&PLACES);
     let mut rest = records;
     while !rest.is_empty() {
         let (key, value, after) = record(rest).ok_or_else(|| refuse("has damaged pax records"))?;
         has_newline |= value.contains(&b'\n');
+        if key == SIZE {
+            return Err(refuse("has its size in a pax record"));
+        }
         says_place |= PLACES.contains(&key);
         if let Some(name) = key.strip_prefix(XATTR) {
             let name = std::str::from_utf8(name).ok().filter(|name| is_known(name));
@@ -62,11 +73,11 @@ pub(super) fn xattrs(path: &[u8], records: &[u8]) -> Result<Xattrs, DebError> {
     Ok(xattrs)
 }
 
-/// Whether the crate, which looks at no length, takes a line for a record of `PLACES`.
-fn says_place_by_line(line: &[u8]) -> bool {
+/// Whether the crate, which looks at no length, takes a line for a record of one of these.
+fn says(line: &[u8], keys: &[&[u8]]) -> bool {
     let blank = line.iter().position(|byte| *byte == b' ');
     let field = blank.and_then(|blank| line.get(blank + 1..)).unwrap_or_default();
-    PLACES.iter().any(|key| field.strip_prefix(*key).is_some_and(|rest| rest.starts_with(b"=")))
+    keys.iter().any(|key| field.strip_prefix(*key).is_some_and(|rest| rest.starts_with(b"=")))
 }
 
 /// `LENGTH KEY=VALUE` and a newline, and what follows.
@@ -93,12 +104,15 @@ mod tests {
         let twice = of(b"26 SCHILY.xattr.user.a=\n\0\n9 path=y\n").unwrap_err();
         assert!(twice.to_string().contains("two ways"), "{twice}");
         // A record within a value: nothing here, a place to the crate.
-        for inner in ["9 path=y", "7 uid=0", "7 gid=0", " size=9", "x linkpath=y"] {
+        for inner in ["9 path=y", "7 uid=0", "7 gid=0", "x linkpath=y"] {
             let field = format!("SCHILY.xattr.user.a=x\n{inner}\n");
             let error = of(format!("{} {field}", field.len() + 3).as_bytes()).unwrap_err();
             assert!(error.to_string().contains("two ways"), "{inner}: {error}");
         }
         assert!(of(b"9 path=y\n8 uid=0\n").is_ok(), "one way of reading them");
+        for size in [&b"12 size=1024\n"[..], b"30 SCHILY.xattr.user.a=\n size=9\n"] {
+            assert!(of(size).unwrap_err().to_string().contains("its size in a pax record"));
+        }
     }
 
     proptest! {
