@@ -11,6 +11,9 @@ use crate::tree::Xattrs;
 /// An initrd unpacks to at most this much.
 const MAX_INITRD: u64 = 1 << 30;
 
+/// An attribute of at most this many bytes is shown whole, as capabilities are.
+const MAX_SHOWN: usize = 64;
+
 /// What is compared of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -67,7 +70,12 @@ pub(super) fn of_rootfs(image: &[u8]) -> Option<BTreeMap<String, Facts>> {
 }
 
 fn named(xattrs: &Xattrs) -> String {
-    let pairs: Vec<String> = xattrs.iter().map(|(name, value)| format!("{name}=0x{}", encode_hex(value))).collect();
+    // A file can have many names, and an attribute many bytes.
+    let shown = |value: &[u8]| match value.len() {
+        0..=MAX_SHOWN => format!("0x{}", encode_hex(value)),
+        _ => format!("sha256:{}", Sha256Digest::of(value)),
+    };
+    let pairs: Vec<String> = xattrs.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
     if pairs.is_empty() { "none".to_owned() } else { pairs.join(" ") }
 }
 
