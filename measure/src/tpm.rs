@@ -36,13 +36,13 @@ pub fn events(code: Option<&FirmwareCode<'_>>, platform: &Common, boot: &BootEve
     events.push(action(Pcr(4), CALLING));
     events.extend((0..=6).map(|number| separator(Pcr(number))));
     events.extend(platform.smbios_tables().filter(|_| platform.smbios_last));
-    let start = events.len();
-    events.extend(&boot.after);
-    if let (Some(verified), Some(_)) = (verified, platform.disk) {
-        let is_image = |event: &PredictedEvent<Pcr>| event.event_type == EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
-        let image = events.iter().skip(start).position(is_image).map_or(start, |image| start.saturating_add(image));
-        events.insert(image.min(events.len()), verified);
-    }
+    // What is on a disk is verified once it is found.
+    let is_image = |event: &PredictedEvent<Pcr>| event.event_type == EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
+    let image = boot.after.iter().position(is_image).unwrap_or_default();
+    let (found, started) = boot.after.split_at_checked(image).unwrap_or_default();
+    events.extend(found);
+    events.extend(verified.filter(|_| platform.disk.is_some()));
+    events.extend(started);
     events
 }
 

@@ -7,7 +7,7 @@ mod signer;
 use measure::Digest256;
 use measure::authenticode::PeError;
 use measure::authenticode::certificates::signed_messages;
-use measure::authenticode::signed::{Signature, SignatureError};
+use measure::authenticode::signed::{Signature, SignatureError, certificate_digest};
 use measure::eventlog::{EventLog, EventType};
 use measure::uefi::signature_list::{CERT_SHA256, CERT_X509, signatures};
 use measure::uefi::{Authority, AuthorityError, SecureBootVariables};
@@ -76,6 +76,9 @@ fn databases_of_a_distribution_are_read() {
     // A list has a header of 28 bytes, an entry one of 16.
     assert_eq!(variables.db.len(), db.iter().map(|entry| 28 + entry.entry.len()).sum::<usize>());
     assert!(dbx.len() > 100, "{}", dbx.len());
+    // One that could not be read would forbid whatever is signed.
+    let mut certificates = dbx.iter().filter(|entry| entry.kind == CERT_X509);
+    assert!(certificates.all(|entry| certificate_digest(entry.data()).is_some()));
 }
 
 /// A PE image without sections and with this certificate table.

@@ -8,7 +8,6 @@ use measure::firmware::{Firmware, TdxLayout};
 use measure::tdx::image::{Image, StubInputs, load_options};
 use measure::tdx::platform::{AcpiDigests, Common, Platform, PlatformError};
 use measure::tdx::{PredictedEvent, Profile, profile, registers, runtime, td_hob};
-use measure::uefi::SecureBootVariables;
 use serde_json::Value;
 
 fn hex(value: &Value) -> Digest384 {
@@ -59,16 +58,7 @@ fn dstack_acpi(name: &str) -> AcpiDigests {
 fn dstack_platform(memory_mib: u64, acpi: AcpiDigests) -> Option<Platform> {
     let (layout, variable_store) = dstack_layout()?;
     let td_hob = td_hob::digest(&layout, memory_mib).unwrap();
-    let variables = SecureBootVariables::default();
-    let common = Common {
-        profile: profile::UP_TO_202502,
-        variables,
-        acpi,
-        smbios: None,
-        smbios_last: false,
-        authority: None,
-        disk: None,
-    };
+    let common = Common::of_tables(profile::UP_TO_202502, acpi);
     Some(Platform { td_hob, variable_store, settings: Vec::new(), common })
 }
 

@@ -6,6 +6,8 @@ mod shelf;
 use std::process::Command;
 
 use measure::firmware::{Firmware, TdxSectionType};
+use measure::tdx::platform::{FirmwareFacts, PlatformError};
+use measure::tdx::profile;
 use measure::uefi::variable::{GLOBAL, SECURITY};
 use measure::uefi::{SecureBootVariables, VariableStore};
 use measure::{Digest256, Digest384};
@@ -61,6 +63,26 @@ fn keyless_debian_inteltdx() {
     assert!(!store.has_keys() && store.variables().is_empty());
     let measured = SecureBootVariables::of_store(&store);
     assert_eq!(measured, SecureBootVariables { secure_boot: Some(false), ..SecureBootVariables::default() });
+}
+
+/// Keys in a store do not tell that anything is verified by them.
+#[test]
+fn secure_boot_that_was_switched_off_is_told_from_one_that_is_on() {
+    let (Some(program), Some(image)) = (shelf::tool("virt-fw-vars"), shelf::bytes(ENROLLED)) else { return };
+    let facts = FirmwareFacts { profile: &profile::UP_TO_202502, has_secure_boot: true, bios: None };
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("input.fd"), folder.path().join("output.fd"));
+    std::fs::write(&input, &image).unwrap();
+    let verifies_by = |setting: &str| {
+        let mut command = Command::new(&program);
+        command.arg("--input").arg(&input).arg("--output").arg(&output).args([setting, "SecureBootEnable"]);
+        assert!(command.output().unwrap().status.success(), "{command:?}");
+        facts.verifies_by(&VariableStore::parse(&std::fs::read(&output).unwrap()).unwrap())
+    };
+    assert!(verifies_by("--set-true").unwrap().is_some_and(|variables| !variables.db.is_empty()));
+    assert_eq!(verifies_by("--set-false"), Err(PlatformError::SwitchedOff));
+    let keyless = VariableStore::parse(&image).unwrap().without_keys();
+    assert_eq!(facts.verifies_by(&VariableStore::parse(&keyless).unwrap()), Ok(None));
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct KnownFirmware<'a> {
     path: &'a Path,
     firmware: Firmware<'a>,
     facts: FirmwareFacts<'a>,
+    /// The variables by which it verifies what it starts, where keys are enrolled.
+    enrolled: Option<SecureBootVariables>,
     authority: Option<Authority>,
 }
 
@@ -48,37 +50,33 @@ impl<'a> KnownFirmware<'a> {
             unknown(format!("firmware {} is not pinned: which events it measures is not known", file.sha256.short()))
         })?;
         let facts = firmware::facts(pin).map_err(|error| unknown(error.to_string()))?;
-        Ok(Self { path: &file.path, firmware: file.parse()?, facts, authority: None })
+        let firmware = file.parse()?;
+        let enrolled = match variable_store(&firmware).filter(|_| facts.has_secure_boot) {
+            Some(store) => {
+                let store = VariableStore::parse(store).map_err(|error| unusable(&file.path, &error))?;
+                facts.verifies_by(&store).map_err(|error| unknown(error.to_string()))?
+            }
+            None => None,
+        };
+        Ok(Self { path: &file.path, firmware, facts, enrolled, authority: None })
     }
 
     /// The same where it starts this image; looked at only where the firmware has keys enrolled, and verifies it.
     pub(crate) fn starting(self, path: &Path) -> Result<Self, Failure> {
-        match self.enrolled() {
-            Some(variables) => {
-                let image = inputs::read_file(path, MAX_KERNEL_BYTES, "a kernel")?;
-                Ok(Self { authority: Some(verified(path, &image, &variables)?), ..self })
-            }
-            None => Ok(self),
-        }
+        let Some(enrolled) = &self.enrolled else { return Ok(self) };
+        let image = inputs::read_file(path, MAX_KERNEL_BYTES, "a kernel")?;
+        Ok(Self { authority: Some(verified(path, &image, enrolled)?), ..self })
     }
 
     /// The same where it starts this disk.
     pub(crate) fn starting_disk(self, path: &Path, disk: &DiskFile) -> Result<Self, Failure> {
-        let authority = self.enrolled().map(|variables| verified(path, &disk.program, &variables)).transpose()?;
+        let authority = self.enrolled.as_ref().map(|enrolled| verified(path, &disk.program, enrolled)).transpose()?;
         Ok(Self { authority, ..self })
     }
 
     /// Whether keys are enrolled.
     pub(crate) fn has_keys(&self) -> bool {
-        self.enrolled().is_some()
-    }
-
-    /// The variables of Secure Boot, where keys are enrolled.
-    fn enrolled(&self) -> Option<SecureBootVariables> {
-        let layout = self.firmware.tdx_layout().ok()?;
-        let store = layout.section(TdxSectionType::CFV)?.content(self.firmware.bytes());
-        let store = VariableStore::parse(store).ok().filter(|store| self.facts.has_secure_boot && store.has_keys());
-        store.as_ref().map(SecureBootVariables::of_store)
+        self.enrolled.is_some()
     }
 
     /// The events of RTMR0, where QEMU gives firmware a kernel.
@@ -153,6 +151,12 @@ impl<'a> KnownFirmware<'a> {
         });
         Ok(Image { profile: *self.facts.profile, kernel: boot.kernel.authenticode(), stub }.events())
     }
+}
+
+/// The variables that a TDX guest's firmware starts from.
+fn variable_store<'a>(firmware: &Firmware<'a>) -> Option<&'a [u8]> {
+    let layout = firmware.tdx_layout().ok()?;
+    Some(layout.section(TdxSectionType::CFV)?.content(firmware.bytes()))
 }
 
 /// What firmware with these variables verifies an image by.

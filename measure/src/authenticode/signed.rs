@@ -48,7 +48,7 @@ pub enum SignatureError {
 pub struct Signature {
     /// The signer's certificate, then those of its issuers that the message carries and that may issue certificates.
     chain: Vec<Certificate>,
-    /// The same with all that signed one of them, whether they may or not.
+    /// The same with all that may have signed one of them, whether they were allowed to or not.
     signers: Vec<Certificate>,
     /// All certificates of the message.
     carried: Vec<Certificate>,
@@ -71,7 +71,7 @@ impl Signature {
         let certificate = certificate.ok_or(SignatureError::Damaged("the certificate of its signer is not in it"))?;
         check_signer(&signed, signer, certificate)?;
         let chain = chain(certificate, &carried, is_issued_by);
-        let signers = self::chain(certificate, &carried, is_signed_by);
+        let signers = self::chain(certificate, &carried, may_be_signed_by);
         Ok(Self { chain, signers, carried })
     }
 
@@ -80,9 +80,9 @@ impl Signature {
         leads(&self.chain, anchor, is_issued_by)
     }
 
-    /// The same without regard to who may issue certificates: by this an image is forbidden.
+    /// The same without regard to who may issue certificates, and also where that cannot be judged: by this an image is forbidden.
     pub fn may_lead_to(&self, anchor: &[u8]) -> bool {
-        leads(&self.signers, anchor, is_signed_by)
+        Certificate::from_der(anchor).is_err() || leads(&self.signers, anchor, may_be_signed_by)
     }
 
     /// SHA-256 of what each certificate of the message signs.
@@ -182,7 +182,7 @@ fn check_signer(signed: &SignedData, signer: &SignerInfo, by: &Certificate) -> R
     }
     let attributes = attributes.to_der().map_err(|_| SignatureError::Damaged("its attributes"))?;
     let holds = verify(by, hash, &attributes, signer.signature.as_bytes());
-    holds.then_some(()).ok_or(SignatureError::Invalid("its certificate did not make it"))
+    (holds == Some(true)).then_some(()).ok_or(SignatureError::Invalid("its certificate did not make it"))
 }
 
 fn is_issued_by(certificate: &Certificate, issuer: &Certificate) -> bool {
@@ -207,21 +207,33 @@ fn may_issue(issuer: &Certificate) -> bool {
 
 /// By name and by signature.
 fn is_signed_by(certificate: &Certificate, issuer: &Certificate) -> bool {
-    if certificate.tbs_certificate.issuer != issuer.tbs_certificate.subject {
-        return false;
-    }
-    let hash = Hash::of_signature(&certificate.signature_algorithm.oid);
-    let parts = hash.zip(certificate.tbs_certificate.to_der().ok()).zip(certificate.signature.as_bytes());
-    parts.is_some_and(|((hash, signed), signature)| verify(issuer, hash, &signed, signature))
+    signed_by(certificate, issuer) == Some(true)
 }
 
-fn verify(by: &Certificate, hash: Hash, signed: &[u8], signature: &[u8]) -> bool {
+/// By name, and unless the signature says otherwise.
+fn may_be_signed_by(certificate: &Certificate, issuer: &Certificate) -> bool {
+    signed_by(certificate, issuer) != Some(false)
+}
+
+/// Whether a certificate has the name of its issuer and a signature that is the issuer's; `None` where the name fits and the
+/// signature is of a kind that is not known here.
+fn signed_by(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
+    if certificate.tbs_certificate.issuer != issuer.tbs_certificate.subject {
+        return Some(false);
+    }
+    let hash = Hash::of_signature(&certificate.signature_algorithm.oid)?;
+    let signed = certificate.tbs_certificate.to_der().ok()?;
+    verify(issuer, hash, &signed, certificate.signature.as_bytes()?)
+}
+
+/// `None` where the key is of a kind that is not known here.
+fn verify(by: &Certificate, hash: Hash, signed: &[u8], signature: &[u8]) -> Option<bool> {
     let key = &by.tbs_certificate.subject_public_key_info;
-    let bytes = key.subject_public_key.as_bytes().filter(|_| key.algorithm.oid == RSA);
-    let key = bytes.and_then(|bytes| RsaPublicKey::from_pkcs1_der(bytes).ok());
+    let bytes = key.subject_public_key.as_bytes().filter(|_| key.algorithm.oid == RSA)?;
+    let key = RsaPublicKey::from_pkcs1_der(bytes).ok()?;
     let digest = hash.digest(signed);
     let scheme = Pkcs1v15Sign { hash_len: Some(digest.len()), prefix: hash.prefix() };
-    key.is_some_and(|key| key.verify(scheme, &digest, signature).is_ok())
+    Some(key.verify(scheme, &digest, signature).is_ok())
 }
 
 #[derive(Clone, Copy)]

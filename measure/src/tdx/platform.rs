@@ -92,6 +92,18 @@ pub struct FirmwareFacts<'a> {
     pub bios: Option<BiosInformation<'a>>,
 }
 
+impl FirmwareFacts<'_> {
+    /// The variables by which it verifies what it starts; `None` where it verifies nothing: no Secure Boot is built in, or no keys are
+    /// enrolled.
+    pub fn verifies_by(&self, store: &VariableStore<'_>) -> Result<Option<SecureBootVariables>, PlatformError> {
+        let has_keys = self.has_secure_boot && store.has_keys();
+        if has_keys && store.is_switched_off() {
+            return Err(PlatformError::SwitchedOff);
+        }
+        Ok(has_keys.then(|| SecureBootVariables::of_store(store)))
+    }
+}
+
 /// What firmware measures of the platform both for a TPM and for TDX.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Common {
@@ -130,10 +142,7 @@ impl Common {
         fw_cfg: &FwCfg,
         authority: Option<Authority>,
     ) -> Result<Self, PlatformError> {
-        let has_keys = facts.has_secure_boot && store.has_keys();
-        if has_keys && store.is_switched_off() {
-            return Err(PlatformError::SwitchedOff);
-        }
+        let has_keys = facts.verifies_by(store)?.is_some();
         if has_keys && authority.is_none() {
             return Err(PlatformError::KeysEnrolled);
         }
@@ -151,6 +160,12 @@ impl Common {
             authority: authority.filter(|_| has_keys),
             disk: None,
         })
+    }
+
+    /// Of firmware without Secure Boot that measures ACPI tables only (edk2 before 202505).
+    pub fn of_tables(profile: Profile, acpi: AcpiDigests) -> Self {
+        let variables = SecureBootVariables::default();
+        Self { profile, variables, acpi, smbios: None, smbios_last: false, authority: None, disk: None }
     }
 
     /// The same platform where QEMU gives firmware no kernel, and a virtio disk in this slot: the one that its boot order names,
@@ -254,16 +269,7 @@ impl Platform {
         if VariableStore::parse(cfv)?.has_keys() {
             return Err(PlatformError::KeysEnrolled);
         }
-        let variables = SecureBootVariables::default();
-        let common = Common {
-            profile: *profile,
-            variables,
-            acpi,
-            smbios: None,
-            smbios_last: false,
-            authority: None,
-            disk: None,
-        };
+        let common = Common::of_tables(*profile, acpi);
         Ok(Self { td_hob, variable_store: Digest384::of(cfv), settings: Vec::new(), common })
     }
 

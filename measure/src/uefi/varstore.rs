@@ -107,14 +107,14 @@ impl<'a> VariableStore<'a> {
 
     /// Whether a platform key is enrolled: firmware with Secure Boot then starts signed images only.
     pub fn has_keys(&self) -> bool {
-        self.get(&GLOBAL, "PK").is_some()
+        self.get(&GLOBAL, "PK").is_some_and(|key| !key.data.is_empty())
     }
 
     /// Whether someone switched Secure Boot off in firmware's menu: SecureBootEnable (edk2
-    /// `SecurityPkg/Include/Guid/AuthenticatedVariableFormat.h`) is there, and zero.
+    /// `SecurityPkg/Include/Guid/AuthenticatedVariableFormat.h`) is there, and its first byte not 1.
     pub fn is_switched_off(&self) -> bool {
         const VENDOR: Guid = Guid::new(0xf0a30bc7, 0xaf08, 0x4556, [0x99, 0xc4, 0x00, 0x10, 0x09, 0xc9, 0x3a, 0x44]);
-        self.get(&VENDOR, "SecureBootEnable").is_some_and(|variable| variable.data == [0])
+        self.get(&VENDOR, "SecureBootEnable").is_some_and(|variable| variable.data.first() != Some(&1))
     }
 
     /// The image with a store that holds only the variables that `keep` says, in stored order, and erased flash behind

@@ -11,7 +11,7 @@ use measure::tdx::platform::{Common, FirmwareFacts, PlatformError};
 use measure::tdx::unified::Start;
 use measure::tdx::{Pcr, PredictedEvent};
 use measure::tpm::{self, FirmwareCode};
-use measure::uefi::{SecureBootVariables, VariableStore};
+use measure::uefi::VariableStore;
 use measure::{authenticode, linux};
 use serde::Serialize;
 use spec::pins::{EventJudge, Pins};
@@ -84,10 +84,10 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
         (.., Some(path), Some(kernel)) => Some((path, kernel)),
         _ => None,
     };
-    let has_keys = facts.has_secure_boot && store.has_keys();
-    let image = image.filter(|_| has_keys);
-    let variables_of = SecureBootVariables::of_store(&store);
-    let authority = image.map(|(path, image)| verified(path, image, &variables_of)).transpose()?;
+    let enrolled = facts.verifies_by(&store).map_err(refused)?;
+    let has_keys = enrolled.is_some();
+    let authority =
+        enrolled.zip(image).map(|(enrolled, (path, image))| verified(path, image, &enrolled)).transpose()?;
     let mut common = Common::new(&facts, &store, &fw_cfg, authority).map_err(refused)?;
     if let Some(slot) = verb.disk_at {
         common = common.starting_disk(slot, &fw_cfg).map_err(refused)?;
