@@ -12,6 +12,7 @@ use measure::shape::Boot;
 use measure::tdx::attributes::Attributes;
 use measure::tdx::explain::{Difference, differences};
 use measure::tdx::{Input, PredictedEvent, Rtmr, registers};
+use spec::vm::Vm;
 use spec::{Outcome, Tee};
 use store::Store;
 
@@ -264,6 +265,18 @@ fn owner(found: &TdMeasurement, answer: &mut Answer) {
     }
 }
 
+/// ATTRIBUTES beside `[tdx]`. QEMU sets PKS where its CPU has protection keys for supervisor pages: that bit may be either.
+fn attributes_of_vm(found: u64, vm: Option<&Vm>, answer: &mut Answer) {
+    let Some(vm) = vm else { return answer.not_compared.push("ATTRIBUTES") };
+    let wanted = vm.tdx.unwrap_or_default().bits() | (found & Attributes::PKS.0);
+    let register = Register::new("ATTRIBUTES", format!("{found:#x}"), Some(format!("{wanted:#x}")));
+    if register.verdict == Verdict::Differs && !answer.differences.iter().any(|row| row.input == "attributes") {
+        let text = "ATTRIBUTES are not those of [tdx]: the guest runs by other rules than were agreed".to_owned();
+        answer.differences.push(Row { input: "attributes".into(), kind: "differs", text, ..Row::default() });
+    }
+    answer.registers.push(register);
+}
+
 /// What a quote says beside the registers: ATTRIBUTES, and MRCONFIGID, of which only a VM description says what it should be.
 fn beside_the_registers(found: &TdMeasurement, expected: &Expected, answer: &mut Answer) -> Result<(), Failure> {
     let refusals = Attributes(found.attributes).refusals();
@@ -272,6 +285,7 @@ fn beside_the_registers(found: &TdMeasurement, expected: &Expected, answer: &mut
         let found = Some(format!("{:#x}", found.attributes));
         answer.differences.push(Row { input: "attributes".into(), kind: "differs", found, text, ..Row::default() });
     }
+    attributes_of_vm(found.attributes, expected.vm.as_ref(), answer);
     // It follows from the host's processor and the firmware: nobody says what it should be.
     answer.not_compared.push("XFAM");
     owner(found, answer);
