@@ -19,11 +19,15 @@ use spec::Outcome;
 
 use crate::args::{Selftest, SelftestAction, SelftestGpu};
 use crate::failure::Failure;
+use crate::inputs;
 use crate::printer::Printer;
 
 /// What this cannot see.
 const UNCHECKED: &str =
     "not checked: evidence and firmware of the GPU, NVLink, memory, and what a guest's driver makes of it";
+
+/// No trace of a device is near this.
+const MAX_TRACE_BYTES: u64 = 64 << 20;
 
 pub(crate) fn run(verb: &Selftest, printer: &Printer) -> Result<u8, Failure> {
     let SelftestAction::Gpu(words) = &verb.action;
@@ -127,9 +131,10 @@ fn run_device<F: Function>(
 }
 
 fn replay(file: &Path) -> Result<Tested, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| Failure::file("reading", file, &error))?;
-    let function = Recorded::parse(&text)
-        .map_err(|error| Failure::new(Outcome::InputMismatch, format!("{}: {error}", file.display())))?;
+    let unusable = |reason: String| Failure::new(Outcome::InputMismatch, format!("{}: {reason}", file.display()));
+    let text = String::from_utf8(inputs::read_file(file, MAX_TRACE_BYTES, "a trace")?)
+        .map_err(|_| unusable("this is not a trace: it is not text".to_owned()))?;
+    let function = Recorded::parse(&text).map_err(|error| unusable(error.to_string()))?;
     let product = function.product();
     Ok(tell(&look(&mut Device { function, product, held_by: None })))
 }
