@@ -178,3 +178,16 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).custom_flags(no_follow).open(path)
 }
+
+/// Opens the file of a lock, and makes it where it is missing, for its owner alone and without following a link.
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+    let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(no_follow)
+        .open(path)
+}

@@ -4,20 +4,19 @@
 //! state directory of its user: under a lock, by a new file in its place. A run that is killed loses its own counts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use spec::PciAddress;
 
 use super::access::{AccessError, Event, Function, ResetKind};
 use super::mode::{ActiveMode, Mode};
-use crate::state::{Directories, StateError};
+use crate::state::{Directories, StateError, open_lock, write_atomically};
 
 /// The file in the state directory. No VM has a name with a dot.
 const FILE_NAME: &str = "gpu-counters.json";
@@ -193,15 +192,12 @@ impl Tally {
             all.devices.entry(address).or_default().merge(&counters);
         }
         let text = serde_json::to_vec_pretty(&all).map_err(|error| StateError::io("write", &path)(error.into()))?;
-        store::write_atomically(&path, &text).map_err(|error| StateError::io("write", &path)(io::Error::other(error)))
+        write_atomically(&path, &text).map_err(StateError::io("write", &path))
     }
 }
 
 fn lock(path: &Path) -> io::Result<Flock<File>> {
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
+    Flock::lock(open_lock(path)?, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
 }
 
 /// A device whose fate is counted.

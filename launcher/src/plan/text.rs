@@ -12,7 +12,7 @@ use crate::gpu::attach::Preparation;
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.facts(f)?;
-        for (name, value) in &self.expected_measurements {
+        for (name, value) in &self.expected.measurements {
             line(f, "expect", format_args!("{name} {value}"))?;
         }
         line(f, "facts", self.facts.join(", "))?;

@@ -102,8 +102,7 @@ pub fn address_bits(functions: &[&PciFunction]) -> Option<u32> {
 fn needed(functions: &[&PciFunction]) -> u64 {
     let mut ports: Vec<_> = functions.iter().map(|function| port(&function.prefetchable_bars)).collect();
     ports.sort_by_key(|(alignment, _)| std::cmp::Reverse(*alignment));
-    let end =
-        ports.into_iter().fold(0_u64, |end, (alignment, size)| end.next_multiple_of(alignment).saturating_add(size));
+    let end = ports.into_iter().fold(0_u64, |end, (alignment, size)| aligned(end, alignment).saturating_add(size));
     // Less than a default window is never worth a reserve: it has the small ones' place already.
     if end > 0 { end.saturating_add(RESERVE) } else { 0 }
 }
@@ -113,6 +112,24 @@ fn port(bars: &[u64]) -> (u64, u64) {
     const GRANULE: u64 = 1 << 20;
     let mut sorted: Vec<_> = bars.iter().copied().filter(|bar| bar.is_power_of_two()).collect();
     sorted.sort_unstable_by(|a, b| b.cmp(a));
-    let size = sorted.iter().fold(0_u64, |end, bar| end.next_multiple_of(*bar).saturating_add(*bar));
-    (sorted.first().copied().unwrap_or(1).max(GRANULE), size.next_multiple_of(GRANULE))
+    let size = sorted.iter().fold(0_u64, |end, bar| aligned(end, *bar).saturating_add(*bar));
+    (sorted.first().copied().unwrap_or(1).max(GRANULE), aligned(size, GRANULE))
+}
+
+/// Where the next of an alignment is. Devices say what sizes they like: beyond all addresses there is no room.
+fn aligned(end: u64, alignment: u64) -> u64 {
+    end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sizes are a device's own words.
+    #[test]
+    fn what_reaches_beyond_all_addresses_finds_no_room() {
+        assert_eq!(port(&[1 << 63, 1 << 63]), (1 << 63, u64::MAX));
+        assert_eq!(port(&[1 << 63, 1 << 63, 1 << 20]), (1 << 63, u64::MAX));
+        assert_eq!(port(&[128 * GIB, 32 << 20, 16 << 20]), (128 * GIB, 128 * GIB + (48 << 20)));
+    }
 }

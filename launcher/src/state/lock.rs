@@ -3,17 +3,17 @@
 //! The file is removed while the lock is held. Someone who opened it before and gets the lock afterwards holds a file
 //! that no longer has the name; the check for that is what makes two holders of one name impossible.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, FlockArg};
 
-use super::{Directories, ProcessId, StateError};
+use super::{Directories, ProcessId, StateError, open_lock};
 
 /// A lock that is only being looked at is free again within milliseconds: this often it is tried once more.
 const ATTEMPTS: u32 = 10;
@@ -49,15 +49,7 @@ impl Lock {
     pub(crate) fn try_take(directories: &Directories, name: &str) -> Result<Option<Self>, StateError> {
         let path = directories.lock(name);
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(OFlag::O_NOFOLLOW.bits())
-                .open(&path)
-                .map_err(StateError::io("open", &path))?;
+            let file = open_lock(&path).map_err(StateError::io("open", &path))?;
             let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(file) => file,
                 Err((_, Errno::EWOULDBLOCK)) => return Ok(None),

@@ -8,7 +8,7 @@ use launcher::host::{KvmAccess, PciFunction};
 use launcher::qemu::Features;
 use launcher::{Image, PlanError};
 use spec::component::{Component, ComponentInputs};
-use spec::manifest::{AcpiAdmission, Artifact, Class, GUEST_FROM_COMPONENT, Manifest, artifact};
+use spec::manifest::{AcpiAdmission, Artifact, Class, GUEST_FROM_COMPONENT, Manifest, RELEASE_WORD, artifact};
 use spec::pins::SecureBoot;
 use spec::recipe::{GUEST_OUTPUT, kernel_output};
 use spec::{Diagnostic, Outcome, Sha256Digest};
@@ -153,7 +153,7 @@ fn make_release(path: &Path) {
     }
     let (qemu_version, qemu_lock_sha256) = ("11.1.0".to_owned(), Sha256Digest([8; 32]));
     let admitted = AcpiAdmission { qemu_version, qemu_lock_sha256, digests: vec![Sha256Digest([9; 32])] };
-    manifest.command_line = format!("{} {}", manifest.command_line, admitted.word());
+    manifest.command_line = format!("{} {} {RELEASE_WORD}", manifest.command_line, admitted.word());
     let line = manifest.command_line.as_bytes();
     let written = Artifact { size: line.len() as u64, sha256: Sha256Digest::of(line) };
     fs::write(path.with_file_name(artifact::COMMAND_LINE), line).unwrap();

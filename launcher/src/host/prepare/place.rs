@@ -1,15 +1,14 @@
 //! Where the journal is, and the lock that keeps two processes from changing the host at the same time.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::PrepareError;
-use crate::state::Directories;
 use crate::state::directories::create_private_directory;
+use crate::state::{Directories, open_lock};
 
 /// Root's own: it must outlive logs that are cleared away.
 const OF_ROOT: &str = "/var/lib/bullion";
@@ -34,10 +33,10 @@ pub fn lock(directories: &Directories) -> Result<Flock<File>, PrepareError> {
     let made = directory.parent().map_or(Ok(()), fs::create_dir_all).map_err(PrepareError::Journal);
     made.and_then(|()| Ok(create_private_directory(&directory)?))?;
     let path = directory.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    Flock::lock(file.map_err(PrepareError::Journal)?, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error
-    {
-        Errno::EWOULDBLOCK => PrepareError::Taken,
-        error => PrepareError::Journal(error.into()),
-    })
+    Flock::lock(open_lock(&path).map_err(PrepareError::Journal)?, FlockArg::LockExclusiveNonblock).map_err(
+        |(_, error)| match error {
+            Errno::EWOULDBLOCK => PrepareError::Taken,
+            error => PrepareError::Journal(error.into()),
+        },
+    )
 }
