@@ -34,6 +34,8 @@ pub struct Confinement {
     pub host_network: bool,
     /// Whether it becomes a user of its own where root launches. A simulator has to write where its supervisor reads.
     pub other_user: bool,
+    /// Groups that the user of its own is in.
+    pub groups: Vec<u32>,
     /// Whether it may lock memory without a limit, as passed devices need.
     pub lock_memory: bool,
 }
@@ -50,6 +52,7 @@ impl Confinement {
             devices: DEVICES.map(PathBuf::from).to_vec(),
             host_network: false,
             other_user: true,
+            groups: Vec::new(),
             lock_memory: false,
         }
     }
@@ -70,6 +73,9 @@ impl fmt::Display for Confinement {
             if !paths.is_empty() {
                 write!(f, ", {what} {}", list(paths))?;
             }
+        }
+        for group in &self.groups {
+            write!(f, ", in group {group}")?;
         }
         f.write_str(if self.other_user { ", another user where root launches" } else { ", this user" })
     }

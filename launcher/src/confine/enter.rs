@@ -81,7 +81,7 @@ impl Entrance {
         let _ = sethostname("bullion");
         root::change(&self.confinement, &self.mount_point, self.other_user)
             .map_err(|error| ("making its file system", error))?;
-        rights::give_up(self.other_user).map_err(at("giving up rights"))?;
+        rights::give_up(self.other_user, &self.confinement.groups).map_err(at("giving up rights"))?;
         // Changing the user clears it (prctl(2)).
         set_pdeathsig(Signal::SIGKILL).map_err(at("tying it to its supervisor"))?;
         let mut ended = [PollFd::new(alive.as_fd(), PollFlags::POLLIN)];

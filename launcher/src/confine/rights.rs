@@ -58,7 +58,7 @@ pub(super) fn limit(confinement: &Confinement) -> nix::Result<()> {
 }
 
 /// Gives up all that this process may do beyond what every process may, for good and for all that it executes.
-pub(super) fn give_up(other_user: bool) -> nix::Result<()> {
+pub(super) fn give_up(other_user: bool, groups: &[u32]) -> nix::Result<()> {
     for bit in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
             Ok(()) => {}
@@ -69,7 +69,7 @@ pub(super) fn give_up(other_user: bool) -> nix::Result<()> {
     }
     if other_user {
         let (uid, gid) = (Uid::from_raw(NOBODYS), Gid::from_raw(NOBODYS));
-        setgroups(&[])?;
+        setgroups(&groups.iter().copied().map(Gid::from_raw).collect::<Vec<_>>())?;
         setresgid(gid, gid, gid)?;
         setresuid(uid, uid, uid)?;
     }

@@ -1,7 +1,7 @@
 //! A program in QEMU's place that tries to get out. The same attempts without the confinement succeed, so that none fails for
 //! another reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -104,14 +104,46 @@ fn what_it_is_given_is_there_and_nothing_else() {
     child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
     let user = if geteuid().is_root() { "65532".to_owned() } else { geteuid().to_string() };
     let temporary = given.path().components().nth(1).unwrap().as_os_str().to_str().unwrap();
-    let mut root = ["bin", "dev", "etc", "lib", "lib64", "proc", temporary, "usr"];
-    root.sort_unstable();
+    let root = ["bin", "dev", "etc", "lib", "lib64", "proc", "tmp", temporary, "usr"];
+    let root: Vec<&str> = BTreeSet::from(root).into_iter().collect();
     let expected = format!(
         "given read-only\n{}\nnull\n{user}\nbullion\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t0\n0\n",
         root.join(" ")
     );
     assert_eq!(text, expected);
     assert_eq!(fs::read_dir(inside.path()).unwrap().count(), 0, "nothing shows outside");
+}
+
+/// As tdx-qgs sets its socket up: `srw-rw----`, of its own group.
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn a_socket_of_a_group_is_reached_in_that_group_alone() {
+    const GROUP: u32 = 54_321;
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root gives a program another user and other groups");
+        return;
+    }
+    let given = tempfile::tempdir().unwrap();
+    let socket = given.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (path, mode) in [(given.path(), 0o755), (&socket, 0o660)] {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    std::os::unix::fs::chown(&socket, None, Some(GROUP)).unwrap();
+    let connects = |groups: Vec<u32>| {
+        let mut confinement = Confinement { groups, ..Confinement::new(programs()) };
+        confinement.readable.push(given.path().to_owned());
+        let inside = tempfile::tempdir().unwrap();
+        let script = r#"use Socket; socket(my $s, PF_UNIX, SOCK_STREAM, 0); exit !connect($s, sockaddr_un($ARGV[0]))"#;
+        let words = ["/usr/bin/perl", "-e", script, socket.to_str().unwrap()].map(str::to_owned);
+        let mut child = spawn_in(&words, &BTreeMap::new(), vec![], place(&confinement, inside.path())).unwrap();
+        let mut poll = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&child), nix::poll::PollFlags::POLLIN)];
+        assert_eq!(nix::poll::poll(&mut poll, 5000_u16).unwrap(), 1);
+        child.ended().unwrap().unwrap().success()
+    };
+    assert!(!connects(vec![]));
+    assert!(connects(vec![GROUP]));
 }
 
 #[test]

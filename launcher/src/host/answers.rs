@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
@@ -71,10 +71,39 @@ pub struct Answers {
     pub memlock_bytes: Option<u64>,
     /// Whether something answers at `QGS_SOCKET`.
     pub qgs_socket: bool,
+    /// Who may connect to it.
+    pub qgs_access: Option<Access>,
     /// Whether something listens on vsock port `QGS_PORT`.
     pub qgs_vsock: bool,
     /// Whether the kernel's clock is kept by a time service (adjtimex(2), STA_UNSYNC is not set); none if it was not asked.
     pub clock_synchronised: Option<bool>,
+}
+
+/// Who may use a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    /// The permission bits.
+    pub mode: u32,
+    /// The number of its group.
+    pub group: u32,
+}
+
+impl Access {
+    fn of(path: &str) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self { mode: found.mode() & 0o777, group: found.gid() })
+    }
+
+    /// Whether everybody may write to it, which is what connecting to a socket needs (unix(7)).
+    pub(crate) fn lets_everybody_write(self) -> bool {
+        self.mode & 0o002 != 0
+    }
+
+    /// The group whose members may; never root's.
+    pub(crate) fn writing_group(self) -> Option<u32> {
+        (self.mode & 0o020 != 0 && self.group != 0).then_some(self.group)
+    }
 }
 
 impl Answers {
@@ -98,6 +127,7 @@ impl Answers {
                 .map(|(soft, _)| soft)
                 .filter(|soft| *soft != RLIM_INFINITY),
             qgs_socket: UnixStream::connect(QGS_SOCKET).is_ok(),
+            qgs_access: Access::of(QGS_SOCKET),
             qgs_vsock: vsock_port_is_taken(QGS_PORT),
             clock_synchronised: super::clock::clock_is_kept(),
         }
