@@ -70,6 +70,15 @@ pub enum Ending {
         /// The last lines it printed.
         stderr: Vec<String>,
     },
+    /// The process ended by itself that speaks for a NIC.
+    NetworkEnded {
+        /// The NIC.
+        nic: usize,
+        /// Its exit status.
+        status: String,
+        /// The last lines it printed.
+        stderr: Vec<String>,
+    },
     /// The simulated launch is complete and measured what was predicted, as far as that was; or it was refused.
     Simulated {
         /// What the simulator saw.
@@ -101,7 +110,7 @@ impl Ending {
             Self::WorkloadEnded { .. } => Some(Outcome::GuestFailed),
             Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset => Some(Outcome::GuestFailed),
             Self::NotReadyInTime { .. } | Self::GuestSilent { .. } => Some(Outcome::GuestFailed),
-            Self::KvmCannotRun | Self::QemuDied { .. } => Some(Outcome::HostCannot),
+            Self::KvmCannotRun | Self::QemuDied { .. } | Self::NetworkEnded { .. } => Some(Outcome::HostCannot),
         }
     }
 
@@ -168,6 +177,10 @@ impl fmt::Display for Ending {
             Self::KvmCannotRun => write!(f, "KVM on this host cannot run this guest: QEMU reports an internal error"),
             Self::QemuDied { status, stderr } => {
                 write!(f, "QEMU ended by itself ({status})")?;
+                stderr.iter().try_for_each(|line| write!(f, "\n  {line}"))
+            }
+            Self::NetworkEnded { nic, status, stderr } => {
+                write!(f, "passt, which speaks for NIC {nic}, ended by itself ({status})")?;
                 stderr.iter().try_for_each(|line| write!(f, "\n  {line}"))
             }
             Self::MeasuredOtherwise { register, expected, found, simulation } => {

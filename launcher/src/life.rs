@@ -14,6 +14,7 @@ use spec::agent::{Event, Identity, Measurements, Method, Workload};
 use crate::agent::{Incoming, one_line, printable};
 use crate::console::Finding;
 use crate::ending::{Ending, StopHow};
+use crate::network::Over;
 use crate::plan::Expected;
 use crate::qmp::Message;
 use crate::state::Phase;
@@ -23,6 +24,8 @@ use claim::Claim;
 const FAILED_GRACE: Duration = Duration::from_secs(5);
 /// How long QEMU may take to quit.
 const QUIT_GRACE: Duration = Duration::from_secs(2);
+/// How long QEMU may be there after who speaks for a NIC has ended as it does when QEMU is gone.
+const CLOSED_GRACE: Duration = Duration::from_secs(2);
 /// How long the guest may take to answer a question.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,6 +49,8 @@ pub(crate) enum Input {
     AgentClosed,
     /// The console said something.
     Console(Finding),
+    /// Who speaks for a NIC has ended.
+    NetworkEnded(Over),
     /// Someone asked to stop: the name of the signal.
     Stop(&'static str),
     /// Time passed.
@@ -102,6 +107,7 @@ enum Cause {
     Silent,
     InternalError,
     MeasuredOtherwise { register: String, expected: String, found: String },
+    NetworkEnded(Over),
 }
 
 /// How far a stop has come.
@@ -139,6 +145,8 @@ pub(crate) struct Life {
     /// When the guest is asked for a sign of life again, and when it must have given one.
     next_question: Option<Instant>,
     silence_deadline: Option<Instant>,
+    /// A network that is closed, and when QEMU should be gone as well.
+    closed: Option<(Over, Instant)>,
     foreign_lines: u32,
 }
 
@@ -160,13 +168,15 @@ impl Life {
             ready_deadline,
             next_question: None,
             silence_deadline: None,
+            closed: None,
             foreign_lines: 0,
         }
     }
 
     /// When `Input::Tick` is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let deadlines = [self.next_step, self.ready_deadline, self.next_question, self.silence_deadline];
+        let closed = self.closed.as_ref().map(|(_, deadline)| *deadline);
+        let deadlines = [self.next_step, self.ready_deadline, self.next_question, self.silence_deadline, closed];
         deadlines.into_iter().flatten().min()
     }
 
@@ -181,6 +191,7 @@ impl Life {
             }
             Input::Console(Finding::Failed { stage, reason }) => self.fail(now, Cause::Failed { stage, reason }),
             Input::Console(Finding::Panic(panic)) => self.fail(now, Cause::Panicked(panic)),
+            Input::NetworkEnded(over) => self.on_network_ended(now, over),
             Input::Stop(by) => self.stop(now, by),
             Input::Tick => self.tick(now),
         }
@@ -285,24 +296,48 @@ impl Life {
         vec![]
     }
 
+    /// The guest goes on without a network, which is not what it was launched for: it is stopped like on request.
+    fn on_network_ended(&mut self, now: Instant, over: Over) -> Vec<Action> {
+        match now.checked_add(CLOSED_GRACE).filter(|_| over.well) {
+            Some(deadline) => {
+                self.closed.get_or_insert((over, deadline));
+                vec![]
+            }
+            None if self.stage == Stage::None => self.end(now, Cause::NetworkEnded(over)),
+            None => vec![],
+        }
+    }
+
+    /// Ends a guest that may have something to lose.
+    fn end(&mut self, now: Instant, cause: Cause) -> Vec<Action> {
+        self.cause.get_or_insert(cause);
+        self.ready_deadline = None;
+        let mut actions = vec![Action::Phase(Phase::Stopping)];
+        actions.extend(self.next_stage(now));
+        actions
+    }
+
     fn stop(&mut self, now: Instant, by: &'static str) -> Vec<Action> {
         self.ready_deadline = None;
         let first = self.stopped_by.is_none();
         self.stopped_by.get_or_insert(by);
         let mut actions = if first { vec![Action::Phase(Phase::Stopping)] } else { vec![] };
+        actions.extend(self.next_stage(now));
+        actions
+    }
+
+    /// The next step of a stop: ask the guest, tell QEMU, kill.
+    fn next_stage(&mut self, now: Instant) -> Vec<Action> {
         match self.stage {
             Stage::None if self.ready || self.claim.is_some() => {
                 self.stage = Stage::Asked;
                 self.next_step = now.checked_add(self.terms.stop_timeout);
-                let politely =
-                    if self.agent_open { Action::Ask(Method::PowerOff) } else { Action::Qmp("system_powerdown") };
-                actions.push(politely);
+                vec![if self.agent_open { Action::Ask(Method::PowerOff) } else { Action::Qmp("system_powerdown") }]
             }
             // A guest that is not ready has nothing to lose and nobody to ask.
-            Stage::None | Stage::Asked => actions.extend(self.quit(now)),
-            Stage::Quit | Stage::Killed => actions.extend(self.kill()),
+            Stage::None | Stage::Asked => self.quit(now),
+            Stage::Quit | Stage::Killed => self.kill(),
         }
-        actions
     }
 
     fn tick(&mut self, now: Instant) -> Vec<Action> {
@@ -312,7 +347,10 @@ impl Life {
             return self.quit(now);
         }
         if self.stage != Stage::None {
-            (self.next_question, self.silence_deadline) = (None, None);
+            (self.next_question, self.silence_deadline, self.closed) = (None, None, None);
+        }
+        if let Some((over, _)) = self.closed.take_if(|(_, deadline)| *deadline <= now) {
+            return self.end(now, Cause::NetworkEnded(over));
         }
         if self.silence_deadline.is_some_and(|deadline| deadline <= now) {
             self.cause.get_or_insert(Cause::Silent);
@@ -368,6 +406,9 @@ impl Life {
                 return Ending::MeasuredOtherwise { register, expected, found, simulation: None };
             }
             Some(Cause::Panicked(panic)) => return Ending::GuestPanicked { panic: panic.clone() },
+            Some(Cause::NetworkEnded(Over { nic, status, words, .. })) => {
+                return Ending::NetworkEnded { nic: *nic, status: status.clone(), stderr: words.clone() };
+            }
             Some(Cause::Silent) => {
                 return Ending::GuestSilent { seconds: self.terms.watchdog.unwrap_or_default().as_secs() };
             }

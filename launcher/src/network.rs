@@ -1,9 +1,11 @@
-//! What a guest has of this host's networks besides QEMU's own: a vsock, and tap devices on bridges.
+//! What a guest has of this host's networks besides QEMU's own: a vsock, tap devices on bridges, and passt.
 //!
-//! Both are the kernel's to keep apart. A context identifier belongs to the descriptor that asked for it first, and that very
+//! The first two are the kernel's to keep apart. A context identifier belongs to the descriptor that asked for it first, and that very
 //! descriptor is QEMU's; a tap device goes when its last descriptor is closed, whoever was killed. So there is nothing to
-//! journal and nothing to clear away.
+//! journal and nothing to clear away. passt is a child like QEMU, and ends with it.
 
+mod passt;
+mod speaker;
 mod tap;
 mod vsock;
 
@@ -13,6 +15,8 @@ use spec::vm::Vsock;
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
 use crate::host::HostFacts;
+pub use passt::Passt;
+pub(crate) use speaker::{Over, Speaker};
 pub use tap::Tap;
 pub(crate) use vsock::claim;
 
@@ -47,6 +51,17 @@ pub enum NetworkError {
         /// Its name.
         bridge: String,
     },
+    /// The process cannot be started that speaks for a NIC.
+    #[error("cannot start {program} for NIC {nic}")]
+    Passt {
+        /// The NIC.
+        nic: usize,
+        /// The first word of the command.
+        program: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The tap device cannot be had.
     #[error("cannot {what} tap device {name} on bridge \"{bridge}\"")]
     Tap {
@@ -75,7 +90,7 @@ impl Diagnostic for NetworkError {
                 "plugging into a bridge needs CAP_NET_ADMIN: launch as root or by the unit of `bullion vm install`"
             }
             Self::Tap { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => "another guest has this device",
-            Self::Vsock { .. } | Self::Tap { .. } => return None,
+            Self::Vsock { .. } | Self::Tap { .. } | Self::Passt { .. } => return None,
         };
         Some(hint.to_owned())
     }

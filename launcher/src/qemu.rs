@@ -52,8 +52,8 @@ pub mod descriptor {
     pub const FIRMWARE: i32 = 10;
     /// The guest's vsock.
     pub const VSOCK: i32 = 11;
-    /// The tap device of a NIC on a bridge.
-    pub fn tap(index: usize) -> i32 {
+    /// The tap device of a NIC on a bridge, or the socket to its passt.
+    pub fn network(index: usize) -> i32 {
         i32::try_from(index).map_or(i32::MAX, |index| 12 + index)
     }
     /// `/dev/vhost-net` for the tap device of a NIC.
@@ -155,6 +155,8 @@ pub(crate) struct CommandLine<'a> {
     pub(crate) host: &'a Host,
     /// Whether functions are passed by iommufd and their descriptors, else by address and IOMMU group.
     pub(crate) by_iommufd: bool,
+    /// Whether NICs that are on no bridge, and may reach the outside, are passt's.
+    pub(crate) by_passt: bool,
     /// How much room firmware is told to make for 64-bit BARs, in MiB: `bars::window`.
     pub(crate) window_mib: Option<u64>,
     /// How many address bits a guest without a TEE needs, where its CPU model has fewer by itself: `bars::address_bits`.

@@ -65,7 +65,8 @@ fn matters(ending: &Ending, policy: RestartPolicy) -> bool {
         | Ending::GuestReset
         | Ending::GuestSilent { .. }
         | Ending::NotReadyInTime { .. }
-        | Ending::QemuDied { .. } => policy != RestartPolicy::Never,
+        | Ending::QemuDied { .. }
+        | Ending::NetworkEnded { .. } => policy != RestartPolicy::Never,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::child::Child;
 use crate::console::Console;
 use crate::ending::Ending;
 use crate::life::{ANSWER_TIMEOUT, Action, Input, Life};
+use crate::network::Speaker;
 use crate::qemu::Accelerator;
 use crate::qmp::Qmp;
 use crate::screen::Screen;
@@ -94,6 +95,8 @@ pub(crate) struct Supervision<'a> {
     pub(crate) agent: Option<Agent>,
     pub(crate) console: Console<'a>,
     pub(crate) stderr: Option<Stderr>,
+    /// Those who speak for NICs.
+    pub(crate) speakers: Vec<Speaker>,
     pub(crate) signals: &'a Signals,
     pub(crate) screen: Option<&'a mut Screen>,
     pub(crate) life: Life,
@@ -112,6 +115,9 @@ enum Source {
     Stderr,
     Screen,
     Keyboard,
+    /// A speaker, by its place: its end, and what it prints.
+    Speaker(usize),
+    SpeakerWords(usize),
 }
 
 /// How a QEMU's life was.
@@ -205,6 +211,14 @@ impl Supervision<'_> {
         if let Some(keyboard) = self.screen.as_ref().and_then(|screen| screen.keyboard()) {
             sources.push((Source::Keyboard, keyboard.as_fd(), PollFlags::POLLIN));
         }
+        for (place, speaker) in self.speakers.iter().enumerate() {
+            if let Some(words) = speaker.words() {
+                sources.push((Source::SpeakerWords(place), words, PollFlags::POLLIN));
+            }
+            if !speaker.is_over() {
+                sources.push((Source::Speaker(place), speaker.end(), PollFlags::POLLIN));
+            }
+        }
         sources
     }
 
@@ -230,6 +244,16 @@ impl Supervision<'_> {
             Source::Stderr => {
                 if let Some(stderr) = &mut self.stderr {
                     stderr.receive();
+                }
+            }
+            Source::SpeakerWords(place) => {
+                if let Some(speaker) = self.speakers.get_mut(place) {
+                    speaker.hear();
+                }
+            }
+            Source::Speaker(place) => {
+                if let Some(over) = self.speakers.get_mut(place).map(Speaker::over).transpose()?.flatten() {
+                    self.act(now, Input::NetworkEnded(over));
                 }
             }
             Source::Console => *console_open = self.listen_to_console(now)?,

@@ -231,10 +231,10 @@ impl Unit<'_> {
         // A passed function is reset and prepared through sysfs.
         let tunables = if host.pci.is_empty() { "yes" } else { "no" };
         let own_network = if host.nics.is_empty() { "yes" } else { "no" };
-        let families = match (host.nics.is_empty(), bridged) {
-            (true, _) => "AF_UNIX AF_VSOCK",
-            (false, false) => "AF_UNIX AF_VSOCK AF_INET AF_INET6",
-            (false, true) => "AF_UNIX AF_VSOCK AF_INET AF_INET6 AF_NETLINK",
+        let families = match host.nics.is_empty() {
+            true => "AF_UNIX AF_VSOCK",
+            // passt asks for the host's routes, and a tap device is plugged in.
+            false => "AF_UNIX AF_VSOCK AF_INET AF_INET6 AF_NETLINK",
         };
         let limits = host.limits.unwrap_or_default();
         let tasks = limits.threads.map_or(512 + 2 * self.vm.vcpus, |threads| threads + SUPERVISOR_TASKS);

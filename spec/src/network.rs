@@ -7,7 +7,8 @@ use core::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-/// `[guest.network]`. QEMU's user mode has 10.0.2.15/24 for the guest, 10.0.2.2 as gateway and 10.0.2.3 as name server.
+/// `[guest.network]`. passt is given what this says; a NIC that may reach nothing is of QEMU's user mode, which has 10.0.2.15/24 for the
+/// guest, 10.0.2.2 as gateway and 10.0.2.3 as name server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

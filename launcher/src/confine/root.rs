@@ -32,6 +32,8 @@ pub(super) fn change(confinement: &Confinement, root: &Path, own_devices: bool) 
     for path in &confinement.devices {
         if own_devices { make_device(path, root)? } else { bind(path, root, false)? }
     }
+    // passt shuts itself up over it (`TMPDIR` of its isolation.c).
+    fs::create_dir_all(root.join("tmp"))?;
     let proc = root.join("proc");
     fs::create_dir(&proc)?;
     mount(Some("proc"), &proc, Some("proc"), hardened | MsFlags::MS_NODEV, Some("subset=pid"))?;

@@ -46,6 +46,9 @@ pub struct Kernel {
     pub end_of_memory: u64,
     /// Whether this process may lock all memory (CAP_IPC_LOCK).
     pub may_lock_all_memory: bool,
+    /// Whether a program without capabilities may make a user namespace that is of use to it (user_namespaces(7), and what Debian and
+    /// Ubuntu have added).
+    pub may_unshare_users: bool,
 }
 
 impl Kernel {
@@ -65,6 +68,13 @@ impl Kernel {
             clock_source: text(clock).unwrap_or_default(),
             end_of_memory: text("proc/iomem").map_or(0, |map| end_of_memory(&map)),
             may_lock_all_memory: text("proc/self/status").is_some_and(|status| has_capability(&status, CAP_IPC_LOCK)),
+            may_unshare_users: {
+                let is =
+                    |path: &str, value: &str| text(&format!("proc/sys/{path}")).is_some_and(|found| found == value);
+                !is("user/max_user_namespaces", "0")
+                    && !is("kernel/unprivileged_userns_clone", "0")
+                    && !is("kernel/apparmor_restrict_unprivileged_userns", "1")
+            },
             release,
         }
     }

@@ -8,13 +8,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::{Informer, Inherited, LaunchError, Listener, Logs, Presence, Trial};
+use serde_json::json;
+
 use crate::agent::Agent;
 use crate::cgroup::Group;
 use crate::child::{self, Place};
 use crate::console::Console;
 use crate::ending::Ending;
 use crate::life::{Life, Terms};
-use crate::network;
+use crate::network::{self, NetworkError, Passt, Speaker};
 use crate::plan::{Plan, Role};
 use crate::qemu::Accelerator;
 use crate::qmp::Qmp;
@@ -59,9 +61,20 @@ impl Trial<'_> {
         let started = Instant::now();
         let inside = presence.directories.running(&plan.name).join("root");
         create_private_directory(&inside)?;
+        let mut speakers = Vec::new();
+        for planned in &plan.descriptors {
+            let Role::Passt(passt) = &planned.role else { continue };
+            let (socket, speaker) = self.speaker(passt, &inside, &qemu_log)?;
+            inherited.insert(planned.number, socket);
+            speakers.push(speaker);
+        }
+        if !speakers.is_empty() {
+            // passt sends to the address that it has seen frames from, and a guest that only serves sends none by itself.
+            let once = json!({ "initial": 50, "max": 50, "rounds": 1, "step": 0 });
+            qmp.execute("announce-self", Some(once));
+        }
         let confinement = plan.confinement.as_ref().map(|confinement| (confinement, inside.as_path()));
-        let group = self.group.as_ref().map(Group::entrance).transpose();
-        let group = group.map_err(LaunchError::system("open QEMU's control group"))?;
+        let group = self.entrance()?;
         let inherited = inherited.into_iter().collect();
         let place = Place { confinement, group };
         let mut child = child::spawn_in(&plan.argv, &plan.env, inherited, place).map_err(starting)?;
@@ -87,6 +100,7 @@ impl Trial<'_> {
             agent: Some(agent),
             console,
             stderr,
+            speakers,
             signals,
             screen,
             life: Life::new(terms, started),
@@ -103,12 +117,29 @@ impl Trial<'_> {
         })
     }
 
-    /// The descriptors of the plan that are not channels.
+    /// QEMU's control group, with all that works for it.
+    fn entrance(&self) -> Result<Option<File>, LaunchError> {
+        let group = self.group.as_ref().map(Group::entrance).transpose();
+        group.map_err(LaunchError::system("open QEMU's control group"))
+    }
+
+    /// Starts the passt of a NIC: QEMU's descriptor, and the process.
+    fn speaker(&self, passt: &Passt, inside: &Path, log: &File) -> Result<(OwnedFd, Speaker), LaunchError> {
+        let failed = |source| NetworkError::Passt {
+            nic: passt.nic,
+            program: passt.argv.first().cloned().unwrap_or_default(),
+            source,
+        };
+        let (socket, child) = passt.start(inside, self.entrance()?).map_err(failed)?;
+        Ok((socket, Speaker::new(passt.nic, child, log.try_clone().map_err(failed)?).map_err(failed)?))
+    }
+
+    /// The descriptors of the plan that are not channels, and are there before anything runs.
     fn open(&self, plan: &Plan) -> Result<Inherited, LaunchError> {
         let mut inherited = Inherited::new();
         for planned in &plan.descriptors {
             let file = match &planned.role {
-                Role::Qmp | Role::Console | Role::Agent => continue,
+                Role::Qmp | Role::Console | Role::Agent | Role::Passt(_) => continue,
                 Role::Vsock(cid) => network::claim(*cid)?,
                 Role::Tap(tap) => tap.create()?,
                 role => self.open_file(role, plan).map_err(LaunchError::system("open what QEMU is given"))?,

@@ -469,3 +469,42 @@ fn a_guest_that_is_stopping_is_not_asked_any_more() {
     assert_eq!(case.give(Input::Tick), []);
     assert_eq!(case.life.deadline(), Some(case.now + Duration::from_secs(1)));
 }
+
+fn network_over(well: bool) -> Over {
+    Over { nic: 0, well, status: "exit status: 1".to_owned(), words: vec!["Failed to bind".to_owned()] }
+}
+
+#[test]
+fn a_guest_whose_network_ends_is_asked_to_end_and_the_ending_says_why() {
+    let mut case = Case::ready();
+    let asked = [Action::Phase(Phase::Stopping), Action::Ask(Method::PowerOff)];
+    assert_eq!(case.give(Input::NetworkEnded(network_over(false))), asked);
+    let ending = case.life.ending(ExitStatus::from_raw(0), vec![]);
+    assert_eq!(ending.outcome(), Some(spec::Outcome::HostCannot));
+    let said = "passt, which speaks for NIC 0, ended by itself (exit status: 1)\n  Failed to bind";
+    assert_eq!(ending.to_string(), said);
+    let mut case = Case::new();
+    let quit = [Action::Phase(Phase::Stopping), Action::Qmp("quit")];
+    assert_eq!(case.give(Input::NetworkEnded(network_over(false))), quit, "one that is not ready has nothing to lose");
+}
+
+#[test]
+fn a_network_that_closes_as_qemu_ends_says_nothing_unless_qemu_stays() {
+    let mut case = Case::ready();
+    assert_eq!(case.give(Input::NetworkEnded(network_over(true))), []);
+    assert_eq!(
+        case.life.ending(ExitStatus::from_raw(9), vec![]).to_string(),
+        "QEMU ended by itself (signal: 9 (SIGKILL))"
+    );
+    case.now += CLOSED_GRACE;
+    assert_eq!(case.life.deadline(), Some(case.now));
+    assert_eq!(case.give(Input::Tick), [Action::Phase(Phase::Stopping), Action::Ask(Method::PowerOff)]);
+    assert!(matches!(case.life.ending(ExitStatus::from_raw(0), vec![]), Ending::NetworkEnded { nic: 0, .. }));
+    let mut stopping = Case::ready();
+    stopping.give(Input::Stop("SIGTERM"));
+    for well in [true, false] {
+        assert_eq!(stopping.give(Input::NetworkEnded(network_over(well))), []);
+    }
+    stopping.now += CLOSED_GRACE;
+    assert_eq!(stopping.give(Input::Tick), []);
+}

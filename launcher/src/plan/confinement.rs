@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use spec::Tee;
+use spec::vm::Nic;
 
-use super::{Inputs, by_iommufd};
+use super::{Inputs, by_iommufd, by_passt};
 use crate::confine::Confinement;
-use crate::host::answers::{QGS_SOCKET, QuoteService};
+use crate::host::answers::{Access, QGS_SOCKET, QuoteService};
 use crate::qemu::Accelerator;
 
 /// The confinement of a launch; none, with a note, where there is none.
@@ -24,7 +25,15 @@ pub(super) fn of(inputs: &Inputs<'_>, accelerator: Accelerator, notes: &mut Vec<
     };
     let mut confinement = Confinement::new(vec![tree.clone()]);
     let host = &inputs.vm.host;
-    if host.nics.iter().any(|nic| nic.bridge.is_none()) {
+    let own = |nic: &&Nic| nic.bridge.is_none() && (nic.no_outbound || !by_passt(inputs));
+    let own: Vec<&Nic> = host.nics.iter().filter(own).collect();
+    if own.iter().any(|nic| !nic.no_outbound) && inputs.program.passt.is_some() {
+        notes.push(
+            "this kernel lets no program make a user namespace, which passt needs: networks are QEMU's own, which has the host's"
+                .to_owned(),
+        );
+    }
+    if own.iter().any(|nic| !nic.no_outbound || !nic.forward.is_empty()) {
         // User-mode networking makes connections as the host does, and answers the guest's questions for names.
         confinement.host_network = true;
         confinement.readable.extend(["/etc/resolv.conf", "/etc/hosts"].map(PathBuf::from));
@@ -32,6 +41,14 @@ pub(super) fn of(inputs: &Inputs<'_>, accelerator: Accelerator, notes: &mut Vec<
     if inputs.vm.tee == Tee::Tdx && QuoteService::of(inputs.facts) == Some(QuoteService::Unix) {
         // Its directory, because a service that is started again makes its socket anew.
         confinement.readable.extend(Path::new(QGS_SOCKET).parent().map(Path::to_owned));
+        // DCAP 1.26 and later give the socket mode 0660: whoever asks for quotes has to be in the service's group.
+        let access = inputs.facts.answers.qgs_access.filter(|access| !access.lets_everybody_write());
+        confinement.groups.extend(access.and_then(Access::writing_group));
+        if access.is_some_and(|access| access.writing_group().is_none()) {
+            notes.push(format!(
+                "{QGS_SOCKET} is open to its owner alone: QEMU, which is another user where root launches, gets no quotes there"
+            ));
+        }
     }
     let mut device = |path: &str| confinement.devices.push(path.into());
     if accelerator == Accelerator::Kvm {

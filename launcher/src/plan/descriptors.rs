@@ -7,7 +7,7 @@ use spec::manifest::artifact;
 use super::{Descriptor, Inputs, Role};
 use crate::firmware;
 use crate::host::PciFunction;
-use crate::network::{self, Tap};
+use crate::network::{self, Passt, Tap};
 use crate::qemu::descriptor;
 use crate::volume::Volume;
 
@@ -52,22 +52,39 @@ pub(super) fn by_iommufd(inputs: &Inputs<'_>) -> bool {
     facts.answers.opens("/dev/iommu").is_ok() && inputs.vm.host.pci.iter().all(|device| cdev(&device.address))
 }
 
-/// Of the vsock, and of NICs on bridges.
+/// Whether NICs are passt's: where the tree of QEMU has it, and the kernel lets it make the namespaces that it shuts itself up in.
+pub(super) fn by_passt(inputs: &Inputs<'_>) -> bool {
+    inputs.program.passt.is_some() && inputs.facts.kernel.may_unshare_users
+}
+
+/// Of the vsock, and of NICs.
 pub(super) fn network_descriptors(inputs: &Inputs<'_>) -> Vec<Descriptor> {
     let vm = inputs.vm;
     let cid = vm.host.vsock.map(|vsock| network::cid(&vm.name, vsock));
     let mut all: Vec<_> =
         cid.map(|cid| Descriptor { number: descriptor::VSOCK, role: Role::Vsock(cid) }).into_iter().collect();
     for (index, nic) in vm.host.nics.iter().enumerate() {
-        let Some(bridge) = &nic.bridge else { continue };
+        let Some(bridge) = &nic.bridge else {
+            all.extend(passt(inputs, index));
+            continue;
+        };
         let tap = Tap { name: network::tap_name(&vm.name, index), bridge: bridge.clone() };
-        all.push(Descriptor { number: descriptor::tap(index), role: Role::Tap(tap) });
+        all.push(Descriptor { number: descriptor::network(index), role: Role::Tap(tap) });
         if network::by_vhost(inputs.facts) {
             let role = Role::Device(network::VHOST_NET.into());
             all.push(Descriptor { number: descriptor::vhost_net(index), role });
         }
     }
     all
+}
+
+/// Of a NIC that is on no bridge.
+fn passt(inputs: &Inputs<'_>, index: usize) -> Option<Descriptor> {
+    let nic = inputs.vm.host.nics.get(index).filter(|nic| by_passt(inputs) && !nic.no_outbound)?;
+    let (command, tree) = (inputs.program.passt.as_deref()?, inputs.program.tree.as_deref()?);
+    let mut passt = Passt::new(command, tree, index, nic, inputs.vm.guest.network.as_ref());
+    passt.confinement = passt.confinement.filter(|_| !inputs.options.dangerously_unconfined);
+    Some(Descriptor { number: descriptor::network(index), role: Role::Passt(passt) })
 }
 
 pub(super) fn passed_descriptors(inputs: &Inputs<'_>) -> Vec<Descriptor> {

@@ -123,6 +123,9 @@ impl fmt::Display for Role {
             Self::Volume(name) => return write!(f, "volume {name}"),
             Self::Vsock(cid) => return write!(f, "{} with CID {cid}", crate::network::VHOST_VSOCK),
             Self::Tap(tap) => return write!(f, "tap device {} on bridge {}", tap.name, tap.bridge),
+            Self::Passt(passt) => {
+                return write!(f, "socket to the passt of NIC {}: {}", passt.nic, passt.argv.join(" "));
+            }
             Self::Device(path) => return path.display().fmt(f),
         })
     }

@@ -15,7 +15,7 @@ use store::Image;
 use crate::confine::Confinement;
 use crate::gpu::attach::Preparation;
 use crate::host::HostFacts;
-use crate::network::Tap;
+use crate::network::{Passt, Tap};
 use crate::qemu::oracle::ConfigWrite;
 use crate::qemu::{Accelerator, Features, QemuProgram};
 use crate::verdict::Verdict;
@@ -103,6 +103,8 @@ pub enum Role {
     Vsock(u32),
     /// The tap device of a NIC on a bridge.
     Tap(Tap),
+    /// The socket to the passt of a NIC.
+    Passt(Passt),
     /// A device of the host that is passed to the guest, or passes others, by path.
     Device(PathBuf),
 }

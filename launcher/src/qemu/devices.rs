@@ -97,12 +97,19 @@ impl CommandLine<'_> {
 
     /// The tap device of a NIC on a bridge; the host's kernel moves the packets where it can.
     fn tap(&self, index: usize) -> Properties {
-        let tap =
-            Properties::of("tap").with("id", &format!("net{index}")).with("fd", &descriptor::tap(index).to_string());
+        let tap = Properties::of("tap")
+            .with("id", &format!("net{index}"))
+            .with("fd", &descriptor::network(index).to_string());
         if !network::by_vhost(self.facts) {
             return tap;
         }
         tap.with("vhost", "on").with("vhostfd", &descriptor::vhost_net(index).to_string())
+    }
+
+    /// The socket to the passt that speaks for a NIC.
+    fn by_passt(index: usize) -> Properties {
+        let socket = Properties::of("stream").with("id", &format!("net{index}")).with("addr.type", "fd");
+        socket.with("addr.str", &descriptor::network(index).to_string())
     }
 
     fn user_network(index: usize, nic: &Nic) -> Properties {
@@ -118,7 +125,11 @@ impl CommandLine<'_> {
     }
 
     fn nic(&self, arguments: &mut Arguments, index: usize, nic: &Nic) {
-        let network = if nic.bridge.is_some() { self.tap(index) } else { Self::user_network(index, nic) };
+        let network = match (&nic.bridge, self.by_passt && !nic.no_outbound) {
+            (Some(_), _) => self.tap(index),
+            (None, true) => Self::by_passt(index),
+            (None, false) => Self::user_network(index, nic),
+        };
         arguments.option("-netdev", network);
         let bus = root_port(arguments, &format!("nic{index}"), &format!("{:#x}", FIRST_SLOT + index), index);
         let mac = nic.mac.clone().unwrap_or_else(|| mac(self.name, index));

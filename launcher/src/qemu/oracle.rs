@@ -189,6 +189,7 @@ fn command_line(shape: &Shape, devices: &Devices, sandbox: bool) -> Vec<String> 
         host: &devices.host(),
         topology: devices.topology,
         by_iommufd: false,
+        by_passt: false,
         window_mib: None,
         address_bits: None,
     };
@@ -221,7 +222,7 @@ fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
             Role::Volume(_) => read_only(&sealed_memory(&[0; 4096])?)?,
             Role::Configuration | Role::Artifact(_) => sealed_memory(&[0; 4096])?,
             // `descriptors` names none of these: the machine that is asked has no part of the host.
-            Role::Device(_) | Role::Vsock(_) | Role::Tap(_) => continue,
+            Role::Device(_) | Role::Vsock(_) | Role::Tap(_) | Role::Passt(_) => continue,
         };
         inherited.push((descriptor.number, file));
     }
@@ -274,6 +275,7 @@ mod tests {
             volumes: &[],
             host: &Host::default(),
             topology: Topology::default(),
+            by_passt: false,
             by_iommufd: false,
             window_mib: None,
             address_bits: None,

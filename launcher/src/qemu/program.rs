@@ -12,6 +12,8 @@ const LOADERS: [&str; 3] =
     ["usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"];
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
+/// passt, and the one for processors with AVX2, which it looks for beside the loader that runs it, and does not find.
+const PASST: [&str; 2] = ["usr/bin/passt", "usr/bin/passt.avx2"];
 const MODULES: &str = "usr/lib/x86_64-linux-gnu/qemu";
 /// Where Debian's packages put what QEMU loads by name: `qemu-system-data` and `seabios`.
 const DATA: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
@@ -56,6 +58,8 @@ pub struct QemuProgram {
     pub(crate) by_loader: bool,
     /// The tree that holds all its files, where they are known.
     pub(crate) tree: Option<PathBuf>,
+    /// How the passt of the same tree is started, where it has one.
+    pub(crate) passt: Option<Vec<String>>,
 }
 
 impl QemuProgram {
@@ -71,9 +75,13 @@ impl QemuProgram {
         };
         let binary = find(&[PROGRAM])?;
         let loader = text(find(&LOADERS)?)?;
-        let libraries = existing(&LIBRARIES)?.join(":");
+        let by_loader = vec![loader, "--library-path".to_owned(), existing(&LIBRARIES)?.join(":")];
+        let run = |program: PathBuf| Ok([by_loader.clone(), vec![text(program)?]].concat());
+        let [passt, with_avx2] = PASST.map(|name| root.join(name));
+        let passt = if std::is_x86_feature_detected!("avx2") && with_avx2.exists() { with_avx2 } else { passt };
         Ok(Self {
-            command: vec![loader, "--library-path".to_owned(), libraries, text(binary.clone())?],
+            command: run(binary.clone())?,
+            passt: passt.exists().then_some(passt).map(run).transpose()?,
             data: existing(&DATA)?,
             env: BTreeMap::from([("QEMU_MODULE_DIR".to_owned(), text(root.join(MODULES))?)]),
             binary,
@@ -88,7 +96,15 @@ impl QemuProgram {
         let binary = path.canonicalize().map_err(missing)?;
         // A wrapper script needs to find its shell's programs.
         let env = BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]);
-        Ok(Self { command: vec![text(binary.clone())?], data: Vec::new(), env, binary, by_loader: false, tree: None })
+        Ok(Self {
+            command: vec![text(binary.clone())?],
+            data: Vec::new(),
+            env,
+            binary,
+            by_loader: false,
+            tree: None,
+            passt: None,
+        })
     }
 
     /// The same QEMU with a library loaded before all others. Where QEMU was named by the user it must be the program

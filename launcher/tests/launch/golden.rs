@@ -55,6 +55,7 @@ fn program(root: &Path) -> QemuProgram {
     for file in [
         "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
         "usr/bin/qemu-system-x86_64",
+        "usr/bin/passt",
         "usr/share/qemu/x",
         "usr/share/seabios/x",
     ] {

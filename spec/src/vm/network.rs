@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Most NICs of a guest.
 pub const MAX_NICS: usize = 4;
 
-/// A NIC: of the user-mode kind, which is QEMU's own address translation without any right on the host, or on a bridge.
+/// A NIC: of the user-mode kind, by passt or QEMU itself, without any right on the host, or on a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

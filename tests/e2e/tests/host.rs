@@ -74,5 +74,5 @@ fn every_example_is_valid_and_what_is_planned_is_what_launch_plans() {
     let (plan, launch) = (run(&["vm", "plan"]), run(&["launch", "--plan"]));
     assert_eq!(plan.status.code(), Some(0), "{plan:?}");
     assert_eq!(plan.stdout, launch.stdout);
-    assert!(String::from_utf8_lossy(&plan.stdout).contains("hostfwd=tcp:127.0.0.1:8080-:80"), "{plan:?}");
+    assert!(String::from_utf8_lossy(&plan.stdout).contains("--tcp-ports 127.0.0.1/8080:80"), "{plan:?}");
 }
