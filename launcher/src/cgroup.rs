@@ -225,7 +225,7 @@ mod tests {
     }
 
     /// A directory with the files of a group. What the kernel makes of what is written there, `the_kernel_keeps_the_limits` shows
-    /// where it is run by hand.
+    /// where `scripts/test` finds a systemd that gives a group away.
     fn group(controllers: &str, processes: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let files = [("cgroup.controllers", controllers), ("cgroup.procs", processes), ("cgroup.type", "domain")];

@@ -1,47 +1,27 @@
 //! Images of class release with the compiled kernel, and machines that give it other ACPI tables than a launch would.
 //!
-//! Compiling the kernel takes many minutes: where the cache does not have it, tests say "skipped", unless `BULLION_TEST_COMPILE`
-//! is set. The guest binary is the one that is there, handed out by a component of the test's own.
+//! `scripts/release-images` makes the images, once for all tests; where it did not, tests say "skipped".
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Bench, run, skipped};
+use crate::{Bench, skipped};
 
 /// A kernel that has to stop by itself, under TCG on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
 impl Bench {
-    /// An image of the recipe `name`, which lies beside that of the minimal image, with the compiled kernel; made in `directory`.
-    pub fn hardened(&self, name: &str, directory: &Path) -> Option<PathBuf> {
-        if self.unpublished {
-            skipped("class release: the lock is unpublished");
-            return None;
+    /// The image `name` (`minimal`, `container`) of class release with the compiled kernel. Never change it.
+    pub fn release(&self, name: &str) -> Option<PathBuf> {
+        let made = std::env::var_os("BULLION_TEST_RELEASE").map(|directory| Path::new(&directory).join(name));
+        let image = made.filter(|image| image.join("manifest.json").exists());
+        if image.is_none() {
+            skipped(
+                "BULLION_TEST_RELEASE names no images: scripts/release-images makes them, where the kernel is compiled",
+            );
         }
-        let Some(binary) = std::env::var_os("BULLION_GUEST") else {
-            skipped("BULLION_GUEST is not set");
-            return None;
-        };
-        let recipes = self.recipe.parent().unwrap();
-        copy(recipes, directory);
-        let components = directory.join("components");
-        let guest = components.join("guest.toml");
-        let text = std::fs::read_to_string(&guest).unwrap();
-        let (packages, _) = text.split_once("\n[component]").unwrap();
-        let quick = "outputs = [\"bullion-guest\"]\nfiles = [\"binary\"]\nscript = \"cp binary out/bullion-guest\"";
-        std::fs::write(&guest, format!("{packages}\n[component]\n{quick}\n")).unwrap();
-        std::fs::copy(binary, components.join("binary")).unwrap();
-        let listed = run(self.command(["component", "list", "--json"]).arg(&components)).expect(0, &[]).json();
-        let is_cached = listed.as_array().unwrap().iter().any(|one| one["name"] == "kernel" && one["cached"] == true);
-        if !is_cached && std::env::var_os("BULLION_TEST_COMPILE").is_none() {
-            skipped("the kernel is not compiled, which takes many minutes: set BULLION_TEST_COMPILE=1");
-            return None;
-        }
-        let image = directory.join("image");
-        let mut command = self.command(["build", "--release", "--output"]);
-        run(command.arg(&image).arg(directory.join(format!("{name}.toml")))).expect(0, &[]);
-        Some(image)
+        image
     }
 
     /// Starts the machine that `launch` plans for `vm`, without its TEE and under TCG, with `change` made to its words, until its
@@ -116,19 +96,6 @@ fn plain(words: &mut Vec<String>) {
             *word = "-chardev stdio,id=console".to_owned();
         } else if word.starts_with("-chardev socket,id=agent") {
             *word = "-chardev null,id=agent".to_owned();
-        }
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
         }
     }
 }

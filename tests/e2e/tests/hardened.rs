@@ -4,23 +4,11 @@
 
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use e2e::container::Archive;
 use e2e::{Bench, bench};
 use serde_json::Value;
 use spec::Sha256Digest;
-
-/// The minimal image with the compiled kernel.
-fn image(bench: &Bench) -> Option<&'static Path> {
-    static IMAGE: OnceLock<(tempfile::TempDir, Option<PathBuf>)> = OnceLock::new();
-    let (_, path) = IMAGE.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = bench.hardened("minimal", directory.path());
-        (directory, path)
-    });
-    path.as_deref()
-}
 
 /// A VM that is not tried with a KVM first: one that cannot run this kernel does not say so, but stands still.
 fn emulated(vm: PathBuf) -> PathBuf {
@@ -37,14 +25,14 @@ fn manifest(image: &Path) -> Value {
 #[test]
 fn the_compiled_kernel_boots_the_image_and_is_small() {
     let Some(bench) = bench() else { return };
-    let Some(image) = image(&bench) else { return };
-    let manifest = manifest(image);
+    let Some(image) = bench.release("minimal") else { return };
+    let manifest = manifest(&image);
     assert_eq!(manifest["class"], "release");
     let size = |name: &str| manifest["artifacts"][name]["size"].as_u64().unwrap();
     assert!(size("vmlinuz") <= 12_000_000, "{} bytes", size("vmlinuz"));
     assert!(size("vmlinuz") + size("initrd") <= 16_000_000, "{} bytes", size("vmlinuz") + size("initrd"));
     let scratch = tempfile::tempdir().unwrap();
-    let vm = emulated(bench.vm(scratch.path(), "t-hardened", "none", 2, image));
+    let vm = emulated(bench.vm(scratch.path(), "t-hardened", "none", 2, &image));
     let answer = bench.launch(&vm, &["--until-ready", "--json"]).expect(0, &[]).json();
     assert_eq!(answer["identity"]["kernel_release"], manifest["kernel_version"]);
     assert_eq!(answer["identity"]["root_hash"], manifest["verity"]["root_hash"]);
@@ -54,7 +42,7 @@ fn the_compiled_kernel_boots_the_image_and_is_small() {
 fn a_container_runs_under_the_compiled_kernel() {
     let Some(bench) = bench() else { return };
     let directory = tempfile::tempdir().unwrap();
-    let Some(image) = bench.hardened("container", &directory.path().join("recipes")) else { return };
+    let Some(image) = bench.release("container") else { return };
     let archive = Archive::new("under the compiled kernel", 7);
     std::fs::write(directory.path().join("app.tar"), &archive.bytes).unwrap();
     let more = archive.description("app.tar");
@@ -68,16 +56,16 @@ fn a_container_runs_under_the_compiled_kernel() {
 #[test]
 fn the_tables_that_firmware_makes_are_those_that_were_predicted() {
     let Some(bench) = bench() else { return };
-    let Some(image) = image(&bench) else { return };
+    let Some(image) = bench.release("minimal") else { return };
     let scratch = tempfile::tempdir().unwrap();
     // SeaBIOS and OVMF. The firmware for SEV-SNP starts no kernel where there is no page with its hashes.
     for tee in ["none", "tdx"] {
-        let vm = bench.vm(scratch.path(), &format!("t-tables-{tee}"), tee, 2, image);
-        let console = bench.emulate(&vm, image, Some("bullion: ACPI tables "), |words| verbose(words, None));
+        let vm = bench.vm(scratch.path(), &format!("t-tables-{tee}"), tee, 2, &image);
+        let console = bench.emulate(&vm, &image, Some("bullion: ACPI tables "), |words| verbose(words, None));
         assert!(console.contains("bullion: ACPI tables admitted: digest"), "{tee}: {console}");
         // A machine that the recipe does not name.
-        let vm = bench.vm(scratch.path(), &format!("t-others-{tee}"), tee, 3, image);
-        let console = bench.emulate(&vm, image, Some("bullion: ACPI tables "), |words| verbose(words, None));
+        let vm = bench.vm(scratch.path(), &format!("t-others-{tee}"), tee, 3, &image);
+        let console = bench.emulate(&vm, &image, Some("bullion: ACPI tables "), |words| verbose(words, None));
         assert!(console.contains("ACPI tables refused: no bullion.acpi= names them"), "{tee}: {console}");
     }
 }
@@ -159,21 +147,21 @@ fn digest(console: &str) -> Sha256Digest {
 #[test]
 fn code_in_an_acpi_table_writes_the_memory_of_the_stock_kernel_and_is_refused_by_ours() {
     let Some(bench) = bench() else { return };
-    let Some(image) = image(&bench) else { return };
+    let Some(image) = bench.release("minimal") else { return };
     let table = writes_memory();
     let (console, found) = attack(&bench, bench.image(), &table, None);
     assert_eq!(&found, PATTERN, "Debian's kernel is to run it: {console}");
 
-    let (console, found) = attack(&bench, image, &table, None);
+    let (console, found) = attack(&bench, &image, &table, None);
     assert!(console.contains("ACPI tables refused: no bullion.acpi= names them"), "{console}");
     assert_eq!(found, [0; 8]);
     // The same kernel, told to take whatever comes, is as open as Debian's.
-    let (unchecked, found) = attack(&bench, image, &table, Some("unchecked"));
+    let (unchecked, found) = attack(&bench, &image, &table, Some("unchecked"));
     assert!(unchecked.contains("ACPI tables are not checked"), "{unchecked}");
     assert_eq!(&found, PATTERN, "{unchecked}");
     // Even where somebody had named it, code is kept from memory.
     let named = digest(&console).to_string();
-    let (console, found) = attack(&bench, image, &table, Some(&named));
+    let (console, found) = attack(&bench, &image, &table, Some(&named));
     assert!(
         console.contains("ACPI tables admitted") && console.contains("it reaches for memory at 0x7000"),
         "{console}"
@@ -184,12 +172,12 @@ fn code_in_an_acpi_table_writes_the_memory_of_the_stock_kernel_and_is_refused_by
 #[test]
 fn code_in_an_acpi_table_cannot_bring_more_of_its_kind() {
     let Some(bench) = bench() else { return };
-    let Some(image) = image(&bench) else { return };
+    let Some(image) = bench.release("minimal") else { return };
     let table = loads_a_table();
     let (console, _) = attack(&bench, bench.image(), &table, None);
     assert!(console.contains("ACPI: Dynamic OEM Table Load"), "Debian's kernel is to load it: {console}");
-    let (console, _) = attack(&bench, image, &table, None);
+    let (console, _) = attack(&bench, &image, &table, None);
     let named = digest(&console).to_string();
-    let (console, _) = attack(&bench, image, &table, Some(&named));
+    let (console, _) = attack(&bench, &image, &table, Some(&named));
     assert!(console.contains("ACPI code refused: it loads another table"), "{console}");
 }

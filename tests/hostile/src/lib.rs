@@ -20,7 +20,6 @@ pub mod attacks;
 pub mod guests;
 pub mod machine;
 pub mod nbd;
-pub mod release;
 pub mod report;
 pub mod setup;
 pub mod vhost_user;

@@ -200,10 +200,21 @@ impl Machine {
         Ok(())
     }
 
-    /// Who the guest says it is, over a new connection.
+    /// Who the guest says it is, over a new connection. Asked again where no answer comes: a guest forgets what it owes to a host that hung up,
+    /// and takes whoever is there the moment after for the same one.
     pub fn identity(&mut self) -> Result<Identity, String> {
+        let deadline = Instant::now() + TO_ANSWER;
+        loop {
+            let answer = self.ask_identity();
+            if answer.is_ok() || Instant::now() > deadline {
+                return answer;
+            }
+        }
+    }
+
+    fn ask_identity(&mut self) -> Result<Identity, String> {
         let mut socket = self.connect("agent")?;
-        socket.set_read_timeout(Some(TO_ANSWER)).map_err(|error| error.to_string())?;
+        socket.set_read_timeout(Some(TO_ANSWER / 6)).map_err(|error| error.to_string())?;
         socket.write_all(b"\n{\"id\":7777,\"method\":\"identity\"}\n").map_err(|error| error.to_string())?;
         for line in BufReader::new(socket.take(1 << 20)).lines() {
             let line = line.map_err(|error| format!("the agent does not answer: {error}; {}", self.console()))?;
