@@ -32,7 +32,8 @@ pub mod unpack;
 pub mod verity;
 
 pub use build::{
-    BuildError, BuildRequest, CompiledKernel, CompiledModules, Guest, Staged, build, firmware_images, open_origins,
+    BuildError, BuildRequest, CompiledKernel, CompiledModules, DriverError, Guest, Staged, build, firmware_images,
+    open_origins,
 };
 pub use compare::{Difference, compare_images};
 pub use content::Content;

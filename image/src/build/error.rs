@@ -10,7 +10,7 @@ use spec::recipe::Kind;
 use spec::{Diagnostic, Outcome, Sha256Digest, SyntaxError};
 use store::{ImageError, StoreError};
 
-use super::{MAX_COMMAND_LINE, guest_binary};
+use super::{DriverError, MAX_COMMAND_LINE, guest_binary};
 use crate::deb::DebError;
 use crate::disk::DiskError;
 use crate::effects::EffectError;
@@ -182,6 +182,9 @@ pub enum BuildError {
         /// Its length.
         length: usize,
     },
+    /// NVIDIA's driver.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
     /// The UUID of the recipe.
     #[error("\"{0}\" is not a UUID")]
     Uuid(String),
@@ -228,7 +231,7 @@ impl Diagnostic for BuildError {
             Self::Disk(error) => error.outcome(),
             Self::ManifestContent(error) => error.outcome(),
             Self::OtherPackage { .. } => Outcome::InputMismatch,
-            Self::Hardening { .. } => Outcome::Refused,
+            Self::Hardening { .. } | Self::Driver(_) => Outcome::Refused,
             Self::KernelText(error) => error.outcome(),
             Self::Io { .. } | Self::Threads(_) => Outcome::HostCannot,
             Self::Manifest(_) | Self::OtherGuest { .. } | Self::OtherKernel { .. } => Outcome::Internal,
@@ -273,6 +276,7 @@ impl Diagnostic for BuildError {
                 "see the component's config and hardening.toml: Kconfig takes an option back whose dependencies are not set"
                     .to_owned(),
             ),
+            Self::Driver(_) => Some("name one version in the recipe of the image and in that of the modules' component, and lock both again".to_owned()),
             Self::OutputDamaged { .. } => Some(
                 "if it is an image that is not needed any more, remove it by hand; else choose another output directory"
                     .to_owned(),

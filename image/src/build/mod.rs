@@ -5,6 +5,7 @@
 
 mod boot;
 mod documents;
+mod driver;
 mod error;
 mod guest_binary;
 mod hardened;
@@ -32,6 +33,7 @@ use crate::sbom::Facts;
 use crate::scripts;
 use crate::uki;
 
+pub use driver::DriverError;
 pub use error::BuildError;
 pub use hardened::CompiledKernel;
 pub(crate) use inputs::read as read_locked;

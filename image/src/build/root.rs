@@ -8,7 +8,7 @@ use spec::recipe::ImageRecipe;
 use store::Store;
 
 use super::output::Output;
-use super::{BuildError, BuildRequest};
+use super::{BuildError, BuildRequest, driver};
 use crate::content::Content;
 use crate::deb::Package;
 use crate::kernel::Kernel;
@@ -42,6 +42,7 @@ pub(super) fn make(
     output: &Output,
 ) -> Result<Root, BuildError> {
     let tree = tree(request, image, packages, kernel, store)?;
+    driver::check(kernel, &tree)?;
     let os_release = os_release(&tree);
     // Whatever is at that path, and whoever put it there.
     let shell = tree.resolve(inspect::SHELL).map(|path| inspect::shell(tree.file(&path).unwrap_or_default()));

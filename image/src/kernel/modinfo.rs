@@ -8,6 +8,8 @@ use object::{Object as _, ObjectSection as _};
 pub(crate) struct Modinfo {
     pub(crate) name: String,
     pub(crate) vermagic: String,
+    /// The module's own version; modules of the kernel's source seldom have one.
+    pub(crate) version: Option<String>,
     /// Modules whose symbols it uses.
     pub(crate) depends: Vec<String>,
     /// Modules it wants to have been loaded before, where they exist (`softdep=pre: ...`).
@@ -30,6 +32,7 @@ pub(crate) fn read(elf: &[u8]) -> Result<Modinfo, &'static str> {
         match key {
             "name" => value.clone_into(&mut info.name),
             "vermagic" => value.clone_into(&mut info.vermagic),
+            "version" => info.version = Some(value.to_owned()),
             "depends" => info.depends.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned)),
             "softdep" => {
                 info.wants.extend(before(value));

@@ -1,0 +1,90 @@
+//! NVIDIA's driver is one thing in three parts that come from different places: modules from a component, libraries and firmware from packages.
+//! They refuse each other where they are not of one version, on the server, before the first program has seen a GPU. So the builder does.
+
+use std::collections::BTreeMap;
+
+use crate::kernel::{Kernel, RootModule, modinfo};
+use crate::tree::{Kind, Tree};
+
+/// How the modules of the driver are called; `nvidia` itself comes first.
+const MODULES: &str = "nvidia";
+/// Libraries whose file name ends in the driver's version. Others that NVIDIA makes have versions of their own.
+const LIBRARIES: [&str; 4] = ["libcuda.so.", "libnvidia-ml.so.", "libnvidia-cfg.so.", "libnvidia-ptxjitcompiler.so."];
+/// The driver asks for `nvidia/VERSION/gsp_*.bin` (open-gpu-kernel-modules 550.163.01, `nv-firmware.h`).
+const FIRMWARE: &str = "usr/lib/firmware/nvidia/";
+
+/// Parts of NVIDIA's driver that do not fit each other.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DriverError {
+    /// A module without what all have.
+    #[error("the module {name} of NVIDIA's driver does not say its version")]
+    NoVersion {
+        /// The module.
+        name: String,
+    },
+    /// Two versions.
+    #[error("NVIDIA's driver is of two versions: {first} is of {first_version}, {other} of {other_version}")]
+    TwoVersions {
+        /// One part.
+        first: String,
+        /// Its version.
+        first_version: String,
+        /// Another.
+        other: String,
+        /// Its version.
+        other_version: String,
+    },
+    /// The modules drive nothing without it.
+    #[error("NVIDIA's driver {version} has no firmware: there is nothing in /{FIRMWARE}{version}")]
+    NoFirmware {
+        /// The version of the modules.
+        version: String,
+    },
+}
+
+/// Refuses modules of the driver beside libraries or firmware of another version. An image without its modules is not looked at.
+pub(super) fn check(kernel: &Kernel, tree: &Tree) -> Result<(), DriverError> {
+    let Some((first, version)) = modules(&kernel.root_modules)? else { return Ok(()) };
+    let mut has_firmware = false;
+    for (path, node) in tree.iter().filter(|(_, node)| matches!(node.kind, Kind::File { .. })) {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let of_library =
+            LIBRARIES.iter().find_map(|library| name.strip_prefix(library)).filter(|rest| is_version(rest));
+        let of_firmware = path.strip_prefix(FIRMWARE).and_then(|rest| rest.split_once('/')).map(|(version, _)| version);
+        let of_firmware = of_firmware.filter(|found| is_version(found));
+        has_firmware |= of_firmware == Some(version.as_str());
+        if let Some(found) = of_library.or(of_firmware).filter(|found| *found != version) {
+            let other = format!("/{path} ({})", node.origin);
+            return Err(DriverError::TwoVersions {
+                first,
+                first_version: version,
+                other,
+                other_version: found.to_owned(),
+            });
+        }
+    }
+    if has_firmware { Ok(()) } else { Err(DriverError::NoFirmware { version }) }
+}
+
+/// The first of the driver's modules, and the version that all of them say.
+fn modules(all: &BTreeMap<String, RootModule>) -> Result<Option<(String, String)>, DriverError> {
+    let mut first: Option<(String, String)> = None;
+    for (name, module) in all.iter().filter(|(name, _)| name.starts_with(MODULES)) {
+        let no_version = || DriverError::NoVersion { name: name.clone() };
+        let version = modinfo::read(&module.elf).ok().and_then(|info| info.version).ok_or_else(no_version)?;
+        let other = format!("the module {name}");
+        match first {
+            Some((first, first_version)) if first_version != version => {
+                return Err(DriverError::TwoVersions { first, first_version, other, other_version: version });
+            }
+            Some(_) => {}
+            None => first = Some((other, version)),
+        }
+    }
+    Ok(first)
+}
+
+/// `550.163.01`, and not the `1` of a library's interface.
+fn is_version(text: &str) -> bool {
+    text.contains('.') && text.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
