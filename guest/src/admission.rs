@@ -77,6 +77,16 @@ impl Device {
         self.class >> 8 == NVME
     }
 
+    /// What its driver may be called where it is a part of the machine: bridges and the chipset say themselves that they are, by numbers and
+    /// classes that the host makes up. `None` where others decide.
+    fn may_have(&self) -> Option<&'static [&'static str]> {
+        match self.part() {
+            Part::Bridge => Some(&["pcieport"]),
+            Part::Chipset => Some(&[]),
+            _ => None,
+        }
+    }
+
     fn part(&self) -> Part {
         if CHIPSET.contains(&(self.vendor, self.device)) {
             return Part::Chipset;
@@ -181,8 +191,11 @@ impl Buses<'_> {
 
     fn close(&self) -> Result<Vec<Device>, SysfsError> {
         BUSES.iter().try_for_each(|bus| self.autoprobe(bus, false))?;
-        let refused: Vec<Device> =
-            self.devices()?.into_iter().filter(|device| device.part() == Part::Foreign).collect();
+        let mut refused = self.devices()?;
+        refused.retain(|device| match device.may_have() {
+            None => device.part() == Part::Foreign,
+            Some(drivers) => self.driver(device).is_some_and(|driver| !drivers.contains(&driver.as_str())),
+        });
         refused.iter().try_for_each(|device| self.unbind(device))?;
         Ok(refused)
     }
@@ -191,14 +204,9 @@ impl Buses<'_> {
         let devices = self.devices()?;
         let cards = devices.iter().filter(|device| device.part() == Part::Network).skip(usize::from(declared.network));
         let gpus = devices.iter().filter(|device| device.part() == Part::Gpu && !declared.gpus);
-        let mut places = Vec::new();
-        for name in &declared.root {
-            places.extend(self.places(name)?);
-        }
-        let holds_root = |device: &&Device| places.iter().any(|place| is_on(place, &devices) == Some(&device.address));
-        let memory = devices.iter().filter(|device| device.is_nvme() && !holds_root(device));
-        let behind = disks.iter().map(|name| self.behind(name)).collect::<Result<Vec<String>, _>>()?;
-        let disks = devices.iter().filter(|device| behind.contains(&device.address));
+        let (root, disks) = (self.below(&declared.root, &devices)?, self.below(disks, &devices)?);
+        let memory = devices.iter().filter(|device| device.is_nvme() && !root.contains(device));
+        let disks = devices.iter().filter(|device| disks.contains(device));
         let mut refused: Vec<Device> = cards.chain(gpus).chain(memory).chain(disks).cloned().collect();
         // A device may be two of these, by its numbers and by its class.
         refused.sort_by(|a, b| a.address.cmp(&b.address));
@@ -263,20 +271,22 @@ impl Buses<'_> {
         entries.flatten().map(|entry| canonical(entry.path())).collect()
     }
 
-    /// The address of the function that a disk is behind; empty where there is none.
-    fn behind(&self, disk: &str) -> Result<String, SysfsError> {
-        let path = self.0.join("block").join(disk);
-        let place = fs::canonicalize(&path).map_err(|error| SysfsError { path, error })?;
-        let parts = place.components().rev().filter_map(|part| part.as_os_str().to_str());
-        let mut behind = parts.skip_while(|part| !is_virtio(part)).skip(1);
-        Ok(behind.next().unwrap_or_default().to_owned())
+    /// The functions that these block devices are on: of each place, the nearest above it.
+    fn below<'d>(&self, names: &[String], devices: &'d [Device]) -> Result<Vec<&'d Device>, SysfsError> {
+        let mut found = Vec::new();
+        for place in names.iter().map(|name| self.places(name)).collect::<Result<Vec<_>, _>>()?.concat() {
+            let above = place.components().rev().filter_map(|part| part.as_os_str().to_str());
+            let mut above = above.filter_map(|name| devices.iter().find(|device| device.address == name));
+            found.extend(above.next());
+        }
+        Ok(found)
     }
-}
 
-/// The address of the function that is nearest above a block device's directory.
-fn is_on<'a>(place: &Path, devices: &'a [Device]) -> Option<&'a String> {
-    let names = place.components().rev().filter_map(|part| part.as_os_str().to_str());
-    names.filter_map(|name| devices.iter().find(|device| device.address == name)).map(|device| &device.address).next()
+    /// The driver that a device has.
+    fn driver(&self, device: &Device) -> Option<String> {
+        let link = fs::read_link(self.0.join("bus/pci/devices").join(&device.address).join("driver")).ok()?;
+        Some(link.file_name()?.to_string_lossy().into_owned())
+    }
 }
 
 fn is_virtio(name: &str) -> bool {

@@ -32,7 +32,7 @@ pub(crate) enum Stage {
     Report,
     /// Reading the configuration and comparing it with the report.
     Configuration,
-    /// Counting the GPUs that the configuration names.
+    /// Counting the GPUs that the configuration names, or starting their driver.
     Gpus,
     /// Setting up the network.
     Network,

@@ -24,6 +24,7 @@ mod module_list;
 mod modules;
 mod mounts;
 mod network;
+mod nvidia;
 mod port;
 mod power;
 mod process;

@@ -25,7 +25,7 @@ use spec::workload::{Runs, Workload};
 
 use crate::children::Children;
 use crate::failure::{Failure, OrFail as _, Stage};
-use crate::{admission, archive, disks, modules, network, scratch, writable};
+use crate::{admission, archive, disks, modules, network, nvidia, scratch, writable};
 use stopping::Stopping;
 
 /// How many reports may wait for the supervisor before who makes them waits too.
@@ -163,6 +163,7 @@ impl Work {
             admission::bind_network()?;
         }
         writable::prepare()?;
+        let gpus = self.config.gpus.as_ref().map_or(Ok(false), |gpus| nvidia::begin(gpus.count, &self.children))?;
         network::bring_loopback_up().or_fail_doing(Stage::Network, "bringing the loopback interface up")?;
         let resolver = "/etc/resolv.conf";
         std::fs::write(resolver, network::resolver(self.config.network.as_ref()))
@@ -172,7 +173,7 @@ impl Work {
         }
         self.open_volumes()?;
         modules::load_no_more()?;
-        self.config.workload.as_ref().map_or(Ok(()), |workload| self.run_workload(workload))
+        self.config.workload.as_ref().map_or(Ok(()), |workload| self.run_workload(workload, gpus))
     }
 
     /// Scratch first: archives may be unpacked there.
@@ -199,9 +200,10 @@ impl Work {
         std::fs::remove_file(&copy).or_fail_doing(Stage::Workload, &copy)
     }
 
-    fn run_workload(&self, workload: &Workload) -> Result<(), Failure> {
+    /// `gpus`: whether there are GPUs for containers. Pods and compose files ask for them themselves.
+    fn run_workload(&self, workload: &Workload, gpus: bool) -> Result<(), Failure> {
         match workload.runs() {
-            Some(Runs::Container(image)) => container::run(self, workload, image),
+            Some(Runs::Container(image)) => container::run(self, workload, image, gpus),
             Some(Runs::Pods(text)) => group::run_pods(self, workload, text),
             Some(Runs::Compose(text)) => group::run_compose(self, workload, text),
             // `GuestConfig::fault` refuses it before.

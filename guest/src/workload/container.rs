@@ -15,9 +15,10 @@ use crate::failure::{Failure, OrFail as _, Stage};
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Runs the container of `image`, again and again where the configuration says so.
-pub(super) fn run(work: &Work, workload: &Workload, image: &str) -> Result<(), Failure> {
+pub(super) fn run(work: &Work, workload: &Workload, image: &str, gpus: bool) -> Result<(), Failure> {
     let network = work.config.network.is_some();
-    let create = podman::create(workload, image, &work.config.environment, network);
+    let given = podman::Given { network, gpus };
+    let create = podman::create(workload, image, &work.config.environment, given);
     work.children.run(&create).or_fail(Stage::Workload)?;
     let program = podman::start();
     let mut pause = Duration::from_secs(1);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use spec::workload::Workload;
 
 use crate::children::Program;
+use crate::nvidia;
 
 /// Podman.
 pub(super) const PROGRAM: &str = "/usr/bin/podman";
@@ -43,20 +44,30 @@ pub(super) fn load(archive: &str) -> Program {
     Program::new([PROGRAM, "load", "--quiet", "--input", archive])
 }
 
+/// What a container gets of the guest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given {
+    /// A way to the guest's network.
+    pub(super) network: bool,
+    /// All GPUs.
+    pub(super) gpus: bool,
+}
+
 /// Makes the container. Apart from `start`, so that what podman has against it is told from what the container prints.
 pub(super) fn create(
     workload: &Workload,
     image: &str,
     environment: &BTreeMap<String, String>,
-    network: bool,
+    given: Given,
 ) -> Program {
     let mut words = vec![PROGRAM.to_owned(), "create".to_owned(), format!("--name={NAME}")];
-    words.push(if network { "--network=bridge" } else { "--network=none" }.to_owned());
+    words.push(if given.network { "--network=bridge" } else { "--network=none" }.to_owned());
     // What is not there by digest is not fetched; what it prints is kept nowhere in the guest.
     words.extend(["--pull=never", "--log-driver=none"].map(str::to_owned));
     let ports = workload.publish.iter();
     words.extend(ports.map(|port| format!("--publish={}:{}/{}", port.guest, port.container, port.protocol.as_str())));
     words.extend(environment.iter().map(|(name, value)| format!("--env={name}={value}")));
+    words.extend(given.gpus.then(|| format!("--device={}", nvidia::ALL)));
     words.push(image.to_owned());
     words.extend(workload.command.iter().cloned());
     Program::new(words)
@@ -183,12 +194,18 @@ mod tests {
             ..Workload::default()
         };
         let environment = BTreeMap::from([("A".to_owned(), "--b c".to_owned())]);
-        let words = create(&workload, &image, &environment, false).words;
+        let words = create(&workload, &image, &environment, Given { network: false, gpus: false }).words;
         let expected = ["/usr/bin/podman", "create", "--name=workload", "--network=none", "--pull=never"];
         assert_eq!(words[..5], expected);
         let rest = ["--log-driver=none", "--publish=5353:53/udp", "--env=A=--b c", &image, "--privileged", "x y"];
         assert_eq!(words[5..], rest);
-        assert!(create(&workload, &image, &environment, true).words.contains(&"--network=bridge".to_owned()));
+        let words = create(&workload, &image, &environment, Given { network: true, gpus: true }).words;
+        assert!(words.contains(&"--network=bridge".to_owned()));
+        let (device, image) = (
+            words.iter().position(|word| word == "--device=nvidia.com/gpu=all"),
+            words.iter().position(|word| *word == image),
+        );
+        assert!(device.is_some() && device < image, "{words:?}");
     }
 
     #[test]
