@@ -85,5 +85,11 @@ fn pin_line(pin: &pins::Firmware) -> String {
     let tees: Vec<String> = pin.tees.iter().map(ToString::to_string).collect();
     let hashes = if pin.enforces_kernel_hashes { "enforces kernel hashes" } else { "does not enforce kernel hashes" };
     let boundary = if pin.vmm_in_trust_boundary { ", TRUSTS THE VMM" } else { "" };
-    format!("{} ({:?}, {}), {hashes}{boundary}, for tee {}", pin.name, pin.platform, pin.edk2, tees.join(" and "))
+    let memory = match pin.memory_acceptance {
+        Some(pins::MemoryAcceptance::Lazy) => ", accepts memory below 4 GiB",
+        Some(pins::MemoryAcceptance::Eager) => ", accepts all memory before it starts anything",
+        None => "",
+    };
+    let (name, platform, edk2) = (&pin.name, pin.platform, &pin.edk2);
+    format!("{name} ({platform:?}, {edk2}), {hashes}{memory}{boundary}, for tee {}", tees.join(" and "))
 }

@@ -68,5 +68,11 @@ fn pins_obey_the_design() {
             _ => "none",
         };
         assert_eq!(tees, [allowed], "{name}");
+        // edk2 leaves memory above 4 GiB to the kernel since these releases: of a TD, and of a SEV-SNP guest.
+        let acceptance = pin.get("memory_acceptance").and_then(Value::as_str);
+        let since = if allowed == "snp" { "edk2-stable202302" } else { "edk2-stable202211" };
+        let is_lazy = pin["edk2"].as_str().unwrap() >= since;
+        let said = if is_lazy { "lazy" } else { "eager" };
+        assert_eq!(acceptance, (allowed != "none").then_some(said), "{name}");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Sha256Digest;
+use crate::digest::{Sha256Digest, Sha384Digest};
 use crate::tee::Tee;
 use crate::text::{SyntaxError, from_toml};
 
@@ -35,6 +35,17 @@ pub enum SecureBoot {
     Enrolled,
 }
 
+/// How much of a TEE guest's memory firmware accepts before it starts anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum MemoryAcceptance {
+    /// What is below 4 GiB; the kernel accepts the rest as it uses it (UEFI 2.9, table 7-5, EfiUnacceptedMemoryType).
+    Lazy,
+    /// All of it, page by page: minutes of nothing on the console, and more than any time limit with large memory.
+    Eager,
+}
+
 /// One pinned firmware image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -60,6 +71,9 @@ pub struct Firmware {
     pub vmm_in_trust_boundary: bool,
     /// TEEs it may be launched in.
     pub tees: Vec<Tee>,
+    /// How it accepts memory; there where `tees` has a TEE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_acceptance: Option<MemoryAcceptance>,
     /// What it says of itself in SMBIOS tables, which firmware since edk2-stable202505 measures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bios: Option<Bios>,
@@ -116,6 +130,13 @@ impl Pins {
         if pins.schema != 1 {
             let message = format!("schema {} is not known: this program reads schema 1", pins.schema);
             return Err(SyntaxError::at(file, text, "schema", message));
+        }
+        let silent = |firmware: &&Firmware| {
+            firmware.memory_acceptance.is_none() && firmware.tees.iter().any(|tee| *tee != Tee::None)
+        };
+        if let Some(silent) = pins.firmware.iter().find(silent) {
+            let message = format!("firmware \"{}\" is for a TEE, and has no memory_acceptance", silent.name);
+            return Err(SyntaxError::at(file, text, &format!("\"{}\"", silent.name), message));
         }
         let mut seen = BTreeSet::new();
         if let Some(double) = pins.firmware.iter().find(|firmware| !seen.insert(firmware.sha256)) {

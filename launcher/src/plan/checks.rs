@@ -41,7 +41,7 @@ pub(super) fn check_firmware(
         // Nothing is measured, so nothing depends on what it enforces.
         return Ok(Some((sha256, inputs.pins.find(&sha256).map(|pin| pin.name.clone()))));
     }
-    match firmware::allow(inputs.pins, &sha256, inputs.vm.tee) {
+    match firmware::allow(inputs.pins, &sha256, inputs.vm.tee, inputs.vm.memory) {
         Ok(pin) => Ok(Some((sha256, Some(pin.name.clone())))),
         // No guest runs in a simulation, so nothing depends on what the firmware would enforce.
         Err(refusal) if inputs.options.simulate.is_some() => {

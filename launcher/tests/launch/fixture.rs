@@ -9,7 +9,7 @@ use launcher::{Artifacts, Directories, Image, LaunchError, Options, Progress, Qe
 use serde_json::json;
 use sign::{Algorithm, PrivateKey, Seen, Trust, VerifiedRelease, Wanted, sign_release, verify_release};
 use spec::manifest::{Class, artifact};
-use spec::pins::{Firmware, Pins, Platform, SecureBoot};
+use spec::pins::{Firmware, MemoryAcceptance, Pins, Platform, SecureBoot};
 use spec::release::Release;
 use spec::time::Timestamp;
 use spec::vm::Vm;
@@ -86,6 +86,7 @@ fn pin(name: &str, content: &[u8], tee: Tee, platform: Platform) -> Firmware {
         secure_boot: SecureBoot::Absent,
         vmm_in_trust_boundary: false,
         tees: vec![tee],
+        memory_acceptance: Some(MemoryAcceptance::Lazy),
         bios: None,
         events_judged_by: vec![],
     }

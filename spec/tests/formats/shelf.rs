@@ -80,7 +80,7 @@ fn bad_locks_are_refused_with_line_and_suggestion() {
 
 #[test]
 fn bad_pins_are_refused_with_line_and_suggestion() {
-    check_shelf("pins", 4, |file, text| spec::pins::Pins::parse(file, text).map(drop));
+    check_shelf("pins", 5, |file, text| spec::pins::Pins::parse(file, text).map(drop));
 }
 
 #[test]
