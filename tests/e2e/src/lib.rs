@@ -205,6 +205,18 @@ impl Bench {
         target
     }
 
+    /// A copy with other TDX firmware, named in its manifest.
+    pub fn image_with_tdx_firmware(&self, to: &Path, firmware: &[u8]) -> PathBuf {
+        let image = self.copy_image(to);
+        std::fs::write(image.join("firmware-tdx.fd"), firmware).unwrap();
+        let text = std::fs::read(image.join("manifest.json")).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let hex: String = vectors::sha(256, firmware).iter().map(|byte| format!("{byte:02x}")).collect();
+        manifest["artifacts"]["firmware-tdx.fd"] = serde_json::json!({ "size": firmware.len(), "sha256": hex });
+        std::fs::write(image.join("manifest.json"), manifest.to_string()).unwrap();
+        image
+    }
+
     /// The words that make `launch` use the QEMU tree under test.
     pub fn vmm_words(&self) -> Vec<String> {
         if self.unpublished { vec!["--vmm".to_owned(), self.vmm.display().to_string()] } else { Vec::new() }

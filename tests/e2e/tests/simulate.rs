@@ -2,8 +2,11 @@
 //! simulator; what it submitted must hash to the prediction.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use e2e::vectors::{sha, unhex};
+use e2e::vectors::{sha, unhex, unpacked};
 use e2e::{Bench, bench, documented, skipped};
+
+/// Debian's IntelTdxX64 build with keys.
+const ENROLLED: &str = "tdx/firmware/debian-sid_ovmf-inteltdx_2026.08+ds-2_OVMF.inteltdx.ms.fd.xz";
 
 fn simulate(bench: &Bench, tee: &str, vcpus: u32) -> Option<serde_json::Value> {
     let scratch = tempfile::tempdir().unwrap();
@@ -102,6 +105,27 @@ fn what_a_td_reads_by_fw_cfg_leads_to_the_predicted_registers() {
         seen.push(of("etc/acpi/tables"));
     }
     assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2], "each has tables of its own: {seen:?}");
+}
+
+/// Firmware with enrolled keys does not start a kernel that nobody in its db signed: a launch says so in the words of `measure`, predicts
+/// no register of it, and compares MRTD all the same.
+#[test]
+fn a_launch_with_enrolled_firmware_is_predicted_as_measure_predicts_it() {
+    let Some(bench) = bench() else { return };
+    let Some(firmware) = unpacked(ENROLLED).filter(|_| can_simulate(&bench)) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = bench.image_with_tdx_firmware(scratch.path(), &firmware);
+    let vm = bench.vm(scratch.path(), "t-enrolled", "tdx", 1, &image);
+    let path = |name: &str| image.join(name).display().to_string();
+    let words =
+        ["measure", "tdx", "--firmware", &path("firmware-tdx.fd"), "--kernel", &path("vmlinuz"), "--vcpus", "1"];
+    let measured = bench.run(words.iter().chain(&["--memory", "512MiB", "--json"])).expect(6, &[]).json();
+    let reason = measured["refused"].as_str().unwrap().rsplit_once(": ").unwrap().1;
+    let answer = bench.launch(&vm, &["--simulate", "--json"]).expect(0, &["keys enrolled", reason]).json();
+    documented("launch --simulate", &answer);
+    assert_eq!(answer["measured"]["mrtd"], answer["expected"]["mrtd"]);
+    assert!(answer["expected"]["rtmr0"].is_null() && answer["expected"]["rtmr1"].is_null(), "{answer}");
+    assert!(answer["expected"]["rtmrs_not_predicted"].as_str().unwrap().contains(reason), "{answer}");
 }
 
 /// The same of a TD that firmware starts from the image's disk: its tables are those of a machine without a kernel, and its

@@ -1,7 +1,7 @@
 //! What a TEE should measure when a VM is launched, by the predictions of `weigh`; and what follows, by the same rules, from what
 //! the guest of a simulated launch read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use launcher::Image;
 use launcher::qemu::oracle::{Answer as Told, ConfigWrite, Devices};
@@ -20,6 +20,7 @@ use crate::firmware::FirmwareFile;
 use crate::inputs;
 use crate::weigh::disk::DiskFile;
 use crate::weigh::machine::Oracle;
+use crate::weigh::prediction::expected_firmware;
 use crate::weigh::reference::boot_files;
 use crate::weigh::registers::{BootFiles, KnownFirmware};
 use crate::weigh::{self, SnpWanted};
@@ -45,6 +46,8 @@ pub(super) struct Rtmrs {
     pub(super) placement: Vec<ConfigWrite>,
     /// The other value that RTMR1 may have, of a disk.
     other_rtmr1: Option<String>,
+    /// Where the image is.
+    directory: PathBuf,
     firmware: FirmwareFile,
     memory_mib: u64,
     qemu_version: Option<[u64; 3]>,
@@ -114,13 +117,14 @@ impl Rtmrs {
         let firmware = weigh::image_firmware(&image.directory, &image.manifest, artifact::FIRMWARE_TDX)?;
         let memory_mib = weigh::whole_mib(vm.memory)?;
         // What is refused is refused before QEMU is asked.
-        KnownFirmware::find(&firmware, &inputs::pins()?)?;
         let boot = launcher::plan::shape(vm)?.boot;
+        expected_firmware(boot, &image.directory, &firmware, &inputs::pins()?)?;
         let told = Oracle::new(qemu, store, Devices::of(vm)).ask(&firmware.bytes, boot, vm.vcpus, memory_mib)?;
         let mut rtmrs = Self {
             values: RtmrValues::default(),
             placement: Vec::new(),
             other_rtmr1: None,
+            directory: image.directory.clone(),
             firmware,
             memory_mib,
             qemu_version: told.qemu_version,
@@ -128,7 +132,8 @@ impl Rtmrs {
         };
         match boot {
             Boot::Kernel => {
-                rtmrs.values = rtmrs.follow(&told, &boot_files(&image.directory, &image.manifest)?)?;
+                let files = boot_files(&image.directory, &image.manifest)?;
+                rtmrs.values = rtmrs.follow(&told, &image.directory.join(artifact::KERNEL), &files)?;
             }
             Boot::Disk => rtmrs.of_disk(&told, &DiskFile::read(&image.directory.join(artifact::DISK))?)?,
         }
@@ -148,7 +153,8 @@ impl Rtmrs {
     /// RTMR0 alone.
     fn follow_platform(&self, told: &Told) -> Result<RtmrValues, Failure> {
         let pins = inputs::pins()?;
-        let events = KnownFirmware::find(&self.firmware, &pins)?.platform_of_disk(&told.fw_cfg, self.memory_mib)?;
+        let known = expected_firmware(Boot::Disk, &self.directory, &self.firmware, &pins)?;
+        let events = known.platform_of_disk(&told.fw_cfg, self.memory_mib)?;
         let [rtmr0, ..] = registers(&events);
         Ok(RtmrValues(vec![rtmr0.to_string()]))
     }
@@ -165,13 +171,15 @@ impl Rtmrs {
         }
         let path = |name: &str| directory.join(name);
         let line = inputs::read_text(&path("cmdline_data"))?;
-        let boot = BootFiles::read(&path("etc/boot/kernel"), Some(&path("initrd_data")), line.trim_end_matches('\0'))?;
-        self.follow(&Told::import(&directory)?, &boot).map(Some)
+        let kernel = path("etc/boot/kernel");
+        let boot = BootFiles::read(&kernel, Some(&path("initrd_data")), line.trim_end_matches('\0'))?;
+        self.follow(&Told::import(&directory)?, &kernel, &boot).map(Some)
     }
 
-    fn follow(&self, told: &Told, boot: &BootFiles) -> Result<RtmrValues, Failure> {
+    /// Of a kernel, which firmware with enrolled keys verifies.
+    fn follow(&self, told: &Told, kernel: &Path, boot: &BootFiles) -> Result<RtmrValues, Failure> {
         let pins = inputs::pins()?;
-        let known = KnownFirmware::find(&self.firmware, &pins)?;
+        let known = KnownFirmware::find(&self.firmware, &pins)?.starting(kernel)?;
         let mut events = known.platform(&told.fw_cfg, self.memory_mib)?;
         events.extend(known.image(boot, self.qemu_version)?);
         let [rtmr0, rtmr1, rtmr2, _] = registers(&events);
