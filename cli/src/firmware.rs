@@ -1,5 +1,7 @@
 //! A firmware image from disk, by its bytes, its digest and its pin: for the verbs that take one without an image directory.
 
+pub(crate) mod parts;
+
 use std::path::{Path, PathBuf};
 
 use measure::firmware::Firmware;

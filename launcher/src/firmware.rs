@@ -127,12 +127,7 @@ pub fn of_image(manifest: &Manifest, tee: Tee, boot: Boot) -> Result<Option<Sha2
 }
 
 /// The pin of `sha256`, if a guest with a direct kernel and this much memory may be launched in `tee` with it.
-pub fn allow<'a>(
-    pins: &'a Pins,
-    sha256: &Sha256Digest,
-    tee: Tee,
-    memory: Size,
-) -> Result<&'a Firmware, FirmwareError> {
+pub fn allow<'a>(pins: &'a Pins, sha256: &Sha256Digest, tee: Tee, memory: Size) -> Result<&'a Firmware, FirmwareError> {
     let firmware = pins.find(sha256).ok_or(FirmwareError::NotPinned { sha256: *sha256 })?;
     let name = firmware.name.clone();
     if firmware.vmm_in_trust_boundary {
@@ -173,6 +168,8 @@ mod tests {
             vmm_in_trust_boundary: false,
             tees: vec![Tee::Snp, Tee::Tdx],
             memory_acceptance: Some(MemoryAcceptance::Lazy),
+            snp: None,
+            tdx: None,
             bios: None,
             events_judged_by: vec![],
         }

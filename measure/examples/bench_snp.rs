@@ -46,7 +46,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seed = inputs.seed()?;
     println!("the same, seed known            {:>9.3?}", best(20, || table(&seed)));
     let layout = firmware.sev_layout()?;
-    let candidate = Candidate { name: "given", digest: seed::firmware_digest(&firmware)?, layout: &layout };
+    let candidate =
+        Candidate { name: "given", digest: seed::firmware_digest(&firmware)?, layout: &layout, is_named: true };
     let kernel = Kernel { kernel: Digest256::of(b"k"), initrd: Some(Digest256::of(b"i")), command_line: b"console" };
     let expected = Expected {
         firmware: &[candidate],

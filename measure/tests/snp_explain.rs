@@ -30,9 +30,11 @@ fn launched(image: &Image, line: Option<&[u8]>, vcpu: Vcpu, vcpus: u32, profile:
 fn differences_are_named() {
     let Some(ours) = image("snp/launch-digest/debian_2026.08+ds-2_OVMF.amdsev.fd") else { return };
     let other = image("snp/launch-digest/ovmf_AmdSev_suffix.bin").unwrap();
+    let pinned = image("snp/launch-digest/ovmf_OvmfX64_suffix.bin").unwrap();
     let candidates = [
-        Candidate { name: "ours", digest: ours.digest, layout: &ours.layout },
-        Candidate { name: "other", digest: other.digest, layout: &other.layout },
+        Candidate { name: "ours", digest: ours.digest, layout: &ours.layout, is_named: true },
+        Candidate { name: "other", digest: other.digest, layout: &other.layout, is_named: true },
+        Candidate { name: "pinned", digest: pinned.digest, layout: &pinned.layout, is_named: false },
     ];
     let kernel =
         Kernel { kernel: Digest256::of(b"kernel"), initrd: Some(Digest256::of(b"initrd")), command_line: LINE };
@@ -77,11 +79,22 @@ fn differences_are_named() {
         ),
         (launched(&ours, Some(LINE), vcpu, 4, old), vec![Difference::Profile(old.name)]),
         (
+            launched(&pinned, None, milan, 7, profile),
+            vec![
+                Difference::Firmware("pinned".into()),
+                Difference::KernelHashesOff,
+                Difference::Cpu { model: Some("EPYC-Milan"), signature: milan.signature },
+                Difference::Vcpus(7),
+            ],
+        ),
+        (
             launched(&other, Some(&with_newline), debug_swap, 7, profile),
             vec![Difference::Firmware("other".into()), line, Difference::SevFeatures(0x21), Difference::Vcpus(7)],
         ),
     ] {
         assert_eq!(find(digest), Some(differences));
     }
+    // Of firmware that nobody named, no more than one thing about the vCPUs is varied.
+    assert_eq!(find(launched(&pinned, None, Vcpu { sev_features: 0x21, ..milan }, 7, profile)), None);
     assert_eq!(find(Digest384::of(b"something else")), None);
 }

@@ -74,12 +74,73 @@ pub struct Firmware {
     /// How it accepts memory; there where `tees` has a TEE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_acceptance: Option<MemoryAcceptance>,
+    /// What a SEV-SNP launch measures of it, where it can be launched so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snp: Option<SnpPart>,
+    /// What a TDX launch measures of it, where it can be launched so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tdx: Option<TdxPart>,
     /// What it says of itself in SMBIOS tables, which firmware since edk2-stable202505 measures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bios: Option<Bios>,
     /// What the events predicted for this image were compared with; empty where nothing was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events_judged_by: Vec<EventJudge>,
+}
+
+/// What a SEV-SNP launch digest depends on of a firmware image: with it the digest is predicted without the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnpPart {
+    /// The launch digest after the pages of the image.
+    pub firmware_digest: Sha384Digest,
+    /// Where application processors start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ap_reset_eip: Option<u32>,
+    /// Where the hashes of kernel, initrd and command line go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_table: Option<HashTable>,
+    /// The sections of its SEV metadata, in their order.
+    pub sections: Vec<SnpSection>,
+}
+
+/// An area for kernel hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct HashTable {
+    /// Its guest physical address.
+    pub gpa: u32,
+    /// Its size in bytes.
+    pub size: u32,
+}
+
+/// A section of SEV metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnpSection {
+    /// The guest physical address of its first page.
+    pub gpa: u32,
+    /// Its size in bytes.
+    pub size: u32,
+    /// Its type, as the metadata has it.
+    #[serde(rename = "type")]
+    pub section_type: u32,
+}
+
+/// What a TDX launch measures of a firmware image alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TdxPart {
+    /// MRTD, where each page is added and measured before the next.
+    pub mrtd: Sha384Digest,
+    /// MRTD, where all pages of a section are added first, as QEMU trees around 8.2 do.
+    pub mrtd_two_pass: Sha384Digest,
+    /// SHA-384 of the variable store, which firmware measures into RTMR0.
+    pub variable_store: Sha384Digest,
 }
 
 /// The texts of the SMBIOS structure of type 0, as the firmware was built.

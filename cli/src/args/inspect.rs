@@ -62,6 +62,9 @@ pub(crate) enum FirmwareAction {
         /// The firmware image
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Print what an entry of firmware/pins.toml has of the image, in the words of that file, and nothing else
+        #[arg(long, conflicts_with = "json")]
+        pin: bool,
     },
     /// Make a firmware image of another one, with the same result everywhere
     ///

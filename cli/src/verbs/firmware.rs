@@ -8,7 +8,7 @@ use spec::{Outcome, Sha256Digest};
 
 use crate::args::{self, Derive, FirmwareAction};
 use crate::failure::Failure;
-use crate::firmware::{FirmwareFile, FirmwareInput};
+use crate::firmware::{FirmwareFile, FirmwareInput, parts};
 use crate::inputs;
 use crate::printer::Printer;
 use crate::weigh::unusable;
@@ -98,7 +98,8 @@ struct Derived<'a> {
 
 pub(crate) fn run(verb: &args::Firmware, printer: &Printer) -> Result<u8, Failure> {
     match &verb.action {
-        FirmwareAction::Show { file } => show(&FirmwareFile::read(file)?, printer),
+        FirmwareAction::Show { file, pin: false } => show(&FirmwareFile::read(file)?, printer),
+        FirmwareAction::Show { file, pin: true } => show_pin(&FirmwareFile::read(file)?, printer),
         FirmwareAction::Derive(verb) => derive(verb, printer),
     }
 }
@@ -115,6 +116,15 @@ fn show(file: &FirmwareFile, printer: &Printer) -> Result<u8, Failure> {
     };
     text(&shown, printer);
     printer.value(&shown);
+    Ok(0)
+}
+
+/// The part of a pin that is read from the image. What it enforces, and its name, are for people to say.
+fn show_pin(file: &FirmwareFile, printer: &Printer) -> Result<u8, Failure> {
+    let firmware = file.parse()?;
+    printer.line(format_args!("sha256 = \"{}\"", file.sha256));
+    let (snp, tdx) = (parts::snp(&firmware), parts::tdx(&firmware));
+    parts::lines(snp.as_ref(), tdx.as_ref()).iter().for_each(|line| printer.line(line));
     Ok(0)
 }
 

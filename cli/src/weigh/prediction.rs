@@ -70,13 +70,23 @@ pub(crate) fn expected_firmware<'a>(
     }
 }
 
+/// MRTD in both orders without the image: by the firmware's pin; else what the manifest has, for the order of today.
+fn mrtd_alone(manifest: &Manifest, pins: &Pins) -> Option<(Digest384, Digest384)> {
+    let artifact = manifest.artifacts.get(artifact::FIRMWARE_TDX);
+    let part = artifact.and_then(|artifact| pins.find(&artifact.sha256)?.tdx);
+    let reference = || manifest.references.tdx.first().map(|tdx| (tdx.mrtd, tdx.mrtd));
+    let both = part.map(|part| (part.mrtd, part.mrtd_two_pass)).or_else(reference);
+    both.map(|(single, two)| (Digest384(single.0), Digest384(two.0)))
+}
+
 impl TdxPrediction {
     /// For an image whose artifacts are in `directory`.
     pub(crate) fn new(directory: &Path, manifest: &Manifest, wanted: &WantedMachine<'_>) -> Result<Self, Failure> {
         let mut prediction = Self::default();
         let path = directory.join(artifact::FIRMWARE_TDX);
+        let pins = inputs::pins()?;
         if !path.exists() || !manifest.artifacts.contains_key(artifact::FIRMWARE_TDX) {
-            prediction.mrtd = manifest.references.tdx.first().map(|tdx| (Digest384(tdx.mrtd.0), Digest384(tdx.mrtd.0)));
+            prediction.mrtd = mrtd_alone(manifest, &pins);
             prediction.reasons.push(format!("the registers need the firmware, which is not at {}", path.display()));
             return Ok(prediction);
         }
@@ -85,7 +95,6 @@ impl TdxPrediction {
         let of = |order| mrtd(&parsed, order).map_err(|error| super::unusable(&path, &error));
         prediction.mrtd = Some((of(PageOrder::SinglePass)?, of(PageOrder::TwoPass)?));
         prediction.layout = parsed.tdx_layout().ok();
-        let pins = inputs::pins()?;
         let known = expected_firmware(wanted.boot, directory, &firmware, &pins);
         let Some(known) = prediction.or_reason("RTMRs are", known)? else {
             return Ok(prediction);

@@ -87,6 +87,8 @@ fn pin(name: &str, content: &[u8], tee: Tee, platform: Platform) -> Firmware {
         vmm_in_trust_boundary: false,
         tees: vec![tee],
         memory_acceptance: Some(MemoryAcceptance::Lazy),
+        snp: None,
+        tdx: None,
         bios: None,
         events_judged_by: vec![],
     }

@@ -23,6 +23,9 @@ pub struct Candidate<'a> {
     pub digest: Digest384,
     /// Its sections.
     pub layout: &'a SevLayout,
+    /// Whether it is expected, or somebody named it. Of another, only few inputs are varied with it: the vCPUs, and whether the
+    /// kernel was measured. There are many such firmware images, and a search among them is to be as short.
+    pub is_named: bool,
 }
 
 /// What is booted.
@@ -107,6 +110,9 @@ pub fn explain(found: Digest384, expected: &Expected<'_>) -> Option<Vec<Differen
     let mut best: Option<Vec<Difference>> = None;
     for seed in seeds(expected) {
         for (vcpu, vcpu_differences) in vcpus(&expected.vcpu) {
+            if !seed.is_named && vcpu_differences.len() > 1 {
+                continue;
+            }
             for (count, digest) in (1..=expected.max_vcpus).zip(seed.seed.digests(&vcpu)) {
                 if digest != found {
                     continue;
@@ -130,6 +136,7 @@ pub fn explain(found: Digest384, expected: &Expected<'_>) -> Option<Vec<Differen
 struct SeedVariant {
     seed: Seed,
     differences: Vec<Difference>,
+    is_named: bool,
 }
 
 /// All seeds, those with fewer differences first. Combinations that no launch could carry out are left out.
@@ -137,15 +144,19 @@ fn seeds(expected: &Expected<'_>) -> Vec<SeedVariant> {
     let mut variants = Vec::new();
     for (index, firmware) in expected.firmware.iter().enumerate() {
         for (hashes, kernel_differences) in kernels(expected.kernel.as_ref(), &expected.alternatives) {
+            let is_near = matches!(kernel_differences[..], [] | [Difference::KernelHashesOff]);
+            if !firmware.is_named && !is_near {
+                continue;
+            }
             let others = [&profile::QEMU_KVM, &profile::QEMU_KVM_NO_FPU_SYNC].into_iter();
-            let others = others.filter(|other| *other != expected.profile);
+            let others = others.filter(|other| firmware.is_named && *other != expected.profile);
             for other in core::iter::once(expected.profile).chain(others) {
                 let Ok(seed) = Seed::new(firmware.digest, firmware.layout, hashes.as_ref(), other) else { continue };
                 let mut differences = Vec::new();
                 differences.extend((index != 0).then(|| Difference::Firmware(firmware.name.into())));
                 differences.extend(kernel_differences.iter().cloned());
                 differences.extend((other != expected.profile).then_some(Difference::Profile(other.name)));
-                variants.push(SeedVariant { seed, differences });
+                variants.push(SeedVariant { seed, differences, is_named: firmware.is_named });
             }
         }
     }

@@ -62,7 +62,7 @@ pub(crate) fn kernels() -> Option<PathBuf> {
 }
 
 /// Firmware images of the vectors, by path.
-pub(crate) const IMAGES: [&str; 8] = [
+pub(crate) const IMAGES: [&str; 9] = [
     "snp/launch-digest/debian_2026.08+ds-2_OVMF.amdsev.fd",
     "snp/launch-digest/ovmf_AmdSev_suffix.bin",
     "snp/launch-digest/ovmf_OvmfX64_suffix.bin",
@@ -71,4 +71,5 @@ pub(crate) const IMAGES: [&str; 8] = [
     "tdx/firmware/ubuntu-24.04_ovmf_2024.02-2_OVMF.fd.xz",
     "tdx/firmware/ubuntu-25.04_ovmf_2025.02-3ubuntu2_OVMF.fd.xz",
     "tdx/firmware/ubuntu-25.10_ovmf-inteltdx_2025.02-8ubuntu3_OVMF.inteltdx.fd.xz",
+    "tdx/firmware/ubuntu-26.04_ovmf-inteltdx_2025.11-3ubuntu7_OVMF.inteltdx.ms.fd.xz",
 ];

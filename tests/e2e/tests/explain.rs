@@ -2,10 +2,10 @@
 //! is never called a match.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use e2e::vectors::{sha, unhex, unpacked, vector};
-use e2e::{Bench, Run, bench};
+use e2e::{Bench, Run, bench, skipped};
 use serde_json::{Value, json};
 
 /// A direct kernel boot with 2 GiB, firmware of before edk2 202411 (confidential-containers/trustee).
@@ -31,17 +31,6 @@ fn differences(answer: &Value) -> Vec<(String, String)> {
 
 fn verdicts(answer: &Value) -> Vec<&str> {
     answer["registers"].as_array().unwrap().iter().map(|register| register["verdict"].as_str().unwrap()).collect()
-}
-
-/// The minimal image with other TDX firmware, named in its manifest.
-fn image_with_firmware(bench: &Bench, to: &Path, firmware: &[u8]) -> PathBuf {
-    let image = bench.copy_image(to);
-    std::fs::write(image.join("firmware-tdx.fd"), firmware).unwrap();
-    let mut manifest: Value = serde_json::from_slice(&std::fs::read(image.join("manifest.json")).unwrap()).unwrap();
-    let hex: String = sha(256, firmware).iter().map(|byte| format!("{byte:02x}")).collect();
-    manifest["artifacts"]["firmware-tdx.fd"] = json!({ "size": firmware.len(), "sha256": hex });
-    std::fs::write(image.join("manifest.json"), manifest.to_string()).unwrap();
-    image
 }
 
 /// Puts another digest in the place of the first event that has `old`.
@@ -95,7 +84,7 @@ fn a_log_against_an_image_names_memory_kernel_command_line_and_initrd() {
     let Some(log) = vector(LOG) else { return };
     let scratch = tempfile::tempdir().unwrap();
     let Some(firmware) = unpacked(FIRMWARE) else { return };
-    let image = image_with_firmware(&bench, scratch.path(), &firmware);
+    let image = bench.image_with_tdx_firmware(scratch.path(), &firmware);
     let words = |log: &Path| explain(&bench, &[text(log), "--against", text(&image), "--memory", "4GiB"]);
     let answer = words(&log).expect(6, &["the number of vCPUs is not known"]).json();
     let changed = |input: &str| (input.to_owned(), "differs".to_owned());
@@ -124,6 +113,27 @@ fn a_log_against_an_image_names_memory_kernel_command_line_and_initrd() {
     assert!(answer["differences"][2]["details"].to_string().contains("only blanks differ"), "{answer}");
 }
 
+/// The store of a guest's variables was that of other firmware, which is pinned.
+#[test]
+fn a_variable_store_is_named() {
+    let Some(bench) = bench() else { return };
+    if bench.unpublished {
+        return skipped("the pinned QEMU is gone from the mirror");
+    }
+    let (Some(log), Some(judged)) = (vector(LOG), vector("tdx/firmware/mrtd.json")) else { return };
+    let judged: Value = serde_json::from_slice(&std::fs::read(judged).unwrap()).unwrap();
+    let enrolled = &judged["ovmf-inteltdx_2026.08+ds-2_debian-sid/OVMF.inteltdx.ms.fd"]["cfv_sha384"][0];
+    let mut bytes = std::fs::read(&log).unwrap();
+    replace(&mut bytes, &digest_of(&bench, &log, 1), &unhex(enrolled.as_str().unwrap()));
+    let scratch = tempfile::tempdir().unwrap();
+    let changed = scratch.path().join("log");
+    std::fs::write(&changed, &bytes).unwrap();
+    let answer = explain(&bench, &[text(&changed), "--against", text(bench.image())]).expect(6, &[]).json();
+    let rows = answer["differences"].as_array().unwrap();
+    let store = rows.iter().find(|row| row["input"] == "variable_store").unwrap();
+    assert_eq!((&store["value"], &store["event"]), (&json!("debian-inteltdx-ms-2026.08"), &json!(1)), "{store}");
+}
+
 /// What is right and cannot be known is not called right.
 #[test]
 fn a_missing_reference_is_never_a_match() {
@@ -133,16 +143,18 @@ fn a_missing_reference_is_never_a_match() {
     let scratch = tempfile::tempdir().unwrap();
     let Some(mut firmware) = unpacked(FIRMWARE) else { return };
     firmware[0x10_0000] ^= 1;
-    let unknown = image_with_firmware(&bench, scratch.path(), &firmware);
+    let unknown = bench.image_with_tdx_firmware(scratch.path(), &firmware);
     let answer = explain(&bench, &[text(&log), "--against", text(&unknown)]).expect(4, &["not pinned"]);
     let answer = answer.json();
     assert_eq!(answer["verdict"], "cannot-tell");
     assert_eq!(verdicts(&answer), ["cannot-tell", "cannot-tell", "cannot-tell", "equal"]);
-    // A manifest alone has no firmware to search with; what it lists, it knows.
+    // A manifest alone has no firmware to search with, where that is not pinned; what it lists, it knows.
     let image = bench.image();
     let manifest = scratch.path().join("manifest.json");
-    std::fs::copy(image.join("manifest.json"), &manifest).unwrap();
-    let references = serde_json::from_slice::<Value>(&std::fs::read(&manifest).unwrap()).unwrap()["references"].clone();
+    let mut known: Value = serde_json::from_slice(&std::fs::read(image.join("manifest.json")).unwrap()).unwrap();
+    known["artifacts"]["firmware-snp.fd"]["sha256"] = json!("0".repeat(64));
+    std::fs::write(&manifest, known.to_string()).unwrap();
+    let references = known["references"].clone();
     let of = |vcpus: u32| {
         let all = references["snp"].as_array().unwrap();
         let found = all.iter().find(|known| known["vcpus"] == vcpus && known["cpu"] == "EPYC-v4").unwrap();
@@ -166,7 +178,7 @@ fn a_quote_is_compared_register_by_register() {
     let Some(quote) = vector("tdx/quotes/quote_v5_sample.dat") else { return };
     let scratch = tempfile::tempdir().unwrap();
     let Some(firmware) = unpacked(QUOTED_FIRMWARE) else { return };
-    let image = image_with_firmware(&bench, scratch.path(), &firmware);
+    let image = bench.image_with_tdx_firmware(scratch.path(), &firmware);
     let answer = explain(&bench, &[text(&quote), "--against", text(&image), "--memory", "2GiB"]);
     let answer = answer.expect(6, &["NOT verified"]).json();
     assert_eq!(
@@ -186,6 +198,14 @@ fn a_quote_is_compared_register_by_register() {
     let answer = explain(&bench, &[&words[..], &[text(&firmware)]].concat()).expect(6, &[]).json();
     assert_eq!(differences(&answer)[0].0, "firmware");
     assert_eq!(answer["differences"][0]["value"], text(&firmware));
+    // It is pinned, and so found without it; of a manifest alone too.
+    let manifest = scratch.path().join("manifest.json");
+    std::fs::copy(ours.join("manifest.json"), &manifest).unwrap();
+    for against in [ours, manifest.as_path()] {
+        let answer = explain(&bench, &[text(&quote), "--against", text(against)]).expect(6, &[]).json();
+        let first = (&answer["differences"][0]["input"], &answer["differences"][0]["value"]);
+        assert_eq!(first, (&json!("firmware"), &json!("ubuntu-25.10-inteltdx-2025.02")), "{answer}");
+    }
     // Cut off, it is no quote.
     let cut = scratch.path().join("cut");
     std::fs::write(&cut, &std::fs::read(&quote).unwrap()[..600]).unwrap();
@@ -201,7 +221,7 @@ fn a_log_explains_a_quote_only_where_it_replays_to_it() {
     let other = vector(LOG).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let Some(firmware) = unpacked(QUOTED_FIRMWARE) else { return };
-    let image = image_with_firmware(&bench, scratch.path(), &firmware);
+    let image = bench.image_with_tdx_firmware(scratch.path(), &firmware);
     let answer = explain(&bench, &[text(&log), "--against", text(&quote)]).expect(0, &[]).json();
     assert_eq!(verdicts(&answer), ["equal"; 4]);
     explain(&bench, &[text(&other), "--against", text(&quote)]).expect(6, &[]);

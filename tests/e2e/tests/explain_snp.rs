@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use e2e::{bench, vector};
+use e2e::vectors::unhex;
+use e2e::{bench, judge, run, skipped, vector};
 use serde_json::{Value, json};
 
 #[test]
@@ -57,6 +58,93 @@ fn an_unexpected_digest_is_explained_by_the_input_behind_it() {
     let expected = [(json!("kernel"), json!(initrd)), (json!("initrd"), json!(kernel)), (json!("cmdline"), line)];
     assert_eq!(with(&swapped, &files), expected);
     explain(&"0".repeat(96), &[]).expect(6, &["no neighbour matches"]);
+}
+
+/// A report of a shape with an ID block has its key's digest, its security version and its names; another of these is of another block.
+#[test]
+fn the_id_block_of_a_report_is_compared_with_the_manifests() {
+    let Some(bench) = bench() else { return };
+    let Some(real) = vector("snp/reports/attestation.bin") else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = bench.copy_image(scratch.path());
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let key = path(&scratch.path().join("key"));
+    bench.run(["keygen", "--algorithm", "ecdsa-p384", "--output", &key]).expect(0, &[]);
+    let words = ["idblock", "create", &path(&image), "--key", &key, "--guest-svn", "7", "--json"];
+    let created = bench.run(words).expect(0, &[]).json()["id_blocks"][0].clone();
+    let mut bytes = std::fs::read(&real).unwrap();
+    let hex = |key: &str| unhex(created[key].as_str().unwrap());
+    bytes[4..8].copy_from_slice(&7_u32.to_le_bytes());
+    bytes[8..16].copy_from_slice(&0x3_0000_u64.to_le_bytes());
+    bytes[0x10..0x20].copy_from_slice(&hex("family_id"));
+    bytes[0x20..0x30].copy_from_slice(&hex("image_id"));
+    bytes[0x90..0xc0].copy_from_slice(&hex("launch_digest"));
+    bytes[0xe0..0x110].copy_from_slice(&hex("id_key_digest"));
+    let report = scratch.path().join("report.bin");
+    let explain = |bytes: &[u8]| {
+        std::fs::write(&report, bytes).unwrap();
+        bench.run(["explain", &path(&report), "--against", &path(&image), "--json"])
+    };
+    let answer = explain(&bytes).expect(0, &[]).json();
+    assert_eq!((&answer["verdict"], &answer["not_compared"]), (&json!("equal"), &json!(["POLICY"])));
+    assert_eq!(answer["registers"].as_array().unwrap().len(), 5, "{answer}");
+    for (at, register) in [(4, "GUEST_SVN"), (0x10, "FAMILY_ID"), (0x20, "IMAGE_ID"), (0xe0, "ID_KEY_DIGEST")] {
+        let mut other = bytes.clone();
+        other[at] ^= 1;
+        let answer = explain(&other).expect(6, &[]).json();
+        let rows = answer["differences"].as_array().unwrap();
+        assert_eq!(rows.len(), 1, "{answer}");
+        assert_eq!((&rows[0]["input"], &rows[0]["register"]), (&json!("id_block"), &json!(register)));
+    }
+}
+
+/// The generic build was launched instead of the AmdSev one: by the digest that another program computes of it. Neither explaining from a
+/// manifest alone nor naming the other firmware needs either file.
+#[test]
+fn other_pinned_firmware_is_named_without_its_file() {
+    let Some(bench) = bench() else { return };
+    let Some(tree) = std::env::var_os("BULLION_TEST_TPM_TREE") else {
+        return skipped("BULLION_TEST_TPM_TREE is set by scripts/test only");
+    };
+    let image = bench.image();
+    let generic = Path::new(&tree).join("usr/share/ovmf/OVMF.fd");
+    let line = std::fs::read_to_string(image.join("cmdline")).unwrap();
+    let launched = |vcpus: &str, more: &[&str]| {
+        let mut judge = judge("sev-snp-measure")?;
+        judge.args(["--mode", "snp", "--vmm-type", "QEMU", "--guest-features", "0x1", "--vcpu-type", "EPYC-v4"]);
+        judge.args(["--vcpus", vcpus, "--ovmf"]).arg(&generic).args(more);
+        Some(run(&mut judge).expect(0, &[]).stdout.trim().to_owned())
+    };
+    let path = |name: &str| image.join(name).display().to_string();
+    let boot = ["--kernel", &path("vmlinuz"), "--initrd", &path("initrd"), "--append", &line];
+    let (Some(same), Some(four), Some(no_hashes)) = (launched("2", &boot), launched("4", &boot), launched("2", &[]))
+    else {
+        return;
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let manifest = scratch.path().join("manifest.json");
+    std::fs::copy(image.join("manifest.json"), &manifest).unwrap();
+    let firmware = (json!("firmware"), json!("debian-generic-2026.08"));
+    for against in [image, &manifest] {
+        for (digest, more) in [
+            (&same, None),
+            (&four, Some((json!("vcpus"), json!(4)))),
+            (&no_hashes, Some((json!("kernel_hashes"), json!(false)))),
+        ] {
+            let words =
+                ["explain", "--digest", digest, "--against", against.to_str().unwrap(), "--vcpus", "2", "--json"];
+            let answer = bench.run(words).expect(6, &[]).json();
+            let rows = answer["differences"].as_array().unwrap().iter();
+            let found: Vec<_> = rows.map(|row| (row["input"].clone(), row["value"].clone())).collect();
+            assert_eq!(found, std::iter::once(firmware.clone()).chain(more).collect::<Vec<_>>(), "{answer}");
+        }
+    }
+    // What the pinned firmware of a manifest leads to is known without it.
+    let digest =
+        bench.run(["measure", image.to_str().unwrap(), "--tee", "snp", "--vcpus", "3", "--json"]).expect(0, &[]);
+    let digest = digest.json()["snp"][0]["launch_digest"].as_str().unwrap().to_owned();
+    let words = ["explain", "--digest", &digest, "--against", manifest.to_str().unwrap(), "--vcpus", "3"];
+    bench.run(words).expect(0, &[]);
 }
 
 #[test]

@@ -1,22 +1,22 @@
 //! A SEV-SNP launch digest: there is one value and no log, so the inputs that people get wrong are varied, and what gives
 //! the value that was found is named.
 
+mod beside;
+
 use evidence::snp::AttestationReport;
 use measure::firmware::SevLayout;
-use measure::shape::SnpShape;
 use measure::snp::explain::{Alternatives, Candidate, Difference, Expected as Wanted, Kernel, explain as search};
-use measure::snp::policy::Policy;
 use measure::snp::{CpuSignature, Seed, Vcpu, cpu, profile, seed::firmware_digest};
 use measure::{Digest256, Digest384};
 use serde_json::json;
 use spec::manifest::{Manifest, SnpReference, artifact};
 use spec::{Outcome, Sha256Digest, Tee};
 
-use super::answer::{Answer, Register, Row, Subject, UNKNOWN_CONFIGURATION};
+use super::answer::{Answer, Register, Row, Subject};
 use super::{Expected, candidates, check_tee, text, vcpus};
 use crate::args::Explain;
 use crate::failure::Failure;
-use crate::firmware::FirmwareFile;
+use crate::firmware::{FirmwareFile, parts};
 use crate::inputs;
 use crate::printer::Printer;
 use crate::weigh::{self, unusable};
@@ -51,12 +51,17 @@ pub(super) fn explain(
     if wanted != Some(found.digest) {
         neighbours(verb, found.digest, (&firmware, &shape), expected, &mut answer)?;
     }
+    let reference = reference(&shape, &expected.manifest);
     match found.report {
-        Some(report) => beside_the_digest(report, expected, &mut answer)?,
-        None => answer.not_compared = vec!["POLICY", "HOST_DATA"],
-    }
-    if reference(&shape, &expected.manifest).is_some_and(|known| known.id_block.is_some()) {
-        answer.not_compared.extend(["ID_KEY_DIGEST", "GUEST_SVN"]);
+        Some(report) => {
+            beside::guest(report, expected, &mut answer)?;
+            beside::id_block(report, reference, &expected.manifest.name, &mut answer)?;
+        }
+        None => {
+            answer.not_compared = vec!["POLICY", "HOST_DATA"];
+            let is_signed = reference.is_some_and(|known| known.id_block.is_some());
+            answer.not_compared.extend(is_signed.then_some(beside::OF_AN_ID_BLOCK).into_iter().flatten());
+        }
     }
     let Shape { vcpus, vcpu } = shape;
     let (signature, features) = (vcpu.signature, vcpu.sev_features);
@@ -97,9 +102,10 @@ struct Weighed {
     digest: Digest384,
     layout: SevLayout,
     is_own: bool,
+    is_named: bool,
 }
 
-/// The image's own firmware first, if it is there, then those that were named.
+/// The image's own firmware first, if it is there or pinned, then those that were named, then the others that are pinned.
 fn firmware(expected: &Expected, verb: &Explain) -> Result<Vec<Weighed>, Failure> {
     let pins = inputs::pins()?;
     let own = expected.manifest.artifacts.get(artifact::FIRMWARE_SNP).map(|artifact| artifact.sha256);
@@ -116,7 +122,16 @@ fn firmware(expected: &Expected, verb: &Explain) -> Result<Vec<Weighed>, Failure
         let firmware = file.parse()?;
         let digest = firmware_digest(&firmware).map_err(|error| unusable(&file.path, &error))?;
         let layout = firmware.sev_layout().map_err(|error| unusable(&file.path, &error))?;
-        all.push(Weighed { name, digest, layout, is_own: own == Some(file.sha256) });
+        all.push(Weighed { name, digest, layout, is_own: own == Some(file.sha256), is_named: true });
+    }
+    for (pin, part) in pins.firmware.iter().filter_map(|pin| Some((pin, pin.snp.as_ref()?))) {
+        let digest = Digest384(part.firmware_digest.0);
+        if all.iter().any(|weighed| weighed.digest == digest) {
+            continue;
+        }
+        let is_own = own == Some(pin.sha256);
+        let layout = parts::layout(part);
+        all.push(Weighed { name: pin.name.clone(), digest, layout, is_own, is_named: is_own });
     }
     all.sort_by_key(|weighed| !weighed.is_own);
     Ok(all)
@@ -145,14 +160,15 @@ fn neighbours(
         return Ok(());
     }
     if !firmware.iter().any(|weighed| weighed.is_own) {
-        let reason = "the image's firmware is not there, so no neighbours were searched: name it with --firmware";
+        let reason =
+            "the image's firmware is not there and not pinned, so no neighbours were searched: name it with --firmware";
         answer.reasons.push(reason.to_owned());
         return Ok(());
     }
     let found = searched(verb, found, (firmware, shape), manifest)?;
     let Some(differences) = found else {
         answer.reasons.push(
-            "no neighbour matches: another kernel, initrd or root file system, or firmware that was not given; \
+            "no neighbour matches: another kernel, initrd or root file system, or firmware that is not pinned; \
              name what may have been launched with --kernel, --initrd, --cmdline and --firmware"
                 .to_owned(),
         );
@@ -185,7 +201,12 @@ fn searched(
     let missing = || Failure::new(Outcome::InputMismatch, format!("the manifest of {} has no kernel", manifest.name));
     let firmware: Vec<Candidate<'_>> = firmware
         .iter()
-        .map(|weighed| Candidate { name: &weighed.name, digest: weighed.digest, layout: &weighed.layout })
+        .map(|weighed| Candidate {
+            name: &weighed.name,
+            digest: weighed.digest,
+            layout: &weighed.layout,
+            is_named: weighed.is_named,
+        })
         .collect();
     let (kernels, initrds) = (candidates(&verb.kernel)?, candidates(&verb.initrd)?);
     let hashed = |files: &'_ [super::Candidate]| -> Vec<Digest256> {
@@ -212,59 +233,6 @@ fn searched(
         max_vcpus: spec::vm::MAX_VCPUS,
     };
     Ok(search(found, &wanted))
-}
-
-/// What a report says beside the digest: POLICY, and HOST_DATA, of which only a VM description says what it should be.
-fn beside_the_digest(report: &AttestationReport, expected: &Expected, answer: &mut Answer) -> Result<(), Failure> {
-    let refusals = Policy(report.policy().0).refusals();
-    if !refusals.is_empty() {
-        let text = format!("POLICY {:#x} is unfit for a release guest: {}", report.policy().0, refusals.join(", "));
-        let expected = Some(format!("{:#x}", SnpShape::DEFAULT_POLICY));
-        let found = Some(format!("{:#x}", report.policy().0));
-        answer.differences.push(Row {
-            input: "policy".into(),
-            kind: "differs",
-            expected,
-            found,
-            text,
-            ..Row::default()
-        });
-    }
-    let found = Sha256Digest(report.host_data);
-    let Some(vm) = &expected.vm else {
-        // Zero is no configuration; any other is one that this side does not know.
-        if report.host_data.iter().any(|byte| *byte != 0) {
-            answer.registers.push(Register::new("HOST_DATA", found.to_string(), None));
-            answer.reasons.push(UNKNOWN_CONFIGURATION.to_owned());
-        }
-        answer.not_compared.push("POLICY");
-        return Ok(());
-    };
-    let wanted = vm.guest.host_data().map_err(|error| Failure::new(Outcome::Internal, error.to_string()))?;
-    answer.registers.push(Register::new("HOST_DATA", found.to_string(), Some(wanted.to_string())));
-    if found != wanted {
-        let text = "HOST_DATA is not that of [guest]: the guest was given another configuration".to_owned();
-        answer.differences.push(Row { input: "guest_configuration".into(), kind: "differs", text, ..Row::default() });
-    }
-    let (register, difference) = policy(Policy(report.policy().0), Policy(vm.snp.unwrap_or_default().bits()));
-    answer.registers.push(register);
-    answer.differences.extend(difference);
-    Ok(())
-}
-
-/// POLICY beside that of a VM description; what makes it unfit for any guest is said elsewhere.
-fn policy(found: Policy, wanted: Policy) -> (Register, Option<Row>) {
-    let (fit, differs) = (found.refusals().is_empty(), found != wanted);
-    let [found, wanted] = [found, wanted].map(|Policy(bits)| format!("{bits:#x}"));
-    let difference = (fit && differs).then(|| Row {
-        input: "policy".into(),
-        kind: "differs",
-        expected: Some(wanted.clone()),
-        found: Some(found.clone()),
-        text: "POLICY is not that of [snp]: the host may do more than was agreed".to_owned(),
-        ..Row::default()
-    });
-    (Register::new("POLICY", found, Some(wanted)), difference)
 }
 
 /// A difference for machines: the input, what it was, and the words for people.
@@ -297,7 +265,6 @@ fn row(difference: &Difference, command_line: &str) -> Row {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::Verdict;
     use super::*;
 
     #[test]
@@ -311,22 +278,5 @@ mod tests {
         let line = row(&line, "quiet");
         assert_eq!((line.input.as_str(), line.value), ("cmdline", Some(json!("quiet\n"))));
         assert_eq!(line.details.last().map(String::as_str), Some("only blanks differ"));
-    }
-
-    #[test]
-    fn a_policy_that_was_not_asked_for_differs() {
-        let strict = spec::vm::SnpPolicy { forbid_smt: true, require_ciphertext_hiding: true, ..Default::default() };
-        let strict = Policy(strict.bits());
-        let (register, difference) = policy(strict, strict);
-        assert_eq!((register.name.as_str(), register.verdict), ("POLICY", Verdict::Equal));
-        assert!(difference.is_none());
-        let (register, difference) = policy(Policy(0x3_0000), strict);
-        assert_eq!((register.verdict, register.expected.as_deref()), (Verdict::Differs, Some("0x1020000")));
-        let difference = difference.unwrap();
-        assert_eq!((difference.input.as_str(), difference.found.as_deref()), ("policy", Some("0x30000")));
-        // A guest that is debugged is told of once.
-        let (register, difference) = policy(Policy(0xb_0000), strict);
-        assert_eq!(register.verdict, Verdict::Differs);
-        assert!(difference.is_none());
     }
 }

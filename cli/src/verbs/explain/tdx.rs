@@ -12,6 +12,7 @@ use measure::shape::Boot;
 use measure::tdx::attributes::Attributes;
 use measure::tdx::explain::{Difference, differences};
 use measure::tdx::{Input, PredictedEvent, Rtmr, registers};
+use spec::pins::Pins;
 use spec::vm::Vm;
 use spec::{Outcome, Tee};
 use store::Store;
@@ -22,6 +23,7 @@ use super::{Candidate, Expected, candidates, check_tee, vcpus};
 use crate::args::Explain;
 use crate::evidence_file::{Content, EvidenceFile, TdMeasurement, lenient};
 use crate::failure::Failure;
+use crate::inputs;
 use crate::printer::Printer;
 use crate::verbs::eventlog::{Kind, harmless, kind};
 use crate::weigh::machine::Machine;
@@ -42,6 +44,7 @@ pub(super) struct Context<'a> {
     kernels: Vec<Candidate>,
     initrds: Vec<Candidate>,
     expected_memory_mib: Option<u64>,
+    pins: Pins,
     /// None where RTMR0 is not predicted, or from captured tables.
     tables: Option<Tables<'a>>,
 }
@@ -75,6 +78,7 @@ impl<'a> Context<'a> {
             kernels: candidates(&verb.kernel)?,
             initrds: candidates(&verb.initrd)?,
             expected_memory_mib: memory_mib,
+            pins: inputs::pins()?,
         })
     }
 }

@@ -2,12 +2,14 @@
 //! are known. Which events differ is decided in the module above.
 
 use measure::Digest384;
-use measure::firmware::Firmware;
+use measure::firmware::Firmware as Image;
 use measure::tdx::explain::{self, load_options_slips, memory_mib};
 use measure::tdx::image::load_options;
 use measure::tdx::mrtd::{PageOrder, mrtd};
 use measure::tdx::{Input, PredictedEvent, Rtmr, profile};
 use serde_json::json;
+use spec::Tee;
+use spec::pins::{Firmware, Pins, TdxPart};
 
 use super::super::answer::Row;
 use super::super::{Candidate, text};
@@ -77,6 +79,13 @@ pub(super) fn differing(
             if let Some(mib) = mib {
                 row.text = memory_text(mib, context);
                 row.value = Some(json!(mib));
+            }
+        }
+        Input::VariableStore => {
+            let names = pinned(&context.pins, |part| part.variable_store.0 == found.0);
+            if !names.is_empty() {
+                row.text = format!("the firmware's variable store is that of {}", names.join(" or "));
+                row.value = Some(json!(names.join(" or ")));
             }
         }
         Input::Kernel | Input::Initrd => named_file(expected.input, found, context, &mut row),
@@ -166,15 +175,29 @@ pub(super) fn other_mrtd(found: Digest384, context: &Context<'_>) -> Result<Row,
     }
     for path in &context.verb.firmware {
         let file = FirmwareFile::read(path)?;
-        let firmware: Firmware<'_> = file.parse()?;
+        let firmware: Image<'_> = file.parse()?;
         let orders = [PageOrder::SinglePass, PageOrder::TwoPass];
         if orders.iter().any(|order| mrtd(&firmware, *order).is_ok_and(|mrtd| mrtd == found)) {
             let name = path.display().to_string();
             return Ok(row("firmware", Some(json!(name)), format!("the firmware is {name}")));
         }
     }
-    let text = "the firmware is another: name what may have been launched with --firmware".to_owned();
+    let names = pinned(&context.pins, |part| [part.mrtd, part.mrtd_two_pass].iter().any(|mrtd| mrtd.0 == found.0));
+    if !names.is_empty() {
+        let text = format!("the firmware is {}, which is pinned", names.join(" or "));
+        return Ok(row("firmware", Some(json!(names.join(" or "))), text));
+    }
+    let text = "the firmware is another, and not pinned: name what may have been launched with --firmware".to_owned();
     Ok(row("firmware", None, text))
+}
+
+/// The names of the pinned firmware images of which this is true: more than one where they differ elsewhere. Those that are meant for TDX,
+/// if any is.
+fn pinned<'a>(pins: &'a Pins, is: impl Fn(&TdxPart) -> bool) -> Vec<&'a str> {
+    let found = || pins.firmware.iter().filter(|pin| pin.tdx.as_ref().is_some_and(&is));
+    let names = |pins: Vec<&'a Firmware>| pins.into_iter().map(|pin| pin.name.as_str()).collect::<Vec<_>>();
+    let meant = names(found().filter(|pin| pin.tees.contains(&Tee::Tdx)).collect());
+    if meant.is_empty() { names(found().collect()) } else { meant }
 }
 
 /// An input for machines, with the words that `measure` uses for events of logs.
