@@ -7,6 +7,7 @@
 //! | `TEESIM_KEEP_RUNNING` | `1`: QEMU goes on after the launch with vCPUs that never run; else it exits with 0 |
 //! | `TEESIM_FW_CFG` | `1`, or a directory that gets what is read: once launched, the first vCPU reads all of fw_cfg as firmware would |
 //! | `TEESIM_PCI` | where firmware has placed PCI devices by then: writes to configuration space, `BUS:DEVICE.FUNCTION/REGISTER=VALUE` in hex |
+//! | `TEESIM_QUOTE` | `1`: once launched, a TD asks for a quote of bytes that count up, and the report says what came of it |
 //! | `TEESIM_SMT` | `0`: the host runs without SMT, so that a policy without the SMT bit is accepted |
 
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) fw_cfg: Option<Option<PathBuf>>,
     /// Where PCI devices are placed before; `None` where that cannot be read.
     pub(crate) placement: Option<Vec<ConfigWrite>>,
+    /// Whether a TD asks for a quote.
+    pub(crate) quote: bool,
     /// Whether the simulated host has SMT off.
     pub(crate) smt_disabled: bool,
 }
@@ -46,6 +49,7 @@ pub(crate) fn config() -> &'static Config {
             .split_ascii_whitespace()
             .map(ConfigWrite::parse)
             .collect(),
+        quote: std::env::var_os("TEESIM_QUOTE").is_some_and(|value| value == "1"),
         smt_disabled: std::env::var_os("TEESIM_SMT").is_some_and(|value| value == "0"),
     })
 }

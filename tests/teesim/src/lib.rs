@@ -8,7 +8,8 @@
 //! The arithmetic in `snp::digest` and `tdx::mrtd` is nobody else's: this library judges the crates that predict digests and
 //! shares no code with them.
 //!
-//! The guest never runs. Where that is asked for, its first vCPU reads what firmware would read (module `firmware`).
+//! The guest never runs. Where that is asked for, its first vCPU reads what firmware would read (module `firmware`), and asks for a
+//! quote (module `quote`).
 //!
 //! What is not like the real thing beyond that:
 //! - `cbitpos` must be what the host's own CPUID instruction says (leaf 0x8000001F, EBX[5:0]; 0 on most hosts without SEV),
@@ -29,6 +30,7 @@ mod guest_memory;
 pub mod interpose;
 mod machine;
 mod pages;
+mod quote;
 mod real;
 mod refusal;
 mod report;

@@ -8,6 +8,7 @@ use crate::config::config;
 use crate::firmware::{Firmware, Output};
 use crate::guest_memory::GuestMemory;
 use crate::pages::PageRun;
+use crate::quote::{Quote, Step};
 use crate::real;
 use crate::refusal::Refusal;
 use crate::report::{Report, Tee};
@@ -32,7 +33,10 @@ pub(crate) struct Machine {
     pub(crate) memory: GuestMemory,
     vcpus: Vec<Vcpu>,
     pages: Vec<PageRun>,
+    /// What the first vCPU does once launched.
     firmware: Option<Firmware>,
+    quote: Option<Quote>,
+    is_playing: bool,
 }
 
 /// What KVM_RUN on a launched vCPU comes to.
@@ -40,6 +44,10 @@ pub(crate) struct Machine {
 pub(crate) enum Run {
     /// It leaves guest mode with this access.
     Exit(Output),
+    /// It asks for a quote, with the address and size of a buffer.
+    GetQuote(u64, u64),
+    /// It leaves guest mode for nothing, a moment later.
+    Again,
     /// It stays in guest mode.
     Stay,
 }
@@ -47,7 +55,16 @@ pub(crate) enum Run {
 impl Machine {
     /// A VM that has just been created.
     pub(crate) fn new(launch: Launch, number: u32) -> Self {
-        Self { launch, number, memory: GuestMemory::default(), vcpus: Vec::new(), pages: Vec::new(), firmware: None }
+        Self {
+            launch,
+            number,
+            memory: GuestMemory::default(),
+            vcpus: Vec::new(),
+            pages: Vec::new(),
+            firmware: None,
+            quote: None,
+            is_playing: false,
+        }
     }
 
     /// Whether its vCPUs may run.
@@ -113,34 +130,51 @@ impl Machine {
         }
     }
 
-    /// KVM_RUN: the first vCPU plays firmware where that is asked for; no other guest code runs.
+    /// KVM_RUN: the first vCPU plays firmware and guest where that is asked for; no other guest code runs.
     pub(crate) fn run(&mut self, fd: RawFd) -> Result<Run, Errno> {
-        let is_first = self.vcpus.first().is_some_and(|vcpu| vcpu.fd == fd);
-        let (Some(save), Some(firmware), true) = (&config().fw_cfg, &mut self.firmware, is_first) else {
+        if !self.is_playing || self.vcpus.first().is_none_or(|vcpu| vcpu.fd != fd) {
             return Ok(Run::Stay);
-        };
-        match firmware.next(&self.memory, save.as_deref()) {
-            Ok(Some(output)) => return Ok(Run::Exit(output)),
+        }
+        match self.play() {
+            Ok(Some(run)) => return Ok(run),
             Ok(None) => self.end()?,
             Err(reason) => {
                 self.write_report(Some(&Refusal::new(Errno::EIO, reason)))?;
                 return Err(Errno::EIO);
             }
         };
-        self.firmware = None;
+        self.is_playing = false;
         Ok(Run::Stay)
     }
 
-    /// The launch is complete. Firmware may have something to read yet.
-    fn conclude(&mut self) -> Result<i32, Errno> {
-        if config().fw_cfg.is_none() {
-            return self.end();
+    /// What the first vCPU does next; none when it has done all that was asked for.
+    fn play(&mut self) -> Result<Option<Run>, String> {
+        if let Some(firmware) = &mut self.firmware {
+            let save = config().fw_cfg.as_ref().and_then(Option::as_deref);
+            if let Some(output) = firmware.next(&self.memory, save)? {
+                return Ok(Some(Run::Exit(output)));
+            }
         }
-        let Some(placement) = &config().placement else {
-            return self.refuse(&Refusal::new(Errno::EINVAL, "TEESIM_PCI is not a list of writes"));
-        };
-        self.firmware = Some(Firmware::new(placement));
-        Ok(0)
+        let Some(quote) = &mut self.quote else { return Ok(None) };
+        let page = self.vcpus.first().and_then(Vcpu::run_page).ok_or("GetQuote: the vCPU has no run page")?;
+        Ok(match quote.next(&self.memory, page.quote_returned())? {
+            Step::Call(gpa, size) => Some(Run::GetQuote(gpa, size)),
+            Step::Wait => Some(Run::Again),
+            Step::Done => None,
+        })
+    }
+
+    /// The launch is complete. Firmware may have something to read yet, and the guest to ask.
+    fn conclude(&mut self) -> Result<i32, Errno> {
+        self.quote = (config().quote && self.is_tdx()).then(Quote::default);
+        if config().fw_cfg.is_some() {
+            let Some(placement) = &config().placement else {
+                return self.refuse(&Refusal::new(Errno::EINVAL, "TEESIM_PCI is not a list of writes"));
+            };
+            self.firmware = Some(Firmware::new(placement));
+        }
+        self.is_playing = self.firmware.is_some() || self.quote.is_some();
+        if self.is_playing { Ok(0) } else { self.end() }
     }
 
     /// The report is written, and QEMU ends here unless it is to go on.
@@ -167,6 +201,7 @@ impl Machine {
         };
         let mut report = Report::new(self.number, self.vcpus.len(), &self.pages, tee);
         report.fw_cfg = self.firmware.as_ref().map(Firmware::files);
+        report.quote = self.quote.as_ref().and_then(Quote::answer);
         report.failed = refusal.map(|refusal| refusal.reason.as_str());
         report.firmware_status = refusal.and_then(|refusal| refusal.firmware);
         report.write(path).map_err(|error| {

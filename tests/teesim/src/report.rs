@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::firmware::File as FwCfgFile;
 use crate::pages::PageRun;
+use crate::quote::Answer;
 use crate::{snp, tdx};
 
 /// The format's version.
@@ -35,6 +36,8 @@ pub(crate) struct Report<'a> {
     pub(crate) pages: &'a [PageRun],
     /// What firmware would have read by fw_cfg, in the order in which it was read; null where nobody asked for it.
     pub(crate) fw_cfg: Option<&'a [FwCfgFile]>,
+    /// What came of asking for a quote; null where nobody asked for it.
+    pub(crate) quote: Option<&'a Answer>,
     /// What belongs to one TEE.
     #[serde(flatten)]
     pub(crate) tee: Tee<'a>,
@@ -62,6 +65,7 @@ impl<'a> Report<'a> {
             vcpus,
             pages,
             fw_cfg: None,
+            quote: None,
             tee,
         }
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kvm_bindings::kvm_cpuid_entry2;
 use nix::errno::Errno;
@@ -286,6 +287,9 @@ fn device_attribute(fd: RawFd, request: u32, argument: u64) -> Answer {
     }))
 }
 
+/// How long a guest waits before it looks again for what it asked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
 /// KVM_RUN: a launched guest stays in guest mode until QEMU wants it out, or leaves it as firmware does; one that is not
 /// launched cannot run.
 fn run(fd: RawFd) -> Answer {
@@ -305,6 +309,15 @@ fn run(fd: RawFd) -> Answer {
             Ok(Run::Exit(output)) => {
                 page.output(output.port, output.value);
                 return Some(Ok(0));
+            }
+            Ok(Run::GetQuote(gpa, size)) => {
+                page.get_quote(gpa, size);
+                return Some(Ok(0));
+            }
+            Ok(Run::Again) => {
+                drop(registry);
+                std::thread::sleep(LOOK_AGAIN);
+                return Some(Err(Errno::EINTR));
             }
             Err(errno) => return Some(Err(errno)),
         }

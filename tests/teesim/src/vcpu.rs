@@ -54,6 +54,8 @@ impl RunPage {
     const SIZE: usize = 2 * 4096;
     /// The offset of `immediate_exit` in `struct kvm_run`.
     const IMMEDIATE_EXIT: usize = 1;
+    /// The offset of `tdx.get_quote.ret`.
+    const RETURNED: usize = 48;
 
     fn map(fd: RawFd) -> Option<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -76,6 +78,28 @@ impl RunPage {
         self.store(36, &1_u32.to_le_bytes());
         self.store(40, &DATA_OFFSET.to_le_bytes());
         self.store(4096, &value.to_le_bytes());
+    }
+
+    /// Fills it as KVM does when a TD asks for a quote (`struct kvm_run`, KVM_EXIT_TDX).
+    pub(crate) fn get_quote(&self, gpa: u64, size: u64) {
+        const EXIT_TDX: u32 = 40;
+        // TDVMCALL_GET_QUOTE, and what is returned where nobody handles it: TDVMCALL_STATUS_SUBFUNC_UNSUPPORTED.
+        const GET_QUOTE: u64 = 0x10002;
+        const UNSUPPORTED: u64 = 0x8000_0000_0000_0003;
+        self.store(8, &EXIT_TDX.to_le_bytes());
+        for (offset, value) in [(32, 0), (40, GET_QUOTE), (Self::RETURNED, UNSUPPORTED), (56, gpa), (64, size)] {
+            self.store(offset, &value.to_le_bytes());
+        }
+    }
+
+    /// What QEMU has returned to a TD that asked for a quote.
+    pub(crate) fn quote_returned(&self) -> u64 {
+        let byte = |offset: usize| {
+            // SAFETY: inside the mapped pages, which live as long as `self`; a byte has no alignment to keep.
+            unsafe { AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(Self::RETURNED + offset)) }
+                .load(Ordering::SeqCst)
+        };
+        u64::from_le_bytes(std::array::from_fn(byte))
     }
 
     fn store(&self, offset: usize, bytes: &[u8]) {

@@ -5,11 +5,12 @@ mod simulated;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha384};
 use simulated::{Laboratory, base64, vector};
 
 const FIRMWARE: &str = "tdx/firmware/debian-sid_ovmf-inteltdx_2026.08+ds-2_OVMF.inteltdx.ms.fd.xz";
@@ -115,4 +116,57 @@ fn a_sandboxed_qemu_launches() {
     let outcome = laboratory.run(&mut command);
     assert!(outcome.status.success(), "{}", outcome.stderr);
     assert_eq!(outcome.report["mrtd"], MRTD);
+}
+
+/// A quote generation service: takes one request on each connection and answers it (Intel DCAP, `qgs_msg_lib.h`: a length in network
+/// order, then major and minor version, type, size and error, then the sizes and what they are of).
+fn quote_service(socket: &Path, quote: &'static [u8]) -> std::thread::JoinHandle<Vec<u8>> {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        let mut connection = listener.accept().unwrap().0;
+        let mut length = [0; 4];
+        connection.read_exact(&mut length).unwrap();
+        let mut request = vec![0; u32::from_be_bytes(length) as usize];
+        connection.read_exact(&mut request).unwrap();
+        let size = 24 + quote.len() as u32;
+        let header =
+            [&1_u16.to_le_bytes()[..], &1_u16.to_le_bytes(), &1_u32.to_le_bytes(), &size.to_le_bytes(), &[0; 4]];
+        let sizes = [&0_u32.to_le_bytes()[..], &(quote.len() as u32).to_le_bytes(), quote];
+        connection.write_all(&[&size.to_be_bytes()[..], &header.concat(), &sizes.concat()].concat()).unwrap();
+        request
+    })
+}
+
+#[test]
+fn a_td_gets_the_quote_that_the_service_made_of_its_report() {
+    let Some(laboratory) = laboratory() else { return };
+    let Some(firmware) = firmware(&laboratory) else { return };
+    let socket = laboratory.path("qgs.socket");
+    let service = quote_service(&socket, b"a quote that nobody signed");
+    // As `bullion launch` says it.
+    let property = format!(r#","quote-generation-socket":{{"path":"{}","type":"unix"}}"#, socket.display());
+    let outcome = laboratory.run(laboratory.tdx(&firmware, 1, "2G", &property).env("TEESIM_QUOTE", "1"));
+    assert!(outcome.status.success(), "{} {}", outcome.stderr, outcome.report["failed"]);
+    let quote = &outcome.report["quote"];
+    assert_eq!((&quote["returned"], &quote["status"]), (&"0x0".into(), &"0x0".into()), "{quote} {}", outcome.stderr);
+    assert_eq!(quote["sha384"], hex::encode(Sha384::digest(b"a quote that nobody signed")), "{quote}");
+    let request = service.join().unwrap();
+    let report: Vec<u8> = (0..1024_u32).map(|index| index as u8).collect();
+    assert!(request.windows(1024).any(|window| window == report), "{request:02x?}");
+}
+
+#[test]
+fn a_td_without_a_service_is_told_so() {
+    let Some(laboratory) = laboratory() else { return };
+    let Some(firmware) = firmware(&laboratory) else { return };
+    let nobody = laboratory.path("nobody");
+    let property = format!(r#","quote-generation-socket":{{"path":"{}","type":"unix"}}"#, nobody.display());
+    for property in ["", &property] {
+        let outcome = laboratory.run(laboratory.tdx(&firmware, 1, "2G", property).env("TEESIM_QUOTE", "1"));
+        assert!(outcome.status.success(), "{} {}", outcome.stderr, outcome.report["failed"]);
+        let quote = &outcome.report["quote"];
+        assert_ne!((&quote["returned"], &quote["status"]), (&"0x0".into(), &"0x0".into()), "{quote}");
+        assert_eq!(quote["size"], 0, "{quote}");
+        eprintln!("{quote}");
+    }
 }
