@@ -11,9 +11,9 @@ use crate::report::{as_hex, as_number};
 
 /// Where the shared buffer is, in memory that every guest has, and its size, which is Linux's (`GET_QUOTE_BUF_SIZE`).
 const BUFFER: u64 = 32 << 20;
-const BUFFER_BYTES: u64 = 8 << 10;
+const BUFFER_BYTES: usize = 8 << 10;
 /// Version, status, and the lengths of what goes in and comes out.
-const HEADER_BYTES: u64 = 24;
+const HEADER_BYTES: usize = 24;
 const VERSION: u64 = 1;
 /// GET_QUOTE_IN_FLIGHT.
 const IN_FLIGHT: u64 = u64::MAX;
@@ -32,7 +32,7 @@ pub(crate) struct Answer {
     #[serde(serialize_with = "as_number")]
     pub(crate) status: u64,
     /// The size of the quote.
-    pub(crate) size: u32,
+    pub(crate) size: usize,
     /// Its SHA-384.
     #[serde(serialize_with = "as_hex")]
     pub(crate) sha384: [u8; 48],
@@ -71,21 +71,21 @@ impl Quote {
         let Some(asked) = self.asked else {
             memory.write(BUFFER, &request()).ok_or(gone)?;
             self.asked = Some(Instant::now());
-            return Ok(Step::Call(BUFFER, BUFFER_BYTES));
+            return Ok(Step::Call(BUFFER, BUFFER_BYTES as u64));
         };
-        let mut header = [0; HEADER_BYTES as usize];
+        let mut header = [0; HEADER_BYTES];
         memory.read(BUFFER, &mut header).ok_or(gone)?;
         let [_, status, lengths] = [0, 8, 16].map(|place| number(&header, place));
         if returned == 0 && status == IN_FLIGHT {
             let late = asked.elapsed() > PATIENCE;
             return if late { Err("GetQuote: no answer in 30 s".to_owned()) } else { Ok(Step::Wait) };
         }
-        let size = if returned == 0 { (lengths >> 32) as u32 } else { 0 };
-        if u64::from(size) > BUFFER_BYTES - HEADER_BYTES {
+        let size = if returned == 0 { (lengths >> 32) as usize } else { 0 };
+        if size > BUFFER_BYTES - HEADER_BYTES {
             return Err(format!("GetQuote: QEMU says {size} bytes, which do not fit"));
         }
-        let mut quote = vec![0; size as usize];
-        memory.read(BUFFER + HEADER_BYTES, &mut quote).ok_or(gone)?;
+        let mut quote = vec![0; size];
+        memory.read(BUFFER + HEADER_BYTES as u64, &mut quote).ok_or(gone)?;
         let status = if returned == 0 { status } else { 0 };
         self.answer = Some(Answer { returned, status, size, sha384: Sha384::digest(&quote).into() });
         Ok(Step::Done)
@@ -97,8 +97,8 @@ fn request() -> Vec<u8> {
     let mut buffer = [VERSION.to_le_bytes(), [0; 8]].concat();
     buffer.extend(TDREPORT_BYTES.to_le_bytes());
     buffer.extend([0; 4]);
-    buffer.extend((0..TDREPORT_BYTES).map(|index| (index & 0xff) as u8));
-    buffer.resize(BUFFER_BYTES as usize, 0);
+    buffer.extend((0..=u8::MAX).cycle().take(TDREPORT_BYTES as usize));
+    buffer.resize(BUFFER_BYTES, 0);
     buffer
 }
 
@@ -116,22 +116,22 @@ mod tests {
 
     impl Memory for Buffer {
         fn read(&self, gpa: u64, buffer: &mut [u8]) -> Option<()> {
-            let start = (gpa - BUFFER) as usize;
+            let start = usize::try_from(gpa - BUFFER).ok()?;
             buffer.copy_from_slice(self.0.borrow().get(start..start + buffer.len())?);
             Some(())
         }
 
         fn write(&self, gpa: u64, bytes: &[u8]) -> Option<()> {
-            let start = (gpa - BUFFER) as usize;
+            let start = usize::try_from(gpa - BUFFER).ok()?;
             self.0.borrow_mut().get_mut(start..start + bytes.len())?.copy_from_slice(bytes);
             Some(())
         }
     }
 
     fn asked() -> (Quote, Buffer) {
-        let buffer = Buffer(RefCell::new(vec![0xee; BUFFER_BYTES as usize]));
+        let buffer = Buffer(RefCell::new(vec![0xee; BUFFER_BYTES]));
         let mut quote = Quote::default();
-        assert_eq!(quote.next(&buffer, 7), Ok(Step::Call(BUFFER, BUFFER_BYTES)));
+        assert_eq!(quote.next(&buffer, 7), Ok(Step::Call(BUFFER, BUFFER_BYTES as u64)));
         (quote, buffer)
     }
 

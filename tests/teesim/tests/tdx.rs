@@ -128,10 +128,11 @@ fn quote_service(socket: &Path, quote: &'static [u8]) -> std::thread::JoinHandle
         connection.read_exact(&mut length).unwrap();
         let mut request = vec![0; u32::from_be_bytes(length) as usize];
         connection.read_exact(&mut request).unwrap();
-        let size = 24 + quote.len() as u32;
+        let quote_size = u32::try_from(quote.len()).unwrap();
+        let size = 24 + quote_size;
         let header =
             [&1_u16.to_le_bytes()[..], &1_u16.to_le_bytes(), &1_u32.to_le_bytes(), &size.to_le_bytes(), &[0; 4]];
-        let sizes = [&0_u32.to_le_bytes()[..], &(quote.len() as u32).to_le_bytes(), quote];
+        let sizes = [&0_u32.to_le_bytes()[..], &quote_size.to_le_bytes(), quote];
         connection.write_all(&[&size.to_be_bytes()[..], &header.concat(), &sizes.concat()].concat()).unwrap();
         request
     })
@@ -151,7 +152,7 @@ fn a_td_gets_the_quote_that_the_service_made_of_its_report() {
     assert_eq!((&quote["returned"], &quote["status"]), (&"0x0".into(), &"0x0".into()), "{quote} {}", outcome.stderr);
     assert_eq!(quote["sha384"], hex::encode(Sha384::digest(b"a quote that nobody signed")), "{quote}");
     let request = service.join().unwrap();
-    let report: Vec<u8> = (0..1024_u32).map(|index| index as u8).collect();
+    let report: Vec<u8> = (0..=u8::MAX).cycle().take(1024).collect();
     assert!(request.windows(1024).any(|window| window == report), "{request:02x?}");
 }
 
