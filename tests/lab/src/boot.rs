@@ -2,7 +2,8 @@
 //!
 //! The kernel unpacks several archives one over the other: the image's own, with the modules, then a small one with Debian's busybox
 //! and another `/init`. The root is the image's, read-only, below an overlay in memory. With a kernel of its own (component
-//! `lab-kernel`), in which everything is built in, the image's modules stay unused, and `modprobe` is told what there is.
+//! `lab-kernel`), in which everything is built in, the image's modules stay unused, and `modprobe` is told what there is. What a
+//! test has put into `etc` of the state disk is in `/etc` before systemd starts, as on a server whose root is a disk.
 
 use image::cpio::{Entry, write_newc};
 
@@ -28,7 +29,16 @@ if [ -e /modules.builtin ]; then
   busybox chroot /new /usr/sbin/depmod
 fi
 busybox mount --move /dev /new/dev
-busybox umount /sys /proc
+busybox mount --bind /proc /lower/proc
+busybox mount --bind /sys /lower/sys
+busybox chroot /lower /usr/sbin/modprobe -q ext4
+busybox mkdir /state
+if busybox mount -t ext4 /new/dev/vdc /state 2>/dev/null; then
+  [ -d /state/etc ] && busybox cp -a /state/etc/. /new/etc/
+  busybox umount /state
+fi
+busybox cp /bin/busybox /new/usr/local/sbin/busybox
+busybox umount /lower/proc /lower/sys /sys /proc
 exec busybox switch_root /new /usr/lib/systemd/systemd
 "#;
 

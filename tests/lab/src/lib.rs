@@ -14,7 +14,7 @@ mod server;
 mod state;
 
 pub use devices::Device;
-pub use parts::Parts;
+pub use parts::{Kernel, Parts};
 pub use port::Run;
 pub use server::Server;
 pub use state::HostState;

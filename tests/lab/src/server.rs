@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::boot::COMMAND_LINE;
 use crate::devices::{self, Device};
 use crate::model::Model;
-use crate::parts::Parts;
+use crate::parts::{Kernel, Parts};
 use crate::port::{Port, Run};
 
 /// A quiet machine boots it in 20 s, one with a load of 14 for each processor in 60 s.
@@ -22,6 +22,7 @@ const MEMORY: &str = "3072M";
 #[derive(Debug)]
 pub struct Server<'a> {
     parts: &'a Parts,
+    kernel: Kernel,
     devices: Vec<Device>,
     running: Option<Running>,
     /// They outlive a power cut, as what a GPU keeps of its mode does.
@@ -44,11 +45,11 @@ impl Drop for Running {
 
 impl<'a> Server<'a> {
     /// Boots a server that has `devices`; `Err` says why it does not boot.
-    pub fn boot(parts: &'a Parts, devices: &[Device]) -> Result<Self, String> {
+    pub fn boot(parts: &'a Parts, kernel: Kernel, devices: &[Device]) -> Result<Self, String> {
         let directory = tempfile::tempdir().unwrap();
         File::create(directory.path().join("state")).unwrap().set_len(64 << 20).unwrap();
         let models = devices::start(parts, directory.path(), devices);
-        let mut server = Self { parts, devices: devices.to_vec(), running: None, models, directory };
+        let mut server = Self { parts, kernel, devices: devices.to_vec(), running: None, models, directory };
         server.power_on()?;
         Ok(server)
     }
@@ -135,7 +136,8 @@ impl<'a> Server<'a> {
         qemu.args(["-machine", "q35,kernel-irqchip=split,memory-backend=ram"]);
         // A guest's IOMMU mappings reach the emulated devices by caching mode only.
         qemu.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
-        qemu.arg("-kernel").arg(self.parts.path("kernel")).arg("-initrd").arg(self.parts.path("initrd"));
+        qemu.arg("-kernel").arg(self.parts.path(self.kernel.name()));
+        qemu.arg("-initrd").arg(self.parts.path(self.kernel.initrd()));
         qemu.args(["-append", COMMAND_LINE]).arg("-serial").arg(format!("file:{}", self.path("console").display()));
         let disks = [
             ("root", self.parts.path("host/rootfs"), ",readonly=on"),

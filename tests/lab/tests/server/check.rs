@@ -2,6 +2,8 @@
 
 use lab::Server;
 
+use crate::guest;
+
 pub(crate) fn host_check_sees_what_the_server_has(server: &mut Server<'_>) {
     let checked = server.run("/opt/bullion --json host check --qemu /usr/bin/qemu-system-x86_64").json();
     let facts = &checked["facts"];
@@ -15,7 +17,5 @@ pub(crate) fn host_check_sees_what_the_server_has(server: &mut Server<'_>) {
     let line =
         |name: &str| lines.iter().find(|line| line["topic"] == name).unwrap_or_else(|| panic!("{name}: {lines:#?}"));
     assert_eq!(line("iommu")["status"], "ok");
-    // Debian's kernel has VFIO by group only, component `lab-kernel` by device too.
-    let has = server.run("test -c /dev/iommu; echo $?").stdout.trim() == "0";
-    assert_eq!(line("iommufd")["status"] == "ok", has);
+    assert_eq!(line("iommufd")["status"] == "ok", guest::has_iommufd(server));
 }

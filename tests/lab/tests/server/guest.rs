@@ -14,6 +14,11 @@ pub(crate) fn addresses(server: &mut Server<'_>, id: &str) -> Vec<String> {
     server.run(&script).expect(0).stdout.lines().map(str::to_owned).collect()
 }
 
+/// Whether the server's kernel passes functions by iommufd and device nodes, as component `lab-kernel` does; Debian's know groups only.
+pub(crate) fn has_iommufd(server: &mut Server<'_>) -> bool {
+    server.run("test -c /dev/iommu").code == 0
+}
+
 /// Gives a function to vfio-pci.
 pub(crate) fn bind(server: &mut Server<'_>, address: &str) {
     let script = format!(

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lab::{Device, HostState, Parts, Server};
+use lab::{Device, HostState, Kernel, Parts, Server};
 
 /// A scenario by its name.
 type Scenario = (&'static str, fn(&mut Server<'_>));
@@ -24,6 +24,9 @@ type Scenario = (&'static str, fn(&mut Server<'_>));
 /// Scenarios and the server that they need.
 struct Shelf {
     devices: Vec<Device>,
+    kernel: Kernel,
+    /// Whether guests have a network, and so another image.
+    networked: bool,
     scenarios: Vec<Scenario>,
 }
 
@@ -37,9 +40,11 @@ fn shelves() -> Vec<Shelf> {
     vec![
         Shelf {
             devices: vec![Device::Nvme, Device::Nvme, Device::Edu, Device::Pair],
+            kernel: Kernel::Debian,
+            networked: false,
             scenarios: scenarios![
                 check::host_check_sees_what_the_server_has,
-                simulated::a_simulated_launch_in_the_lab_measures_what_was_predicted,
+                simulated::simulated_launches_in_the_lab_measure_what_was_planned,
                 refusals::a_mounted_drive_is_refused_and_stays_mounted,
                 refusals::a_peer_in_the_iommu_group_is_named,
                 refusals::missing_huge_pages_are_refused,
@@ -49,8 +54,20 @@ fn shelves() -> Vec<Shelf> {
             ],
         },
         Shelf {
+            devices: vec![Device::Nvme, Device::Edu],
+            kernel: Kernel::Own,
+            networked: false,
+            scenarios: scenarios![
+                check::host_check_sees_what_the_server_has,
+                simulated::simulated_launches_in_the_lab_measure_what_was_planned,
+                prepare::from_check_to_restore_a_guest_sees_a_drive_and_a_device,
+            ],
+        },
+        Shelf {
             // BARs small enough that the emulated IOMMU maps them for a guest in a second.
             devices: vec![Device::gpu("h100 --memory-bar 64"), Device::gpu_in_company("h100")],
+            kernel: Kernel::Debian,
+            networked: false,
             scenarios: scenarios![
                 gpu::a_gpu_is_listed_and_switched_and_back,
                 gpu::what_selftest_records_is_told_again_without_the_device,
@@ -66,6 +83,8 @@ fn shelves() -> Vec<Shelf> {
         },
         Shelf {
             devices: [several(8, "h100"), several(4, "nvswitch")].concat(),
+            kernel: Kernel::Debian,
+            networked: false,
             scenarios: scenarios![
                 gpu::a_board_is_planned_whole_and_refused_in_part,
                 gpu::eight_gpus_and_four_switches_go_into_protected_pcie_together,
@@ -73,6 +92,8 @@ fn shelves() -> Vec<Shelf> {
         },
         Shelf {
             devices: several(2, "b200"),
+            kernel: Kernel::Debian,
+            networked: false,
             scenarios: scenarios![
                 gpu::two_b200_are_planned_together,
                 gpu::two_b200_go_into_confidential_mode_together,
@@ -96,7 +117,8 @@ fn main() -> ExitCode {
     if shelves.is_empty() {
         return ExitCode::SUCCESS;
     }
-    let Some(parts) = Parts::build() else { return ExitCode::SUCCESS };
+    let networked = shelves.iter().any(|shelf| shelf.networked);
+    let Some(parts) = Parts::build(networked) else { return ExitCode::SUCCESS };
     let failed: Vec<&str> = shelves.iter().flat_map(|shelf| run(shelf, &parts)).collect();
     if failed.is_empty() {
         return ExitCode::SUCCESS;
@@ -107,13 +129,19 @@ fn main() -> ExitCode {
 
 /// Runs the scenarios of a shelf; gives the names of those that failed.
 fn run(shelf: &Shelf, parts: &Parts) -> Vec<&'static str> {
+    if !parts.has(shelf.kernel) {
+        eprintln!(
+            "skipped: a server with iommufd: its kernel is not compiled, which takes many minutes: bullion component build lab-kernel"
+        );
+        return Vec::new();
+    }
     let mut failed = Vec::new();
     let mut server = None;
     for (name, scenario) in &shelf.scenarios {
         let start = Instant::now();
         let mut before = None;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let server = server.get_or_insert_with(|| boot(parts, &shelf.devices));
+            let server = server.get_or_insert_with(|| boot(parts, shelf));
             let before = before.insert(HostState::of(server));
             scenario(server);
             before.expect_same(&HostState::of(server));
@@ -132,9 +160,10 @@ fn run(shelf: &Shelf, parts: &Parts) -> Vec<&'static str> {
     failed
 }
 
-fn boot<'a>(parts: &'a Parts, devices: &[Device]) -> Server<'a> {
+fn boot<'a>(parts: &'a Parts, shelf: &Shelf) -> Server<'a> {
     let start = Instant::now();
-    let mut server = Server::boot(parts, devices).unwrap_or_else(|error| panic!("the server does not boot: {error}"));
+    let server = Server::boot(parts, shelf.kernel, &shelf.devices);
+    let mut server = server.unwrap_or_else(|error| panic!("the server does not boot: {error}"));
     eprintln!("the server is up after {} s", start.elapsed().as_secs());
     server.run("modprobe -a kvm_amd vfio-pci").expect(0);
     server

@@ -23,8 +23,13 @@ pub(crate) fn from_check_to_restore_a_guest_sees_a_drive_and_a_device(server: &m
     // The guest's kernel says what it finds; the host's, who has the devices open and where the guest's memory is.
     let console = server.run("/opt/bullion logs sees").expect(0);
     console.says(&["[1b36:0010] type 00 class 0x010802", "[1234:11e8] type 00", "nvme nvme0: pci function"]);
-    let open = server.run("ls -l /proc/$(pgrep -f ^/usr/bin/qemu-system)/fd | grep -c '/dev/vfio/[0-9]'").stdout;
-    assert_eq!(open.trim(), "2", "one group for each");
+    let open =
+        "ls -l /proc/$(pgrep -f ^/usr/bin/qemu-system)/fd | grep -oE '/dev/(vfio/([0-9]|devices/)|iommu)' | sort";
+    let open = server.run(open).expect(0).stdout;
+    match guest::has_iommufd(server) {
+        true => assert_eq!(open, "/dev/iommu\n/dev/vfio/devices/\n/dev/vfio/devices/\n", "one iommufd for both"),
+        false => assert_eq!(open.lines().count(), 2, "one group for each: {open}"),
+    }
     let free = server.run("cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").stdout;
     assert!(free.trim().parse::<u32>().unwrap() < 128, "the guest's memory is not in huge pages: {free} are free");
     server.run("/opt/bullion ps").expect(0).says(&["sees", "ready", "kvm"]);
