@@ -17,6 +17,9 @@ const FIRST_SLOT: usize = 0x5;
 const PORTS_IN_A_SLOT: usize = 8;
 /// The slot before the volumes.
 const VSOCK_SLOT: &str = "0xf";
+/// Not the name of the property that holds it: QEMU finds an object by its name below every other, by properties too, and takes the
+/// second function's for ambiguous once the first one has it.
+const IOMMUFD: &str = "iommufd0";
 /// The window for 64-bit BARs that the ACPI tables of a TDX guest with passed functions name: all that firmware has for them with
 /// 46 bits of addresses. By default QEMU names what is used, so that RTMR0 would depend on the BARs of one host's devices.
 const TDX_WINDOW: &str = "8T";
@@ -60,7 +63,7 @@ impl CommandLine<'_> {
             arguments.option("-global", Properties::with_first("q35-pcihost.pci-hole64-size", TDX_WINDOW));
         }
         if self.by_iommufd {
-            let iommufd = Properties::of("iommufd").with("id", "iommufd").with("fd", &descriptor::IOMMUFD.to_string());
+            let iommufd = Properties::of("iommufd").with("id", IOMMUFD).with("fd", &descriptor::IOMMUFD.to_string());
             arguments.option("-object", iommufd);
         }
         for (index, device) in self.host.pci.iter().enumerate() {
@@ -71,7 +74,7 @@ impl CommandLine<'_> {
             }
             let function = Properties::of("vfio-pci").with("id", &format!("pci{index}")).with("bus", &bus);
             let function = if self.by_iommufd {
-                function.with("fd", &descriptor::pci(index).to_string()).with("iommufd", "iommufd")
+                function.with("fd", &descriptor::pci(index).to_string()).with("iommufd", IOMMUFD)
             } else {
                 function.with("host", &device.address)
             };
