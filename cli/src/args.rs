@@ -364,6 +364,12 @@ pub(crate) enum CacheAction {
     List,
     /// Check every file against its digest
     Verify,
+    /// Take files, and print their SHA-256: for what `fetch` cannot reach
+    Add {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// Remove what is not kept
     #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Prune {

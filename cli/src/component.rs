@@ -7,7 +7,7 @@ use std::process::Command;
 use image::component::{self, ComponentRequest, Described, Run};
 use spec::Outcome;
 use spec::component::{Component, NamedInput};
-use spec::recipe::Kind;
+use spec::recipe::{Kind, SourceFile};
 use store::Store;
 
 use crate::args::Arguments;
@@ -99,5 +99,13 @@ pub(crate) fn crates(loaded: &LoadedRecipe) -> Result<Vec<NamedInput>, Failure> 
     match loaded.recipe.kind {
         Kind::Component => Ok(component::crates(&loaded.recipe, &loaded.directory)?),
         Kind::Image | Kind::Tree => Ok(Vec::new()),
+    }
+}
+
+/// The published files of a recipe that is a component; none of another.
+pub(crate) fn source_files(loaded: &LoadedRecipe) -> Result<&[SourceFile], Failure> {
+    match loaded.recipe.kind {
+        Kind::Component => Ok(component::source_files(&loaded.recipe)?),
+        Kind::Image | Kind::Tree => Ok(&[]),
     }
 }

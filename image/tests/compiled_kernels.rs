@@ -58,6 +58,7 @@ fn component(outputs: &BTreeMap<String, Vec<u8>>) -> Component {
         outputs: outputs.keys().cloned().collect(),
         packages: Vec::new(),
         crates: Vec::new(),
+        sources: Vec::new(),
         files: BTreeMap::new(),
     };
     let artifact = |bytes: &Vec<u8>| Artifact { size: bytes.len() as u64, sha256: Sha256Digest::of(bytes) };

@@ -11,6 +11,7 @@ use crate::canonical::{CanonicalError, to_canonical_bytes};
 use crate::digest::Sha256Digest;
 use crate::lock::Standing;
 use crate::manifest::Artifact;
+use crate::recipe::SourceFile;
 
 /// All inputs of a component. Its key is the SHA-256 of this as canonical JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct ComponentInputs {
     /// Crates, each the `.crate` file that `Cargo.lock` names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crates: Vec<NamedInput>,
+    /// Files that somebody else publishes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceFile>,
     /// Source files by their path below `/build`.
     pub files: BTreeMap<String, Sha256Digest>,
 }

@@ -157,7 +157,7 @@ fn inputs(manifest: &Manifest) -> Vec<Resource> {
     packages.chain(sources).chain(manifest.components.iter().flat_map(inputs_of_component)).chain([guest]).collect()
 }
 
-/// Compilers, crates and source files of a component.
+/// Compilers, crates, published files and source files of a component.
 fn inputs_of_component(component: &Component) -> Vec<Resource> {
     let of = |name: &str, sha256: Sha256Digest| Resource {
         annotations: BTreeMap::from([("component".to_owned(), component.inputs.name.clone())]),
@@ -172,7 +172,12 @@ fn inputs_of_component(component: &Component) -> Vec<Resource> {
     let crates = component.inputs.crates.iter();
     let crates = crates.map(|one| with_version(one, Some(format!("pkg:cargo/{}@{}", one.name, percent(&one.version)))));
     let files = component.inputs.files.iter().map(|(path, sha256)| of(path, *sha256));
-    packages.chain(crates).chain(files).collect()
+    let published = component.inputs.sources.iter().map(|source| {
+        let mut resource = Resource { uri: Some(source.url.clone()), ..of(source.name(), source.sha256) };
+        resource.annotations.insert("licence".to_owned(), source.licence.clone());
+        resource
+    });
+    packages.chain(crates).chain(published).chain(files).collect()
 }
 
 impl Resource {

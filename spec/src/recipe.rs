@@ -24,7 +24,7 @@ mod user;
 
 pub use admit::{Admit, AdmittedMachine};
 pub use capabilities::{CapabilitiesEntry, FileCapabilities};
-pub use component::{CargoSource, ComponentRecipe, GUEST_OUTPUT, GuestRecipe, kernel_output};
+pub use component::{CargoSource, ComponentRecipe, GUEST_OUTPUT, GuestRecipe, SourceFile, kernel_output};
 pub use flatten::{Link, MAX_CHAIN, flatten};
 pub use initrd::InitrdFiles;
 pub use package::PackageRequest;

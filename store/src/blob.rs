@@ -10,7 +10,9 @@ use spec::Sha256Digest;
 
 use crate::atomic::write_atomically;
 use crate::error::StoreError;
+use crate::partial::Begin;
 use crate::place::Store;
+use crate::regular::{hash_file, open_regular};
 
 impl Store {
     /// Whether a blob is there. Its content is checked when it is read.
@@ -45,6 +47,29 @@ impl Store {
             write_atomically(&path, bytes)?;
         }
         Ok(sha256)
+    }
+
+    /// Adds a file to the cache, piece by piece; returns its size and digest.
+    pub fn insert_file(&self, path: &Path) -> Result<(u64, Sha256Digest), StoreError> {
+        let (size, sha256) = hash_file(path).map_err(StoreError::io("reading", path))?;
+        if self.verify(&sha256, size).is_ok() {
+            return Ok((size, sha256));
+        }
+        self.discard(&sha256)?;
+        if let Begin::Write(mut blob) = self.begin(&sha256)? {
+            blob.restart()?;
+            let mut file = open_regular(path).map_err(StoreError::io("opening", path))?;
+            let mut buffer = vec![0; 256 << 10];
+            while blob.length() <= size {
+                match file.read(&mut buffer).map_err(StoreError::io("reading", path))? {
+                    0 => break,
+                    read => blob.append(buffer.get(..read).unwrap_or_default())?,
+                }
+            }
+            // A file that changed meanwhile is another one.
+            blob.commit(size)?;
+        }
+        Ok((size, sha256))
     }
 
     /// Removes a blob, such as one that turned out to be damaged. It is no error if it is not there.

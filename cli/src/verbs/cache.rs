@@ -24,6 +24,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Cache, printer: &Printer) -> Res
     match &verb.action {
         CacheAction::List => list(&store, printer),
         CacheAction::Verify => verify(&store, printer),
+        CacheAction::Add { files } => add(&store, files, printer),
         CacheAction::Prune { keep, vmm, .. } => prune(&store, keep, *vmm, printer),
     }
 }
@@ -52,6 +53,17 @@ fn list(store: &store::Store, printer: &Printer) -> Result<u8, Failure> {
     let total: u64 = rows.iter().map(|row| row.bytes).sum();
     printer.line(format_args!("{} entries, {} in {}", rows.len(), size(total), store.root().display()));
     printer.value(&serde_json::json!({ "directory": store.root(), "entries": rows, "bytes": total }));
+    Ok(0)
+}
+
+fn add(store: &store::Store, files: &[std::path::PathBuf], printer: &Printer) -> Result<u8, Failure> {
+    let mut added = Vec::new();
+    for path in files {
+        let (bytes, sha256) = store.insert_file(path)?;
+        printer.line(format_args!("{sha256}  {:>10}  {}", size(bytes), path.display()));
+        added.push(serde_json::json!({ "path": path, "bytes": bytes, "sha256": sha256 }));
+    }
+    printer.value(&added);
     Ok(0)
 }
 
@@ -88,6 +100,7 @@ fn prune(store: &store::Store, keep: &[std::path::PathBuf], vmm: bool, printer: 
             let component = component::load(path)?;
             let described = component.describe()?;
             wanted.extend(described.inputs().crates.iter().map(|one| one.sha256));
+            wanted.extend(described.inputs().sources.iter().map(|one| one.sha256));
             let outputs = described.cached(store).map(|found| found.outputs).unwrap_or_default();
             wanted.extend(outputs.values().map(|output| output.sha256));
         }

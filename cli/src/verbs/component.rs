@@ -99,15 +99,19 @@ fn explain(arguments: &Arguments, verb: &ExplainComponent, printer: &Printer) ->
     printer.line(format_args!("{} {}", inputs.name, described.key()));
     printer.line(format_args!("  script           sha256 {}", Sha256Digest::of(inputs.script.as_bytes())));
     printer.line(format_args!(
-        "  {} packages, {} crates, {} source files",
+        "  {} packages, {} crates, {} published files, {} source files",
         inputs.packages.len(),
         inputs.crates.len(),
+        inputs.sources.len(),
         inputs.files.len()
     ));
     for (what, named) in [("package", &inputs.packages), ("crate", &inputs.crates)] {
         for one in named {
             printer.line(format_args!("  {what:<8} {} {}  sha256 {}", one.name, one.version, one.sha256));
         }
+    }
+    for one in &inputs.sources {
+        printer.line(format_args!("  published {} {}  sha256 {}", one.url, one.licence, one.sha256));
     }
     for (path, sha256) in &inputs.files {
         printer.line(format_args!("  file     {path}  sha256 {sha256}"));
@@ -143,6 +147,10 @@ fn changes(image: &Path, now: &ComponentInputs) -> Result<Vec<String>, Failure> 
     }
     changed.extend(differences("package", &by_name(&then.packages), &by_name(&now.packages)));
     changed.extend(differences("crate", &by_name(&then.crates), &by_name(&now.crates)));
+    let published = |inputs: &ComponentInputs| -> BTreeMap<String, String> {
+        inputs.sources.iter().map(|one| (one.url.clone(), one.sha256.to_string())).collect()
+    };
+    changed.extend(differences("published file", &published(then), &published(now)));
     let files = |inputs: &ComponentInputs| -> BTreeMap<String, String> {
         inputs.files.iter().map(|(path, sha256)| (path.clone(), sha256.to_string())).collect()
     };

@@ -21,10 +21,11 @@ pub(crate) fn run(arguments: &Arguments, verb: &Fetch, printer: &Printer) -> Res
         );
     }
     let mut locks = Vec::new();
-    let mut crates = Vec::new();
+    let (mut crates, mut sources) = (Vec::new(), Vec::new());
     for path in &verb.recipes {
         let loaded = inputs::recipe(path)?;
         crates.extend(component::crates(&loaded)?);
+        sources.extend_from_slice(component::source_files(&loaded)?);
         locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?.lock);
     }
     if verb.vmm {
@@ -47,10 +48,16 @@ pub(crate) fn run(arguments: &Arguments, verb: &Fetch, printer: &Printer) -> Res
     total.fetched += fetched;
     total.bytes += bytes;
     total.crates = crates.len();
-    let with_crates = if crates.is_empty() { String::new() } else { format!(" and {} crates", crates.len()) };
+    let report = Bar::default().draw(printer, |progress| archive::fetch_sources(&sources, &store, progress))?;
+    total.fetched += report.fetched;
+    total.bytes += report.bytes;
+    total.source_files = sources.len();
+    let more = |count: usize, what: &str| if count == 0 { String::new() } else { format!(" and {count} {what}") };
     printer.line(format_args!(
-        "{} packages{with_crates} in the cache, {} fetched ({})",
+        "{} packages{}{} in the cache, {} fetched ({})",
         total.packages,
+        more(total.crates, "crates"),
+        more(total.source_files, "published files"),
         total.fetched,
         size(total.bytes)
     ));
@@ -62,6 +69,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Fetch, printer: &Printer) -> Res
 struct Total {
     packages: usize,
     crates: usize,
+    source_files: usize,
     fetched: usize,
     bytes: u64,
 }

@@ -10,6 +10,7 @@ use spec::lock::Standing;
 
 use super::fetch::{Bar, fetch_lock};
 use crate::args::{Arguments, Lock};
+use crate::component;
 use crate::failure::Failure;
 use crate::inputs::{self, LoadedRecipe};
 use crate::printer::{Printer, size};
@@ -29,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Resu
             let mirror = Mirror::find(verb.network.mirror.as_deref())?;
             let held = held(verb, old.as_ref(), &loaded, &store)?;
             let lock = resolve(verb, &loaded, held, &mirror, &store, printer)?;
-            driver::check(&lock)?;
+            driver::check(&lock, component::source_files(&loaded)?)?;
             let before =
                 old.unwrap_or_else(|| spec::lock::Lock { package: Vec::new(), release: Vec::new(), ..lock.clone() });
             let diff = archive::diff(&before, &lock);
@@ -46,6 +47,8 @@ pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Resu
         }
     };
     let mut lock = lock;
+    // Files that are named by digest are no part of the lock, and may be others than when it was made.
+    driver::check(&lock, component::source_files(&loaded)?)?;
     // Without anything missing, no mirror is needed.
     if !verb.no_fetch && lock.package.iter().any(|package| !store.has(&package.sha256)) {
         let mirror = Mirror::find(verb.network.mirror.as_deref())?;

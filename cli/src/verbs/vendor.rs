@@ -14,10 +14,11 @@ use crate::printer::{Printer, size};
 pub(crate) fn run(arguments: &Arguments, verb: &Vendor, printer: &Printer) -> Result<u8, Failure> {
     let cache = inputs::open_store(arguments)?;
     let mut locks = Vec::new();
-    let mut crates = Vec::new();
+    let (mut crates, mut sources) = (Vec::new(), Vec::new());
     for path in &verb.recipes {
         let loaded = inputs::recipe(path)?;
         crates.extend(component::crates(&loaded)?);
+        sources.extend_from_slice(component::source_files(&loaded)?);
         locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?.lock);
     }
     let target = Store::open(&verb.output)?;
@@ -42,6 +43,12 @@ pub(crate) fn run(arguments: &Arguments, verb: &Vendor, printer: &Printer) -> Re
         written.crates += 1;
         written.bytes += bytes.len() as u64;
     }
+    archive::fetch_sources(&sources, &cache, &archive::Silent)?;
+    for one in sources.iter().filter(|one| target.verify(&one.sha256, one.size).is_err()) {
+        target.insert_file(&cache.verify(&one.sha256, one.size)?)?;
+        written.source_files += 1;
+        written.bytes += one.size;
+    }
     let with_crates = if crates.is_empty() { String::new() } else { format!(" and {} crates", written.crates) };
     printer.line(format_args!(
         "{}: {} packages{with_crates} written ({}); build from it with --store {}",
@@ -58,5 +65,6 @@ pub(crate) fn run(arguments: &Arguments, verb: &Vendor, printer: &Printer) -> Re
 struct Written {
     packages: usize,
     crates: usize,
+    source_files: usize,
     bytes: u64,
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use spec::canonical::CanonicalError;
+use spec::recipe::SourceFile;
 use spec::{Diagnostic, Outcome, Sha256Digest, SyntaxError};
 use store::StoreError;
 
@@ -41,6 +42,21 @@ pub enum ComponentError {
         name: String,
         /// What is wrong.
         reason: String,
+    },
+    /// A published file is not in the cache.
+    #[error("{} of {} is not in the cache", .0.name(), .0.url)]
+    NoSource(Box<SourceFile>),
+    /// What the cache has for a published file is another one.
+    #[error("{} should be {} of {} bytes with SHA-256 {}, and is of {size} bytes with SHA-256 {sha256}", path.display(), expected.name(), expected.size, expected.sha256)]
+    BadSource {
+        /// What it should be.
+        expected: Box<SourceFile>,
+        /// The file in the cache.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+        /// Its digest.
+        sha256: Sha256Digest,
     },
     /// A source that is neither a file nor a directory.
     #[error("{} is neither a file nor a directory", .0.display())]
@@ -101,7 +117,9 @@ impl Diagnostic for ComponentError {
             Self::NotAComponent { .. } | Self::Odd(_) | Self::Name(_) => Outcome::Usage,
             Self::Tree(error) => error.outcome(),
             Self::Workspace(error) => error.outcome(),
-            Self::NoCrate { .. } | Self::BadCrate { .. } => Outcome::InputMismatch,
+            Self::NoCrate { .. } | Self::BadCrate { .. } | Self::NoSource(_) | Self::BadSource { .. } => {
+                Outcome::InputMismatch
+            }
             Self::NotReproducible { .. } => Outcome::Refused,
             Self::Canonical(_) => Outcome::Internal,
             Self::Sandbox { source, .. } => source.outcome(),
@@ -117,7 +135,10 @@ impl Diagnostic for ComponentError {
             Self::Workspace(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Sandbox { source, .. } => source.hint(),
-            Self::NoCrate { .. } => Some("run `bullion fetch` with the component's recipe".to_owned()),
+            Self::BadSource { .. } => Some("remove it, and run `bullion fetch` with the component's recipe".to_owned()),
+            Self::NoCrate { .. } | Self::NoSource(_) => {
+                Some("run `bullion fetch` with the component's recipe".to_owned())
+            }
             _ => None,
         }
     }

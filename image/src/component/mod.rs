@@ -15,7 +15,7 @@ use spec::Sha256Digest;
 use spec::component::{Component, ComponentInputs, NamedInput};
 use spec::lock::{Lock, Package};
 use spec::manifest::Artifact;
-use spec::recipe::{ComponentRecipe, Recipe};
+use spec::recipe::{ComponentRecipe, Recipe, SourceFile};
 use store::Store;
 
 pub use error::ComponentError;
@@ -69,6 +69,11 @@ pub fn crates(recipe: &Recipe, directory: &Path) -> Result<Vec<NamedInput>, Comp
     }
 }
 
+/// The published files that a component is compiled from: what `fetch` brings into the cache, too.
+pub fn source_files(recipe: &Recipe) -> Result<&[SourceFile], ComponentError> {
+    Ok(&component_of(recipe)?.sources)
+}
+
 fn component_of(recipe: &Recipe) -> Result<&ComponentRecipe, ComponentError> {
     recipe.component.as_ref().ok_or_else(|| ComponentError::NotAComponent { recipe: recipe.name.clone() })
 }
@@ -89,6 +94,7 @@ pub fn describe(request: ComponentRequest<'_>) -> Result<Described<'_>, Componen
         outputs: component.outputs.clone(),
         packages: request.lock.package.iter().map(named).collect(),
         crates: sources.crates.clone(),
+        sources: component.sources.clone(),
         files: sources.digests(),
     };
     sources.files.insert(SCRIPT.to_owned(), component.script.clone().into_bytes());

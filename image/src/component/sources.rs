@@ -9,7 +9,7 @@ use std::path::{Component as Part, Path};
 use flate2::read::GzDecoder;
 use spec::Sha256Digest;
 use spec::component::NamedInput;
-use spec::recipe::ComponentRecipe;
+use spec::recipe::{ComponentRecipe, SourceFile};
 use store::Store;
 
 use super::ComponentError;
@@ -33,12 +33,13 @@ offline = true
 pub(super) struct Sources {
     pub(super) files: BTreeMap<String, Vec<u8>>,
     pub(super) crates: Vec<NamedInput>,
+    published: Vec<SourceFile>,
 }
 
 impl Sources {
     /// Reads what a component names; `beside` is the directory of its recipe.
     pub(super) fn read(component: &ComponentRecipe, beside: &Path) -> Result<Self, ComponentError> {
-        let mut sources = Self::default();
+        let mut sources = Self { published: component.sources.clone(), ..Self::default() };
         for path in &component.files {
             sources.add(&beside.join(path), path)?;
         }
@@ -90,6 +91,9 @@ impl Sources {
         for (path, bytes) in &self.files {
             write(&directory.join(path), bytes)?;
         }
+        for one in &self.published {
+            copy_published(one, &directory.join(one.name()), store)?;
+        }
         for one in &self.crates {
             let bytes = read_crate(one, store)?;
             unpack_crate(one, &bytes, &directory.join("vendor"))?;
@@ -104,6 +108,19 @@ pub(super) fn read_crate(one: &NamedInput, store: &Store) -> Result<Vec<u8>, Com
     // `Cargo.lock` has no sizes: the digest alone decides.
     let size = fs::metadata(store.blob_path(&one.sha256)).map_err(|_| missing())?.len();
     Ok(store.read(&one.sha256, size)?)
+}
+
+/// Copies a published file out of the cache. It may be large: it is the copy that is held against the digest.
+fn copy_published(one: &SourceFile, to: &Path, store: &Store) -> Result<(), ComponentError> {
+    let from = store.blob_path(&one.sha256);
+    fs::copy(&from, to).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => ComponentError::NoSource(Box::new(one.clone())),
+        _ => ComponentError::io("copying", &from)(error),
+    })?;
+    match store::hash_file(to).map_err(ComponentError::io("reading", to))? {
+        (size, sha256) if (size, sha256) == (one.size, one.sha256) => Ok(()),
+        (size, sha256) => Err(ComponentError::BadSource { expected: Box::new(one.clone()), path: from, size, sha256 }),
+    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), ComponentError> {
@@ -179,6 +196,26 @@ mod tests {
             assert!(unpack_crate(&one(), &packed(&[(path, kind)]), vendor.path()).is_err(), "{path}");
         }
         assert!(unpack_crate(&one(), b"not a crate", vendor.path()).is_err());
+    }
+
+    #[test]
+    fn a_published_file_is_what_its_digest_says_or_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(&place.path().join("cache")).unwrap();
+        let url = "https://example.org/a/driver.run".to_owned();
+        let (size, sha256) = (6, Sha256Digest::of(b"driver"));
+        let sources = |size| Sources {
+            published: vec![SourceFile { url: url.clone(), size, sha256, licence: "MIT".to_owned() }],
+            ..Sources::default()
+        };
+        let error = sources(size).write(place.path(), &store).unwrap_err();
+        assert!(error.to_string().starts_with("driver.run of https://example.org/a/driver.run is not in the cache"));
+        store.insert_bytes(b"driver").unwrap();
+        sources(size).write(place.path(), &store).unwrap();
+        assert_eq!(fs::read(place.path().join("driver.run")).unwrap(), b"driver");
+        assert!(matches!(sources(7).write(place.path(), &store), Err(ComponentError::BadSource { size: 6, .. })));
+        fs::write(store.blob_path(&sha256), b"drover").unwrap();
+        assert!(matches!(sources(size).write(place.path(), &store), Err(ComponentError::BadSource { .. })));
     }
 
     #[test]

@@ -141,6 +141,7 @@ fn make_release(path: &Path) {
             outputs: vec![output.to_owned()],
             packages: Vec::new(),
             crates: Vec::new(),
+            sources: Vec::new(),
             files: BTreeMap::new(),
         };
         manifest.components.push(Component {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::Origin;
+use crate::digest::Sha256Digest;
 use crate::text::SyntaxError;
 
 /// `[component]`.
@@ -17,9 +18,54 @@ pub struct ComponentRecipe {
     /// Files and directories beside the recipe, relative to it, that the script finds under the same names in `/build`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
+    /// Files that no package has and that somebody else publishes; the script finds them in `/build`, under the names in which their addresses
+    /// end.
+    #[serde(default, rename = "source", skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceFile>,
     /// A program of a Cargo workspace that the script finds in `/build/src`, with its crates in `/build/vendor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cargo: Option<CargoSource>,
+}
+
+/// `[[component.source]]`. Nothing vouches for such a file but its digest here: there is no signature and no index behind it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SourceFile {
+    /// Where it is published: http or https.
+    pub url: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256 of the file.
+    pub sha256: Sha256Digest,
+    /// Its terms, as an SPDX licence expression: `MIT`, `LicenseRef-NVIDIA`.
+    pub licence: String,
+}
+
+impl SourceFile {
+    /// The name in which its address ends.
+    pub fn name(&self) -> &str {
+        self.url.rsplit('/').next().unwrap_or_default()
+    }
+
+    fn fault(&self) -> Option<String> {
+        let Self { url, size, licence, .. } = self;
+        let is_address = ["https://", "http://"].iter().any(|scheme| url.starts_with(scheme));
+        let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\".contains(&byte));
+        let name = self.name();
+        if !is_address || !is_plain || !is_file_name(name) || url.split('/').count() < 4 {
+            return Some(format!("\"{url}\" is not an address over http or https that ends in the name of a file"));
+        }
+        if TAKEN.contains(&name) {
+            return Some(format!("\"{url}\" ends in a name that the builder makes itself: {}", TAKEN.join(", ")));
+        }
+        if *size == 0 {
+            return Some(format!("{name} has a size of 0 bytes"));
+        }
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b" .-+():".contains(&byte);
+        (licence.trim().is_empty() || !licence.bytes().all(is_word))
+            .then(|| format!("\"{licence}\" is not an SPDX licence expression"))
+    }
 }
 
 /// `[component.cargo]`.
@@ -89,6 +135,15 @@ pub(super) fn check(component: &ComponentRecipe, origin: Origin<'_>) -> Result<(
         let nested = |other: &String| path == other || path.starts_with(&format!("{other}/"));
         if component.files.iter().enumerate().any(|(at, other)| at != index && nested(other)) {
             return Err(origin.refuse(path, format!("component.files names \"{path}\" twice")));
+        }
+    }
+    for (index, source) in component.sources.iter().enumerate() {
+        let name = source.name();
+        let files = component.files.iter().map(|path| path.split('/').next().unwrap_or_default());
+        let mut others = component.sources.iter().take(index).map(SourceFile::name).chain(files);
+        let twice = || others.any(|other| other == name).then(|| format!("two files would be /build/{name}"));
+        if let Some(message) = source.fault().or_else(twice) {
+            return Err(origin.refuse(&source.url, message));
         }
     }
     if let Some(cargo) = &component.cargo

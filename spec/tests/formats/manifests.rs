@@ -122,6 +122,7 @@ fn release() -> Manifest {
             outputs: vec![output.to_owned()],
             packages: Vec::new(),
             crates: Vec::new(),
+            sources: Vec::new(),
             files: BTreeMap::new(),
         };
         manifest.components.push(Component {

@@ -245,6 +245,71 @@ fn a_result_is_kept_under_the_key_of_its_inputs() {
     assert_ne!(named["outputs"], last["outputs"], "a store that was named is not believed");
 }
 
+/// Answers each request with `content`, for as long as the test runs; its address.
+fn publish(content: String) -> String {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let asked = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+            asked.for_each(drop);
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}", content.len());
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+/// A file of the test stands in for NVIDIA's, whose archive hosts of tests do not reach.
+#[test]
+fn a_published_file_goes_in_as_its_digest_says_wherever_it_comes_from() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    // The name of the directory makes it new to the cache.
+    let content = format!("echo unpacked > \"$1\" # {}\n", scratch.path().display());
+    let sha256 = Sha256Digest::of(content.as_bytes()).to_string();
+    let with = |name: &str, address: &str| {
+        let source = format!("url = \"{address}/driver-1.0.run\"\nsize = {}\nsha256 = \"{sha256}\"", content.len());
+        let script = "outputs = [\"x\"]\nscript = \"sh driver-1.0.run out/x\"";
+        component(
+            scratch.path(),
+            name,
+            &format!("{script}\n[[component.source]]\n{source}\nlicence = \"LicenseRef-NVIDIA\""),
+        )
+    };
+    let nowhere = "http://127.0.0.1:9";
+    let Some(lost) = with("lost", nowhere) else { return };
+    let bullion = |words: &[&str], file: &Path| run(bench.command(words).arg(file));
+    build(&bench, &lost, &[]).expect(4, &["driver-1.0.run of http://127.0.0.1:9/driver-1.0.run is not in the cache"]);
+    bullion(&["fetch"], &lost).expect(4, &[sha256.as_str(), "bullion cache add driver-1.0.run"]);
+    let other = with("other", &publish(content.replace("unpacked", "whatever"))).unwrap();
+    bullion(&["fetch"], &other).expect(4, &["is not what was locked"]);
+
+    // From its address.
+    let served = with("served", &publish(content.clone())).unwrap();
+    let fetched = bullion(&["fetch"], &served).expect(0, &[]);
+    assert!(fetched.stdout.contains("1 published files"), "{fetched:?}");
+    let built = build(&bench, &served, &["--json"]).expect(0, &[]).json();
+    assert_eq!(built["inputs"]["sources"][0]["sha256"], sha256);
+    assert_eq!(built["outputs"]["x"]["sha256"], Sha256Digest::of(b"unpacked\n").to_string());
+
+    // From whoever has it.
+    let cache = run(&mut bench.command(["cache", "list", "--json"])).json();
+    let has = |entry: &&Value| entry["path"].as_str().unwrap().ends_with(&sha256);
+    let path = cache["entries"].as_array().unwrap().iter().find(has).unwrap()["path"].as_str().unwrap();
+    fs::remove_file(Path::new(cache["directory"].as_str().unwrap()).join(path)).unwrap();
+    build(&bench, &lost, &[]).expect(4, &["is not in the cache"]);
+    let file = scratch.path().join("driver-1.0.run");
+    fs::write(&file, &content).unwrap();
+    let added = bullion(&["cache", "add"], &file).expect(0, &[]);
+    assert!(added.stdout.starts_with(&sha256), "{added:?}");
+    assert_eq!(build(&bench, &lost, &["--json"]).expect(0, &[]).json()["outputs"], built["outputs"]);
+    let explained = bullion(&["component", "explain"], &lost).expect(0, &[]).stdout;
+    assert!(explained.contains("published http://127.0.0.1:9/driver-1.0.run LicenseRef-NVIDIA"), "{explained}");
+}
+
 #[test]
 fn a_script_that_fails_is_told_and_leaves_no_result() {
     let Some(bench) = bench() else { return };

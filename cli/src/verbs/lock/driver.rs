@@ -3,6 +3,7 @@
 
 use spec::Outcome;
 use spec::lock::Lock;
+use spec::recipe::SourceFile;
 
 use crate::failure::Failure;
 
@@ -12,15 +13,16 @@ const PUBLISHED: [&str; 4] = ["550.90.07", "550.144.03", "550.163.01", "570.124.
 /// The packages of the driver that have its version: the kernel modules' source, and the library that needs just these modules.
 const PACKAGES: [&str; 3] = ["nvidia-open-kernel-dkms", "nvidia-open-kernel-source", "libcuda1"];
 
-/// Refuses a driver without published reference values, and two versions of it.
-pub(super) fn check(lock: &Lock) -> Result<(), Failure> {
+/// Refuses a driver without published reference values, and two versions of it, among packages and files of NVIDIA's own archive.
+pub(super) fn check(lock: &Lock, sources: &[SourceFile]) -> Result<(), Failure> {
     let mut first: Option<(&str, &str)> = None;
-    for package in lock.package.iter().filter(|package| PACKAGES.contains(&package.name.as_str())) {
-        let (name, version) = (package.name.as_str(), upstream(&package.version));
+    let packages = lock.package.iter().filter(|package| PACKAGES.contains(&package.name.as_str()));
+    let packages = packages.map(|package| (package.name.as_str(), upstream(&package.version)));
+    let files = sources.iter().filter_map(|file| Some((file.name(), of_file(file.name())?)));
+    for (name, version) in packages.chain(files) {
         if !PUBLISHED.contains(&version) {
             let message = format!(
-                "{name} {}: NVIDIA is not known to have published reference values (a RIM) of the driver {version}",
-                package.version
+                "{name}: NVIDIA is not known to have published reference values (a RIM) of the driver {version}"
             );
             let hint = format!("no relying party could verify such a GPU; known are {}", PUBLISHED.join(", "));
             return Err(Failure::new(Outcome::Refused, message).with_hint(hint));
@@ -35,6 +37,15 @@ pub(super) fn check(lock: &Lock) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The driver in a file of NVIDIA's archive (`NVIDIA-Linux-x86_64-VERSION.run`, with `-no-compat32` for 64 bits alone), or of the source that
+/// NVIDIA publishes (`open-gpu-kernel-modules-VERSION.tar.gz`).
+fn of_file(name: &str) -> Option<&str> {
+    let installer = name.strip_prefix("NVIDIA-Linux-x86_64-").and_then(|rest| rest.strip_suffix(".run"));
+    let installer = installer.map(|rest| rest.strip_suffix("-no-compat32").unwrap_or(rest));
+    let source = || name.strip_prefix("open-gpu-kernel-modules-")?.strip_suffix(".tar.gz");
+    installer.or_else(source)
 }
 
 /// The upstream part of a Debian version (deb-version(7)).
@@ -70,12 +81,26 @@ mod tests {
             &[("libcuda1", "550.163.01-2"), ("nvidia-open-kernel-dkms", "550.163.01-4~bpo13+1")],
             &[("libcuda1", "1:570.124.03-1")],
         ] {
-            check(&lock(fine)).unwrap();
+            check(&lock(fine), &[]).unwrap();
         }
-        let error = check(&lock(&[("libcuda1", "535.261.03-1")])).unwrap_err();
+        let error = check(&lock(&[("libcuda1", "535.261.03-1")]), &[]).unwrap_err();
         assert_eq!(error.outcome, Outcome::Refused);
         assert!(error.messages[0].contains("(a RIM) of the driver 535.261.03"), "{:?}", error.messages);
-        let error = check(&lock(&[("libcuda1", "550.90.07-1"), ("nvidia-open-kernel-dkms", "550.163.01-2")]));
+        let error = check(&lock(&[("libcuda1", "550.90.07-1"), ("nvidia-open-kernel-dkms", "550.163.01-2")]), &[]);
         assert!(error.unwrap_err().messages[0].contains("libcuda1 is of the driver 550.90.07"));
+
+        let file = |name: &str| SourceFile {
+            url: format!("https://example.org/570/{name}"),
+            size: 1,
+            sha256: spec::Sha256Digest([0; 32]),
+            licence: "MIT".to_owned(),
+        };
+        let (installer, source) =
+            ("NVIDIA-Linux-x86_64-570.124.03-no-compat32.run", "open-gpu-kernel-modules-570.124.03.tar.gz");
+        check(&lock(&[]), &[file(installer), file(source), file("other-1.0.tar.gz")]).unwrap();
+        let error = check(&lock(&[]), &[file("NVIDIA-Linux-x86_64-570.999.01.run")]).unwrap_err();
+        assert!(error.messages[0].ends_with("(a RIM) of the driver 570.999.01"), "{:?}", error.messages);
+        let error = check(&lock(&[("libcuda1", "550.163.01-2")]), &[file(source)]).unwrap_err();
+        assert!(error.messages[0].contains("libcuda1 is of the driver 550.163.01"), "{:?}", error.messages);
     }
 }
