@@ -102,6 +102,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
         return Err(Failure::new(Outcome::Usage, "a guest without a TEE measures nothing")
             .with_hint("name one with --tee snp or --tee tdx"));
     }
+    without_effect(shapes, tee).into_iter().for_each(|note| printer.note(note));
     let wants = |this, firmware| tee == Some(this) || (tee.is_none() && manifest.artifacts.contains_key(firmware));
     let store = inputs::open_store(arguments)?;
     let devices = vm.as_ref().map(Devices::of).unwrap_or_default();
@@ -116,12 +117,27 @@ pub(crate) fn run(arguments: &Arguments, verb: &Measure, printer: &Printer) -> R
     }
     if wants(Tee::Tdx, artifact::FIRMWARE_TDX) {
         let wanted = tdx_shapes(shapes, vm.as_ref(), &manifest)?;
+        if wanted.is_empty() && tee == Some(Tee::Tdx) && !shapes.vcpus.is_empty() {
+            printer.note("RTMR0 depends on vCPUs and memory together: name sizes with --memory");
+        }
         answer.tdx = vec![reference::tdx(&directory, &manifest, &wanted, &machine)?];
     }
     show(&answer, printer);
     answer.beside.iter().for_each(|beside| beside.show(printer));
     printer.value(&answer);
     Ok(0)
+}
+
+/// What was typed and changes no value of this TEE.
+fn without_effect(shapes: &Shapes, tee: Option<Tee>) -> Option<&'static str> {
+    let has_cpu = !shapes.cpu.is_empty() || shapes.cpu_signature.is_some();
+    match tee {
+        Some(Tee::Snp) if !shapes.memory.is_empty() => {
+            Some("--memory changes nothing: SEV-SNP measures no memory size")
+        }
+        Some(Tee::Tdx) if has_cpu => Some("the CPU model changes nothing: TDX measures none"),
+        _ => None,
+    }
 }
 
 /// The TDX shapes that `--write` adds.
@@ -212,5 +228,26 @@ fn show(answer: &Answer, printer: &Printer) {
             printer.line(format_args!("tdx  RTMR1 {}", image.rtmr1));
             printer.line(format_args!("tdx  RTMR2 {}", image.rtmr2));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Verb;
+
+    #[test]
+    fn options_that_change_nothing_are_named() {
+        let said = |tee: Tee, words: &[&str]| {
+            let arguments = Arguments::try_parse_from([&["bullion", "measure", "image"], words].concat()).unwrap();
+            let Verb::Measure(measure) = arguments.verb else { panic!("{arguments:?}") };
+            without_effect(&measure.shapes, Some(tee)).map(|note| note.split(' ').next().unwrap().to_owned())
+        };
+        assert_eq!(said(Tee::Snp, &["--memory", "2GiB"]).as_deref(), Some("--memory"));
+        assert_eq!(said(Tee::Tdx, &["--cpu", "EPYC-v4", "--memory", "2GiB"]).as_deref(), Some("the"));
+        assert_eq!(said(Tee::Tdx, &["--memory", "2GiB", "--vcpus", "2"]), None);
+        assert_eq!(said(Tee::Snp, &["--cpu", "EPYC-v4", "--vcpus", "2"]), None);
     }
 }

@@ -9,7 +9,7 @@ use launcher::qemu::Features;
 use launcher::{Image, PlanError};
 use spec::component::{Component, ComponentInputs};
 use spec::manifest::{AcpiAdmission, Artifact, Class, GUEST_FROM_COMPONENT, Manifest, RELEASE_WORD, artifact};
-use spec::pins::SecureBoot;
+use spec::pins::{MemoryAcceptance, SecureBoot};
 use spec::recipe::{GUEST_OUTPUT, kernel_output};
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
@@ -44,6 +44,19 @@ fn firmware_that_does_not_hold_what_is_measured() {
     situation.fixture.simulate();
     let plan = situation.plan().unwrap();
     assert!(plan.to_string().contains("SIMULATED") && plan.notes[0].contains("would be refused"), "{plan}");
+}
+
+#[test]
+fn firmware_that_accepts_all_of_a_large_guests_memory() {
+    let mut situation = Situation::new("tdx", "");
+    situation.fixture.pins.firmware[1].memory_acceptance = Some(MemoryAcceptance::Eager);
+    assert!(situation.plan().is_ok(), "a small guest is started");
+    situation.fixture.vm.memory = "128GiB".parse().unwrap();
+    let error = refusal(&situation);
+    assert_eq!(error.outcome(), Outcome::Refused);
+    assert!(error.to_string().contains("all of the guest's 128GiB"), "{error}");
+    situation.fixture.pins.firmware[1].memory_acceptance = Some(MemoryAcceptance::Lazy);
+    assert!(situation.plan().is_ok());
 }
 
 #[test]
