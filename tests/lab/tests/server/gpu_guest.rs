@@ -190,3 +190,22 @@ pub(crate) fn a_bus_reset_that_would_reach_a_stranger_is_refused(server: &mut Se
         guest::give_back(server, function);
     }
 }
+
+pub(crate) fn a_guest_sees_the_two_b200_that_it_was_given(server: &mut Server<'_>) {
+    let gpus = guest::addresses(server, "10de:2901");
+    server.run_for(600, "/opt/bullion gpu set-mode on --all").expect(0);
+    gpus.iter().for_each(|gpu| guest::bind(server, gpu));
+    guest::describe(server, "pair", &guest::pci(&gpus.iter().map(String::as_str).collect::<Vec<_>>()));
+    guest::launch(server, "pair");
+    guest::wait_for(server, "pair", "the guest is ready");
+    let console = server.run("/opt/bullion logs pair").expect(0).stdout;
+    assert_eq!(console.matches("[10de:2901] type 00 class 0x030200").count(), gpus.len(), "{console}");
+    for index in 0..gpus.len() {
+        let state = server.model(index, "show");
+        assert_eq!((&state["active"], &state["session"]), (&Value::from(0), &Value::from(false)), "{state}");
+        assert_eq!(state["violations"], Value::Array(Vec::new()), "{state}");
+        assert!(state["resets"].as_array().unwrap().contains(&Value::from("bus")), "{state}");
+    }
+    guest::stop(server, "pair");
+    gpus.iter().for_each(|gpu| guest::give_back(server, gpu));
+}

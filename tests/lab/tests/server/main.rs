@@ -8,9 +8,12 @@ mod check;
 mod gpu;
 mod gpu_guest;
 mod guest;
+mod kills;
+mod net;
 mod prepare;
 mod refusals;
 mod simulated;
+mod unit;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -49,7 +52,11 @@ fn shelves() -> Vec<Shelf> {
                 refusals::a_peer_in_the_iommu_group_is_named,
                 refusals::missing_huge_pages_are_refused,
                 prepare::from_check_to_restore_a_guest_sees_a_drive_and_a_device,
+                kills::a_launch_that_is_killed_before_it_started_qemu_leaves_nothing,
+                kills::of_two_vms_that_race_for_a_drive_one_gets_it,
+                unit::a_unit_is_ready_with_its_guest_and_ends_with_it_whoever_is_killed,
                 prepare::prepare_killed_at_any_moment_is_undone,
+                prepare::what_is_prepared_for_good_is_there_after_a_start,
                 prepare::a_power_cut_with_a_guest_running_leaves_nothing_but_the_journal,
             ],
         },
@@ -98,6 +105,15 @@ fn shelves() -> Vec<Shelf> {
                 gpu::two_b200_are_planned_together,
                 gpu::two_b200_go_into_confidential_mode_together,
                 gpu::what_selftest_records_is_told_again_without_the_device,
+            ],
+        },
+        Shelf {
+            devices: several(2, "b200 --memory-bar 64"),
+            kernel: Kernel::Debian,
+            networked: true,
+            scenarios: scenarios![
+                net::tap_vhost_and_vsock_are_there_for_a_guest_and_go_with_it,
+                gpu_guest::a_guest_sees_the_two_b200_that_it_was_given,
             ],
         },
     ]

@@ -83,6 +83,29 @@ pub(crate) fn a_power_cut_with_a_guest_running_leaves_nothing_but_the_journal(se
     restore(server, &drive);
 }
 
+pub(crate) fn what_is_prepared_for_good_is_there_after_a_start(server: &mut Server<'_>) {
+    const FILES: &str = "etc/modules-load.d/bullion.conf etc/udev/rules.d/70-bullion.rules etc/tmpfiles.d/bullion.conf";
+    let drive = guest::addresses(server, "1b36:0010").remove(0);
+    guest::describe(server, "good", &format!("{HUGE}{}", guest::pci(&[&drive])));
+    server.run("/opt/bullion host prepare --for /run/lab-good.toml --persist --yes").expect(0);
+    // The root of this server is in memory: what a disk would keep is carried over.
+    server.run(&format!("cd / && cp -a --parents {FILES} /var/lib/bullion && sync")).expect(0);
+    server.cut_power();
+    server.power_on().unwrap_or_else(|error| panic!("after the start: {error}"));
+    // By systemd, udev and modprobe alone: nobody has run the program.
+    let as_prepared = format!(
+        "udevadm settle; readlink /sys/bus/pci/devices/{drive}/driver; cat /proc/sys/vm/nr_hugepages; ls /dev/vfio"
+    );
+    let found = server.run(&as_prepared).expect(0);
+    assert!(found.stdout.contains("/vfio-pci\n"), "{found:#?}");
+    assert!(found.stdout.lines().nth(1).is_some_and(|pages| pages.parse::<u32>().unwrap() >= 128), "{found:#?}");
+    server.run("modprobe -a kvm_amd vfio-pci").expect(0);
+    restore(server, &drive);
+    server
+        .run(&format!("cd / && for f in {FILES}; do [ -e $f ] && exit 1; done; rm -r /var/lib/bullion/etc; sync"))
+        .expect(0);
+}
+
 /// Undoes everything, and sees that the drive is the host's again and the journal empty.
 fn restore(server: &mut Server<'_>, drive: &str) {
     server.run("/opt/bullion host restore").expect(0);

@@ -1,0 +1,50 @@
+//! Processes that end when nobody expects it, and two that want the same.
+
+use lab::Server;
+
+use crate::guest;
+
+/// Whoever of the two is there.
+const LEFT: &str = "pgrep -af '^(/opt/bullion|/usr/bin/qemu-system)'";
+
+/// Before there is a QEMU, there is a supervisor to kill: at ever later moments, until one comes too late.
+pub(crate) fn a_launch_that_is_killed_before_it_started_qemu_leaves_nothing(server: &mut Server<'_>) {
+    guest::describe(server, "early", "");
+    let script = format!(
+        "for tenths in 1 2 3 5 8 12 18 27 40 60 90 180 600; do
+           timeout -s KILL $((tenths / 10)).$((tenths % 10)) /opt/bullion launch --qemu /usr/bin/qemu-system-x86_64 /run/lab-early.toml 2>/run/lab-early.err >&2
+           sleep 1; {LEFT} && exit 1
+           /opt/bullion --json ps >/run/lab-early.ps || exit 5
+           grep -q '\"running\": *true' /run/lab-early.ps && exit 2
+           [ -z \"$(ls -A /run/bullion | grep -v '\\.lock$')\" ] || exit 3
+           grep -q 'QEMU started' /run/lab-early.err && exit 0
+         done; exit 4"
+    );
+    server.run_for(600, &script).expect(0);
+    guest::forget(server, "early");
+}
+
+pub(crate) fn of_two_vms_that_race_for_a_drive_one_gets_it(server: &mut Server<'_>) {
+    let drive = guest::addresses(server, "1b36:0010").remove(0);
+    guest::bind(server, &drive);
+    for name in ["first", "second"] {
+        guest::describe(server, name, &guest::pci(&[&drive]));
+    }
+    for name in ["first", "second"] {
+        guest::launch(server, name);
+    }
+    let one = "while ! ls /run/lab-first.code /run/lab-second.code 2>/dev/null | grep .; do sleep 0.5; done";
+    let ended = server.run_for(900, one).stdout;
+    let (winner, loser) = if ended.contains("first") { ("second", "first") } else { ("first", "second") };
+    assert_ne!(guest::exit_code(server, loser), 0);
+    guest::wait_for(server, winner, "the guest is ready");
+    guest::stop(server, winner);
+    server.run(&format!("/opt/bullion rm {loser}; rm -f /run/lab-{loser}.*"));
+    give_back(server, &drive);
+}
+
+/// Gives the drive back, and waits until it is a block device of the host again.
+fn give_back(server: &mut Server<'_>, drive: &str) {
+    guest::give_back(server, drive);
+    server.run(&format!("while [ ! -e /sys/bus/pci/devices/{drive}/nvme/*/nvme*n1 ]; do sleep 0.2; done")).expect(0);
+}

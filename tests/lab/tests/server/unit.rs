@@ -1,0 +1,74 @@
+//! A unit of `vm install` under the server's own systemd: started, killed, held to its limits, stopped.
+
+use lab::Server;
+
+use crate::guest;
+
+const UNIT: &str = "bullion@unit.service";
+const GROUP: &str = "/sys/fs/cgroup/$(systemctl show --value -p ControlGroup bullion@unit.service)";
+/// Nothing of it is there: no process, no unit that runs, no control group.
+const GONE: &str = "for i in $(seq 50); do [ -e \"$group\" ] || break; sleep 0.2; done
+    pgrep -af '^(/opt/bullion|/usr/bin/qemu-system)' && exit 1
+    [ ! -e \"$group\" ] || exit 2
+    systemctl is-active bullion@unit.service && exit 3; true";
+
+pub(crate) fn a_unit_is_ready_with_its_guest_and_ends_with_it_whoever_is_killed(server: &mut Server<'_>) {
+    guest::describe(server, "unit", "limits = { memory = \"1GiB\", cpu_percent = 150, threads = 70 }\n");
+    server.run("/opt/bullion vm install unit /run/lab-unit.toml --qemu /usr/bin/qemu-system-x86_64").expect(0);
+    server.run("systemctl daemon-reload").expect(0);
+    start(server);
+    let state = format!("systemctl show {UNIT} -p ActiveState -p SubState -p StatusText -p NRestarts");
+    server.run(&state).expect(0).says(&["ActiveState=active", "SubState=running", "StatusText=the guest is ready"]);
+    server.run("/opt/bullion ps").expect(0).says(&["unit", "ready"]);
+    // The kernel says what it holds QEMU to, and who is in the group.
+    let limits = format!(
+        "cd {GROUP}/qemu && cat memory.max cpu.max pids.max ../memory.max ../supervisor/cgroup.procs
+         systemctl show --value -p MainPID {UNIT}; tr '\\0' ' ' </proc/$(cat cgroup.procs)/cmdline"
+    );
+    let found = server.run(&limits).expect(0).stdout;
+    let lines: Vec<&str> = found.lines().collect();
+    let [memory, cpu, threads, of_unit, supervisor, main, qemu] = lines[..] else { panic!("{found}") };
+    assert_eq!([memory, cpu, threads, of_unit], ["1073741824", "150000 100000", "70", "1140850688"]);
+    assert_eq!(supervisor, main);
+    assert!(qemu.starts_with("/usr/bin/qemu-system-x86_64 "), "{qemu}");
+    // The one that systemd knows, of a guest that is ready.
+    server.run(&format!("group={GROUP}; kill -KILL $(systemctl show --value -p MainPID {UNIT}); {GONE}")).expect(0);
+    has_failed(server);
+    // QEMU, of one that is on its way.
+    begin(server, "kill -KILL $(cat $group/qemu/cgroup.procs)");
+    has_failed(server);
+    // What takes more memory than it may is ended, and the last record says why.
+    begin(server, "echo 64M >$group/qemu/memory.max; while [ -e $group/qemu ]; do sleep 0.5; done");
+    has_failed(server);
+    server
+        .run("/opt/bullion --json ps")
+        .says(&["the kernel has ended QEMU, which needed more than limits.memory, 1GiB"]);
+    start(server);
+    server.run_for(300, &format!("group={GROUP}; systemctl stop {UNIT}; {GONE}")).expect(0);
+    server.run(&state).says(&["ActiveState=inactive"]);
+    server.run("/opt/bullion --json ps").says(&["stopped by SIGTERM: the guest powered off"]);
+    server.run("/opt/bullion vm uninstall unit && systemctl daemon-reload").expect(0);
+    guest::forget(server, "unit");
+}
+
+/// Its start job is done when the guest is ready.
+fn start(server: &mut Server<'_>) {
+    let script =
+        format!("systemctl start {UNIT} || {{ systemctl status {UNIT}; journalctl -u {UNIT} -n 40; exit 1; }}");
+    server.run_for(900, &script).expect(0);
+}
+
+/// Starts it, does something to it once there is a QEMU, and sees that nothing is left.
+fn begin(server: &mut Server<'_>, then: &str) {
+    let script = format!(
+        "systemctl start --no-block {UNIT}
+         while group={GROUP}; ! grep -q . $group/qemu/cgroup.procs 2>/dev/null; do sleep 0.2; done
+         {then}; {GONE}"
+    );
+    server.run_for(600, &script).expect(0);
+}
+
+/// Its start or its run has failed, which it forgets.
+fn has_failed(server: &mut Server<'_>) {
+    server.run(&format!("systemctl is-failed {UNIT}; systemctl reset-failed {UNIT}")).expect(0).says(&["failed"]);
+}
