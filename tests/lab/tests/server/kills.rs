@@ -4,8 +4,50 @@ use lab::Server;
 
 use crate::guest;
 
+/// Who is killed: the launch and with it the supervisor, QEMU, or both in this order.
+const VICTIMS: [(&str, &str); 3] = [
+    ("the supervisor", "pkill -KILL -f ^/opt/bullion"),
+    ("QEMU", "pkill -KILL -f ^/usr/bin/qemu-system"),
+    ("both", "pkill -KILL -f '^(/opt/bullion|/usr/bin/qemu-system)'"),
+];
 /// Whoever of the two is there.
 const LEFT: &str = "pgrep -af '^(/opt/bullion|/usr/bin/qemu-system)'";
+
+/// At which phase.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum When {
+    /// QEMU was started, its guest is on its way.
+    Started,
+    /// The guest is ready.
+    Ready,
+    /// It was asked to stop.
+    Stopping,
+}
+
+pub(crate) fn whoever_is_killed_at_whatever_phase_nothing_is_left(server: &mut Server<'_>) {
+    let drive = guest::addresses(server, "1b36:0010").remove(0);
+    guest::bind(server, &drive);
+    for when in [When::Started, When::Ready, When::Stopping] {
+        for (victim, kill) in VICTIMS {
+            guest::describe(server, "killed", &guest::pci(&[&drive]));
+            guest::launch(server, "killed");
+            let said = if when == When::Started { "QEMU started" } else { "the guest is ready" };
+            guest::wait_for(server, "killed", said);
+            // A guest that is asked to stop takes longer than this.
+            let stop = if when == When::Stopping { "kill -TERM $(pgrep -f ^/opt/bullion); sleep 0.1; " } else { "" };
+            server.run(&format!("{stop}{kill}")).expect(0);
+            let code = guest::exit_code(server, "killed");
+            // Who asked for an end has it, however QEMU came to it.
+            let is_well = victim == "QEMU" && when == When::Stopping;
+            assert!(code != 0 || is_well, "{victim} was killed, {when:?}");
+            // QEMU goes when its supervisor goes: by then, not some time later.
+            assert_eq!(server.run(&format!("sleep 1; {LEFT}")).stdout, "", "{victim} was killed, {when:?}");
+            server.run("/opt/bullion ps").expect(0);
+            guest::forget(server, "killed");
+        }
+    }
+    give_back(server, &drive);
+}
 
 /// Before there is a QEMU, there is a supervisor to kill: at ever later moments, until one comes too late.
 pub(crate) fn a_launch_that_is_killed_before_it_started_qemu_leaves_nothing(server: &mut Server<'_>) {

@@ -53,6 +53,7 @@ fn shelves() -> Vec<Shelf> {
                 refusals::missing_huge_pages_are_refused,
                 prepare::from_check_to_restore_a_guest_sees_a_drive_and_a_device,
                 kills::a_launch_that_is_killed_before_it_started_qemu_leaves_nothing,
+                kills::whoever_is_killed_at_whatever_phase_nothing_is_left,
                 kills::of_two_vms_that_race_for_a_drive_one_gets_it,
                 unit::a_unit_is_ready_with_its_guest_and_ends_with_it_whoever_is_killed,
                 prepare::prepare_killed_at_any_moment_is_undone,
