@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use image::erofs::Image;
 use image::tree::{Node, Tree};
 use image::verity;
+use rayon::prelude::*;
 use spec::recipe::Compression;
 
 const MIB: usize = 1 << 20;
@@ -117,8 +118,19 @@ fn erofs_image() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The regular files and directories below `directory`, without their owners.
-fn load(directory: &Path, path: &str, tree: &mut Tree) -> Result<(), Box<dyn Error>> {
+/// The regular files and directories below `directory`, without their owners; files are read by all threads.
+fn load(directory: &Path) -> Result<Tree, Box<dyn Error>> {
+    let (mut tree, mut files) = (Tree::default(), Vec::new());
+    list(directory, "", &mut tree, &mut files)?;
+    let contents: Result<Vec<_>, _> =
+        files.par_iter().with_max_len(1).map(|path| std::fs::read(directory.join(path))).collect();
+    for (path, content) in files.iter().zip(contents?) {
+        tree.insert(path, Node::file(content, 0o644, "bench"));
+    }
+    Ok(tree)
+}
+
+fn list(directory: &Path, path: &str, tree: &mut Tree, files: &mut Vec<String>) -> Result<(), Box<dyn Error>> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name().into_string().map_err(|_| "a name is not UTF-8")?;
@@ -126,9 +138,9 @@ fn load(directory: &Path, path: &str, tree: &mut Tree) -> Result<(), Box<dyn Err
         let found = entry.file_type()?;
         if found.is_dir() {
             tree.insert(&path, Node::directory(0o755, "bench"));
-            load(&entry.path(), &path, tree)?;
+            list(&entry.path(), &path, tree, files)?;
         } else if found.is_file() {
-            tree.insert(&path, Node::file(std::fs::read(entry.path())?, 0o644, "bench"));
+            files.push(path);
         }
     }
     Ok(())
@@ -146,8 +158,7 @@ fn compressed_erofs(scratch: &Path) -> Result<(), Box<dyn Error>> {
     let mut ratios = Vec::new();
     for _ in 0..9 {
         let start = Instant::now();
-        let mut tree = Tree::default();
-        load(Path::new(&source), "", &mut tree)?;
+        let tree = load(Path::new(&source))?;
         let mut out = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&ours)?);
         Image::plan(&tree, [1; 16], Compression::Lz4)?.write_to(&mut out)?;
         out.flush()?;

@@ -4,6 +4,8 @@
 //! extents, fixed-sized output"). Long files are cut at fixed places first, so that several threads can work on one file and
 //! the result does not depend on how many there are.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
 use super::format::BLOCK;
@@ -18,6 +20,11 @@ const MAX_TAIL: usize = 3 << 10;
 /// Shorter files gain nothing.
 const SHORTEST: usize = 64;
 
+thread_local! {
+    /// Most files are so short that a new table for each would take longer than to compress it.
+    static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new());
+}
+
 /// A compressed file.
 #[derive(Debug, Default)]
 pub(super) struct Compressed {
@@ -25,8 +32,8 @@ pub(super) struct Compressed {
     pub(super) size: usize,
     /// The extents in order.
     pub(super) extents: Vec<Extent>,
-    /// The blocks of all extents but the one in `tail`.
-    pub(super) blocks: Vec<u8>,
+    /// The blocks of all extents but the one in `tail`, in runs that follow each other.
+    pub(super) runs: Vec<Vec<u8>>,
     /// What the last extent is stored as, where it goes with the inode.
     pub(super) tail: Vec<u8>,
 }
@@ -46,43 +53,51 @@ impl Compressed {
         if content.len() < SHORTEST {
             return None;
         }
-        let mut parts: Vec<Self> = content.par_chunks(SEGMENT).map_init(Encoder::new, segment).collect();
-        let mut whole = parts.pop()?;
-        if !parts.is_empty() {
-            parts.push(std::mem::take(&mut whole));
-            whole.blocks.reserve_exact(parts.iter().map(|part| part.blocks.len()).sum());
-            for part in parts {
-                // Only the last tail can be the file's.
-                whole.end_tail();
-                whole.extents.extend(part.extents);
-                whole.blocks.extend(part.blocks);
-                whole.tail = part.tail;
-            }
+        let parts: Vec<Self> = content.par_chunks(SEGMENT).map(segment).collect();
+        let mut whole = Self::default();
+        for part in parts {
+            // Only the last tail can be the file's.
+            whole.end_tail();
+            whole.extents.extend(part.extents);
+            whole.runs.extend(part.runs);
+            whole.tail = part.tail;
         }
         whole.size = content.len();
         if whole.tail.len() > MAX_TAIL {
             whole.end_tail();
         }
-        (whole.blocks.len() + whole.tail.len() + super::format::indexes_size(whole.size) < content.len())
-            .then_some(whole)
+        (whole.stored() + whole.tail.len() + super::format::indexes_size(whole.size) < content.len()).then_some(whole)
+    }
+
+    /// How many bytes the blocks have.
+    pub(super) fn stored(&self) -> usize {
+        self.runs.iter().map(Vec::len).sum()
     }
 
     /// Puts the tail into a block of its own.
     fn end_tail(&mut self) {
-        let Some(last) = self.extents.last().filter(|_| !self.tail.is_empty()) else {
+        let (Some(last), Some(run)) = (self.extents.last(), self.runs.last_mut()) else {
             return;
         };
+        if self.tail.is_empty() {
+            return;
+        }
         let padding = BLOCK - self.tail.len();
         let (before, after) = if last.lz4 { (padding, 0) } else { (0, padding) };
-        self.blocks.resize(self.blocks.len() + before, 0);
-        self.blocks.append(&mut self.tail);
-        self.blocks.resize(self.blocks.len() + after, 0);
+        run.resize(run.len() + before, 0);
+        run.append(&mut self.tail);
+        run.resize(run.len() + after, 0);
     }
 }
 
 /// Compresses one segment. The last extent's bytes are the tail.
-fn segment(encoder: &mut Encoder, content: &[u8]) -> Compressed {
-    let mut made = Compressed { size: content.len(), ..Compressed::default() };
+fn segment(content: &[u8]) -> Compressed {
+    ENCODER.with_borrow_mut(|encoder| extents(encoder, content))
+}
+
+/// The same with this encoder.
+fn extents(encoder: &mut Encoder, content: &[u8]) -> Compressed {
+    let mut made = Compressed { size: content.len(), runs: vec![Vec::new()], ..Compressed::default() };
     let mut rest = content;
     while !rest.is_empty() {
         made.end_tail();

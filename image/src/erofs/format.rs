@@ -119,7 +119,7 @@ pub(super) fn inode(inode: &Inode<'_>, place: &Place, index: usize) -> Vec<u8> {
     let union = match &inode.data {
         Data::Device(device) => *device,
         // `place` has made sure that the number of blocks fits.
-        Data::Compressed(file) => u32::try_from(file.blocks.len() / BLOCK).unwrap_or(u32::MAX),
+        Data::Compressed(file) => u32::try_from(file.stored() / BLOCK).unwrap_or(u32::MAX),
         _ => place.block,
     };
     // `place` has made sure that the number of inodes fits.

@@ -16,36 +16,46 @@ const LAST_LITERALS: usize = 5;
 const RESERVE: usize = 1 + LAST_MATCH - MIN_MATCH;
 /// How many literals are copied at once.
 const CHUNK: usize = 16;
+/// Where the table is cleared after all: an input's positions fit behind any origin before.
+const LAST_ORIGIN: u32 = 1 << 31;
+/// So far behind what an empty table holds that no distance is short enough.
+const FIRST_ORIGIN: u32 = 1 << 16;
+const _: () = assert!(FIRST_ORIGIN as usize > MAX_DISTANCE);
 /// After so many misses the search takes longer steps (a power of two).
 const MISSES: u32 = 6;
 
 /// An encoder with its memory, to be used for many blocks. What it makes depends on the block alone.
 pub(super) struct Encoder {
-    /// Positions by hash, plus one; zero is none.
     table: Box<Table>,
+    /// What is added to a block's positions in the table. It grows by more than the longest distance from block to block, so
+    /// that the table need not be cleared for each.
+    origin: u32,
     /// The block in the making, with room behind it for copies of whole chunks.
     buffer: Vec<u8>,
 }
 
-type Table = [u32; 1 << HASH_BITS];
+/// By hash, four bytes of the input and the position where they were: one subtraction from an entry for the same bytes elsewhere
+/// gives the distance, and a greater number where the bytes differ or the position is of an earlier block. That no byte of the
+/// input has to be read for it makes the encoder a fifth faster.
+type Table = [u64; 1 << HASH_BITS];
 
 impl Encoder {
     pub(super) fn new() -> Self {
-        Self { table: Box::new([0; 1 << HASH_BITS]), buffer: Vec::new() }
+        Self { table: Box::new([0; 1 << HASH_BITS]), origin: FIRST_ORIGIN, buffer: Vec::new() }
     }
 
     /// Appends to `out` one block of at most `room` bytes; returns how many bytes of `input`, from its start, are in it.
     /// `input` has less than 2^30 bytes.
     pub(super) fn encode(&mut self, input: &[u8], room: usize, out: &mut Vec<u8>) -> usize {
-        self.table.fill(0);
         self.buffer.resize(room + SHORT, 0);
+        let mut known = Known { table: &mut self.table, origin: self.origin };
         let mut block = Block { input, room, out: &mut self.buffer, length: 0, anchor: 0 };
         let (last_start, last_end) =
             (input.len().saturating_sub(LAST_MATCH), input.len().saturating_sub(LAST_LITERALS));
         let mut start = 0;
         loop {
             let limit = last_start.min(block.anchor + block.left());
-            let Some((mut position, mut from)) = find(&mut self.table, input, start, limit) else {
+            let Some((mut position, mut from)) = known.find(input, start, limit) else {
                 break;
             };
             while position > block.anchor && from > 0 && input.get(position - 1) == input.get(from - 1) {
@@ -56,14 +66,24 @@ impl Encoder {
                 break;
             };
             // The table learns one position inside the match, which is cheap and finds most repetitions.
-            if let Some(slot) = word(input, end - 2).and_then(|here| self.table.get_mut(hash(here))) {
-                *slot = entry(end - 2);
+            if let Some(here) = word(input, end - 2) {
+                known.distance(here, end - 2);
             }
             start = end;
         }
         let (consumed, length) = block.last_literals();
+        self.forget(consumed + room);
         out.extend_from_slice(self.buffer.get(..length).unwrap_or_default());
         consumed
+    }
+
+    /// Makes what the table holds too far from any position of the next block; none of it was as far as `end`.
+    fn forget(&mut self, end: usize) {
+        let next = u32::try_from(end).ok().and_then(|end| self.origin.checked_add(end)?.checked_add(FIRST_ORIGIN));
+        self.origin = next.filter(|next| *next < LAST_ORIGIN).unwrap_or_else(|| {
+            self.table.fill(0);
+            FIRST_ORIGIN
+        });
     }
 }
 
@@ -72,34 +92,40 @@ fn hash(here: u64) -> usize {
     ((here << 24).wrapping_mul(889_523_592_379) >> (64 - HASH_BITS)) as usize & ((1 << HASH_BITS) - 1)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the input has less than 2^30 bytes")]
-fn entry(position: usize) -> u32 {
-    position as u32 + 1
+/// The positions of one block.
+struct Known<'a> {
+    table: &'a mut Table,
+    origin: u32,
 }
 
-/// The first position from `start` on, before `limit`, that has an earlier one with the same four bytes, and that one. Steps
-/// get longer the longer nothing is found.
-///
-/// Most of the time goes here: what is read does not depend on a condition, because half of them cannot be foreseen.
-#[inline]
-fn find(table: &mut Table, input: &[u8], start: usize, limit: usize) -> Option<(usize, usize)> {
-    let mut position = start;
-    let mut misses = 1 << MISSES;
-    while position < limit {
-        let here = word(input, position)?;
-        let slot = table.get_mut(hash(here))?;
-        let known = *slot;
-        *slot = entry(position);
-        let from = (known - u32::from(known != 0)) as usize;
-        let there = u32::from_le_bytes(*input.get(from..)?.first_chunk()?);
-        #[expect(clippy::cast_possible_truncation, reason = "the low four bytes are compared")]
-        if there == here as u32 && known != 0 && position - from <= MAX_DISTANCE {
-            return Some((position, from));
-        }
-        position += misses >> MISSES;
-        misses += 1;
+impl Known<'_> {
+    /// Remembers that `here` is at `position`; returns how far before it the same four bytes were, if they were remembered.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the input has less than 2^30 bytes")]
+    fn distance(&mut self, here: u64, position: usize) -> Option<usize> {
+        let entry = here << 32 | u64::from(self.origin + position as u32);
+        let known = std::mem::replace(self.table.get_mut(hash(here))?, entry);
+        Some(entry.wrapping_sub(known) as usize).filter(|distance| *distance <= MAX_DISTANCE)
     }
-    None
+
+    /// The first position from `start` on, before `limit`, that has an earlier one with the same four bytes, and that one.
+    /// Steps get longer the longer nothing is found.
+    ///
+    /// Most of the time goes here, for the one condition of a step cannot be foreseen.
+    #[inline]
+    fn find(&mut self, input: &[u8], start: usize, limit: usize) -> Option<(usize, usize)> {
+        let mut position = start;
+        let mut misses = 1 << MISSES;
+        while position < limit {
+            let here = word(input, position)?;
+            if let Some(distance) = self.distance(here, position) {
+                return Some((position, position - distance));
+            }
+            position += misses >> MISSES;
+            misses += 1;
+        }
+        None
+    }
 }
 
 /// A block in the making.
@@ -239,4 +265,28 @@ fn common(input: &[u8], from: usize, position: usize, end: usize) -> usize {
         length += 1;
     }
     length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_encoded_before_does_not_show() {
+        let text: Vec<u8> = (0..40_000_u32)
+            .flat_map(|number| format!("{} ", number.wrapping_mul(2_654_435_761) >> 20).into_bytes())
+            .collect();
+        let mut fresh = Vec::new();
+        let consumed = Encoder::new().encode(&text, 4096, &mut fresh);
+        assert_eq!(lz4_flex::block::decompress(&fresh, consumed).unwrap(), &text[..consumed]);
+        // The same bytes at other positions each time, over the point where the table is cleared.
+        let mut used = Encoder::new();
+        used.origin = LAST_ORIGIN - 10 * FIRST_ORIGIN;
+        for number in 0..20 {
+            used.encode(&text[number * 37..], 4096, &mut Vec::new());
+            let mut again = Vec::new();
+            assert_eq!((used.encode(&text, 4096, &mut again), &again), (consumed, &fresh), "after {number}");
+        }
+        assert!(used.origin < LAST_ORIGIN - 10 * FIRST_ORIGIN, "the table was not cleared");
+    }
 }

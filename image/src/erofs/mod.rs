@@ -81,7 +81,11 @@ impl<'a> Image<'a> {
     pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
         out.write_all(&self.metadata())?;
         for (inode, place) in self.inodes.iter().zip(&self.placed.places) {
-            let data = inode.data.stored();
+            if let Data::Compressed(file) = &inode.data {
+                file.runs.iter().try_for_each(|run| out.write_all(run))?;
+                continue;
+            }
+            let data = inode.data.plain();
             let stored = data.get(..data.len() - place.inline).unwrap_or_default();
             out.write_all(stored)?;
             let padding = stored.len().next_multiple_of(BLOCK) - stored.len();
@@ -102,7 +106,7 @@ impl<'a> Image<'a> {
                     bytes.extend_from_slice(&file.tail);
                 }
                 data => {
-                    let data = data.stored();
+                    let data = data.plain();
                     bytes.extend_from_slice(data.get(data.len() - place.inline..).unwrap_or_default());
                 }
             }
@@ -124,13 +128,20 @@ impl<'a> Image<'a> {
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 impl Data<'_> {
-    /// The bytes that go into blocks, or behind the inode.
-    fn stored(&self) -> &[u8] {
+    /// The bytes that go into blocks, or behind the inode, of what is not compressed.
+    fn plain(&self) -> &[u8] {
         match self {
             Data::Borrowed(bytes) => bytes,
             Data::Directory(directory) => directory.bytes(),
-            Data::Compressed(file) => &file.blocks,
-            Data::Device(_) => &[],
+            Data::Compressed(_) | Data::Device(_) => &[],
+        }
+    }
+
+    /// How many bytes go into blocks, or behind the inode; of a compressed file, whole blocks.
+    fn stored(&self) -> usize {
+        match self {
+            Data::Compressed(file) => file.stored(),
+            other => other.plain().len(),
         }
     }
 
@@ -138,7 +149,7 @@ impl Data<'_> {
     fn size(&self) -> usize {
         match self {
             Data::Compressed(file) => file.size,
-            other => other.stored().len(),
+            other => other.stored(),
         }
     }
 }

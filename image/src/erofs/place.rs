@@ -51,7 +51,7 @@ pub(super) fn place(inodes: &[Inode<'_>]) -> Result<Placed, ErofsError> {
                 let header = header.next_multiple_of(MAP_ALIGN) + indexes_size(file.size);
                 return Place { offset: room.take_run(header, file.tail.len()), inline: 0, block: NO_BLOCK };
             }
-            let tail = inode.data.stored().len() % BLOCK;
+            let tail = inode.data.stored() % BLOCK;
             let inline = if header + tail <= BLOCK { tail } else { 0 };
             Place { offset: room.take_run(header, inline), inline, block: NO_BLOCK }
         })
@@ -59,7 +59,7 @@ pub(super) fn place(inodes: &[Inode<'_>]) -> Result<Placed, ErofsError> {
     let metadata_blocks = u32::try_from(room.blocks).map_err(|_| ErofsError::TooLarge("too many inodes"))?;
     let mut next = metadata_blocks;
     for (inode, place) in inodes.iter().zip(&mut places) {
-        let stored = (inode.data.stored().len() - place.inline).div_ceil(BLOCK);
+        let stored = (inode.data.stored() - place.inline).div_ceil(BLOCK);
         if stored > 0 && !matches!(inode.data, Data::Device(_)) {
             place.block = next;
             let end = u32::try_from(stored).ok().and_then(|stored| next.checked_add(stored));
