@@ -81,22 +81,37 @@ pub(crate) fn choose(sources: &[AptSource]) -> Option<&AptSource> {
     best.map(|(_, source)| source)
 }
 
+/// The source to take Debian's security archive from: the first that has nothing but suites of it.
+pub(crate) fn choose_security(sources: &[AptSource]) -> Option<&AptSource> {
+    sources.iter().find(|source| is_debian(source) && source.suites.iter().all(|suite| is_security(suite)))
+}
+
+/// Whether a suite is one of the security archive, by its name.
+pub(crate) fn is_security(suite: &str) -> bool {
+    suite.ends_with("-security")
+}
+
 /// How much a source looks like Debian's main archive; 0 is not at all.
 fn likeness(source: &AptSource) -> u32 {
+    // The security archive has another layout (updates/, few packages) and is a mirror of its own.
+    let security = source.suites.iter().all(|suite| suite.contains("security"));
+    if !is_debian(source) || security {
+        return 0;
+    }
+    let keyring = source.signed_by.as_ref().map(|path| path.to_string_lossy().into_owned());
+    1 + u32::from(keyring.is_some_and(|path| path.contains("debian-archive")))
+}
+
+/// Whether a source can be read, has suites of Debian, and is not signed with keys of somebody else.
+fn is_debian(source: &AptSource) -> bool {
     const RELEASES: &[&str] =
         &["bullseye", "bookworm", "trixie", "forky", "duke", "sid", "stable", "oldstable", "testing", "unstable"];
     let reachable = ["http://", "https://", "file:/"].iter().any(|scheme| source.uri.starts_with(scheme));
     let release = source.suites.iter().any(|suite| {
         RELEASES.iter().any(|name| suite == name || suite.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')))
     });
-    // The security archive has another layout (updates/, few packages) and is a mirror of its own.
-    let security = source.suites.iter().all(|suite| suite.contains("security"));
-    let keyring = source.signed_by.as_ref().map(|path| path.to_string_lossy().into_owned());
-    let foreign = keyring.as_ref().is_some_and(|path| !path.contains("debian"));
-    if !reachable || !release || security || foreign {
-        return 0;
-    }
-    1 + u32::from(keyring.is_some_and(|path| path.contains("debian-archive")))
+    let foreign = source.signed_by.as_ref().is_some_and(|path| !path.to_string_lossy().contains("debian"));
+    reachable && release && !foreign
 }
 
 #[cfg(test)]
@@ -113,6 +128,8 @@ mod tests {
         let chosen = choose(&sources).unwrap();
         assert_eq!(chosen.uri, "http://mirror.example/debian");
         assert_eq!(chosen.signed_by.as_deref(), Some(Path::new("/usr/share/keyrings/debian-archive-keyring.gpg")));
+        assert_eq!(choose_security(&sources).unwrap().uri, "http://mirror.example/debian-security");
+        assert_eq!(choose_security(&sources[1..]), None);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! signature, release file, index, package.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use spec::lock::{Lock, Package, Release, Standing, Use};
 use spec::recipe::{PackageRequest, Recipe};
 use spec::{Diagnostic, Outcome};
 use store::Store;
 
+use crate::apt_sources::is_security;
 use crate::index::{self, IndexError};
 use crate::kernel::{self, KernelError};
 use crate::keyring::{DEFAULT_KEYRING, Keyring, KeyringError};
@@ -23,7 +24,7 @@ use crate::universe::{Id, SuitePackages, Universe};
 pub struct Options {
     /// The time, in seconds since 1970, against which `Valid-Until` and signatures are checked.
     pub now: u64,
-    /// The keyring; else the one that apt's configuration names for the mirror, else Debian's.
+    /// The keyring of all suites; else the one that apt's configuration names for their archive, else Debian's.
     pub keyring: Option<PathBuf>,
     /// Suites of the recipe whose release file may be past its `Valid-Until`, or signed by keys that have run out since.
     pub accept_expired: BTreeSet<String>,
@@ -121,8 +122,7 @@ pub fn resolve(
     progress: &dyn Progress,
 ) -> Result<Lock, LockError> {
     check_accepted(recipe, options)?;
-    let keyring = options.keyring.clone().or_else(|| mirror.keyring.clone()).unwrap_or_else(|| DEFAULT_KEYRING.into());
-    let source = Source { mirror, store, keyring: Keyring::read(&keyring)?, options, progress };
+    let source = Source { mirror, store, options, progress };
     // Most of the time goes into waiting for the mirror and unpacking the indexes: all suites at once.
     let read: Vec<Result<_, LockError>> = std::thread::scope(|scope| {
         let suites = recipe.suites.iter();
@@ -169,7 +169,6 @@ fn check_accepted(recipe: &Recipe, options: &Options) -> Result<(), LockError> {
 struct Source<'a> {
     mirror: &'a Mirror,
     store: &'a Store,
-    keyring: Keyring,
     options: &'a Options,
     progress: &'a dyn Progress,
 }
@@ -183,12 +182,21 @@ impl Source<'_> {
         architecture: &str,
     ) -> Result<(Release, Vec<String>), LockError> {
         let accept_expired = self.options.accept_expired.contains(suite);
-        let release = release::fetch(self.mirror, suite, &self.keyring, self.options.now, accept_expired)?;
+        let keyring = self.keyring(suite)?;
+        let release = release::fetch(self.mirror, suite, &keyring, self.options.now, accept_expired)?;
         let texts = components
             .iter()
             .map(|component| index::fetch(self.mirror, self.store, &release, component, architecture, self.progress))
             .collect::<Result<_, _>>()?;
         Ok((release.record, texts))
+    }
+
+    /// The keys that may sign a suite: those of the main archive do not vouch for the security archive where it has its own, nor
+    /// the other way round.
+    fn keyring(&self, suite: &str) -> Result<Keyring, KeyringError> {
+        let of_security = self.mirror.security_keyring.as_ref().filter(|_| is_security(suite));
+        let named = self.options.keyring.as_ref().or(of_security).or(self.mirror.keyring.as_ref());
+        Keyring::read(named.map_or(Path::new(DEFAULT_KEYRING), PathBuf::as_path))
     }
 }
 

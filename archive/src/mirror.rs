@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use spec::{Diagnostic, Outcome};
 
-use crate::apt_sources::{choose, parse_deb822, parse_one_line};
+use crate::apt_sources::{AptSource, choose, choose_security, parse_deb822, parse_one_line};
 use crate::transport;
 
 /// The environment variable that names a mirror.
 pub const VARIABLE: &str = "BULLION_MIRROR";
+/// The environment variable that names a mirror of the security archive.
+pub(crate) const SECURITY_VARIABLE: &str = "BULLION_SECURITY_MIRROR";
 /// Where apt's configuration is.
 pub const APT_DIRECTORY: &str = "/etc/apt";
 
@@ -20,7 +22,11 @@ pub const APT_DIRECTORY: &str = "/etc/apt";
 #[derive(Clone, Debug)]
 pub struct Mirror {
     pub(crate) base: String,
+    /// The mirror of the security archive, whose layout is that of an archive of its own.
+    pub(crate) security: String,
     pub(crate) keyring: Option<PathBuf>,
+    /// Whose keys sign the security archive's suites, where it is not the main one's.
+    pub(crate) security_keyring: Option<PathBuf>,
     pub(crate) patience: Patience,
     pub(crate) agent: ureq::Agent,
 }
@@ -90,14 +96,27 @@ impl Mirror {
             return Err(MirrorError::Scheme(address.to_owned()));
         }
         let patience = Patience::default();
-        let agent = transport::agent(&base, patience);
-        Ok(Self { base, keyring: None, patience, agent })
+        // Mirrors of both have them side by side.
+        let security = if base.ends_with("/debian") { format!("{base}-security") } else { base.clone() };
+        let agent = transport::agent([&base, &security], patience);
+        Ok(Self { base, security, keyring: None, security_keyring: None, patience, agent })
+    }
+
+    /// The same mirror, with the security archive from `address`.
+    pub fn with_security(self, address: &str) -> Result<Self, MirrorError> {
+        let security = Self::new(address)?.base;
+        let agent = transport::agent([&self.base, &security], self.patience);
+        Ok(Self { security, agent, ..self })
     }
 
     /// The mirror named by `option`, else by `BULLION_MIRROR`, else by the host's apt configuration.
     pub fn find(option: Option<&str>) -> Result<Self, MirrorError> {
         let variable = std::env::var(VARIABLE).ok();
-        Self::find_in(option, variable.as_deref(), Path::new(APT_DIRECTORY))
+        let mirror = Self::find_in(option, variable.as_deref(), Path::new(APT_DIRECTORY))?;
+        match std::env::var(SECURITY_VARIABLE).ok().filter(|address| !address.is_empty()) {
+            Some(address) => mirror.with_security(&address),
+            None => Ok(mirror),
+        }
     }
 
     /// As `find`, with the environment and the apt directory given by the caller.
@@ -113,24 +132,34 @@ impl Mirror {
             sources.extend(if deb822 { parse_deb822(&text) } else { parse_one_line(&text) });
         }
         let source = choose(&sources).ok_or_else(|| MirrorError::None { apt: apt.to_owned() })?;
-        // apt takes file:/path as well as file:///path.
-        let uri = match source.uri.strip_prefix("file:/") {
-            Some(path) => format!("file:///{}", path.trim_start_matches('/')),
-            None => source.uri.clone(),
-        };
-        Ok(Self { keyring: source.signed_by.clone(), ..Self::new(&uri)? })
+        let mirror = Self { keyring: source.signed_by.clone(), ..Self::new(&address_of(source))? };
+        match choose_security(&sources) {
+            Some(security) => {
+                let mirror = mirror.with_security(&address_of(security))?;
+                Ok(Self { security_keyring: security.signed_by.clone(), ..mirror })
+            }
+            None => Ok(mirror),
+        }
     }
 
     /// The same mirror with other retries and time limits.
     #[must_use]
     pub fn with_patience(self, patience: Patience) -> Self {
-        let agent = transport::agent(&self.base, patience);
+        let agent = transport::agent([&self.base, &self.security], patience);
         Self { patience, agent, ..self }
     }
 
     /// The mirror's address, for messages only.
     pub fn address(&self) -> &str {
         &self.base
+    }
+}
+
+/// apt takes file:/path as well as file:///path.
+fn address_of(source: &AptSource) -> String {
+    match source.uri.strip_prefix("file:/") {
+        Some(path) => format!("file:///{}", path.trim_start_matches('/')),
+        None => source.uri.clone(),
     }
 }
 

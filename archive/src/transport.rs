@@ -12,6 +12,7 @@ use ureq::http::StatusCode;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
 
+use crate::apt_sources::is_security;
 use crate::mirror::{Mirror, Patience};
 use crate::resolver::RememberingResolver;
 
@@ -86,10 +87,10 @@ pub(crate) struct Body {
     pub reader: Box<dyn Read + Send>,
 }
 
-/// The HTTP client for a mirror. Connections are kept open and shared by its clones. The usual variables (`http_proxy`,
+/// The HTTP client for the roots of a mirror. Connections are kept open and shared by its clones. The usual variables (`http_proxy`,
 /// `no_proxy`, ...) name a proxy, which must allow CONNECT to the mirror's port.
-pub(crate) fn agent(base: &str, patience: Patience) -> ureq::Agent {
-    let roots = if base.starts_with("https:") { host_certificates() } else { None };
+pub(crate) fn agent(bases: [&str; 2], patience: Patience) -> ureq::Agent {
+    let roots = if bases.iter().any(|base| base.starts_with("https:")) { host_certificates() } else { None };
     let tls = TlsConfig::builder().root_certs(roots.unwrap_or(RootCerts::WebPki)).build();
     let connect = patience.silence.min(Duration::from_secs(15));
     let config = ureq::Agent::config_builder()
@@ -117,9 +118,16 @@ fn host_certificates() -> Option<RootCerts> {
 }
 
 impl Mirror {
+    /// The root that has a file: the paths of the security archive's suites and packages are none of the main one's.
+    fn base_of(&self, path: &str) -> &str {
+        let suite = path.strip_prefix("dists/").and_then(|rest| rest.split('/').next());
+        let security = path.starts_with("pool/updates/") || suite.is_some_and(is_security);
+        if security { &self.security } else { &self.base }
+    }
+
     /// The address of a file, with everything that is not plainly allowed in a path percent-encoded, `+` included.
     pub(crate) fn url(&self, path: &str) -> String {
-        let mut url = format!("{}/", self.base);
+        let mut url = format!("{}/", self.base_of(path));
         for byte in path.bytes() {
             if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
                 url.push(char::from(byte));
@@ -132,7 +140,7 @@ impl Mirror {
 
     /// Starts reading a file at `offset`. One attempt.
     pub(crate) fn open(&self, path: &str, offset: u64) -> Result<Body, TransportError> {
-        match self.base.strip_prefix("file://") {
+        match self.base_of(path).strip_prefix("file://") {
             Some(root) => open_file(PathBuf::from(root).join(path), offset),
             None => self.open_http(self.url(path), offset),
         }

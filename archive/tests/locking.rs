@@ -274,3 +274,61 @@ proptest::proptest! {
         });
     }
 }
+
+/// An archive with one suite and a package, and a security archive with another key and a newer package, as apt has them.
+fn with_security() -> (Archive, Archive, Mirror, fixture::Deb) {
+    let (main, mut security) = (simple(), Archive::new(&[]));
+    security.signer = Signer::new(2);
+    let newer = deb("bb", "2:3+x+deb13u1", "");
+    let path = newer.path().replace("pool/main", "pool/updates/main");
+    write(&security.root().join(&path), &newer.content);
+    security.publish_index("trixie-security", &newer.paragraph().replace(&newer.path(), &path));
+    let apt = main.directory.path().join("apt");
+    let mut sources = String::new();
+    for (archive, suite) in [(&main, SUITE), (&security, "trixie-security")] {
+        let keyring = archive.directory.path().join("debian.gpg");
+        write(&keyring, &archive.signer.public());
+        sources += &format!("deb [signed-by={}] file:{} {suite} main\n", keyring.display(), archive.root().display());
+    }
+    write(&apt.join("sources.list"), sources.as_bytes());
+    let mirror = Mirror::find_in(None, None, &apt).unwrap();
+    (main, security, mirror, newer)
+}
+
+fn security_recipe_text() -> String {
+    tree(&["aa"]).replace("[suites.trixie]", "[suites.trixie]\npreference = 1\n[suites.trixie-security]")
+}
+
+fn security_recipe() -> spec::recipe::Recipe {
+    recipe(&security_recipe_text())
+}
+
+#[test]
+fn suites_of_the_security_archive_come_from_their_own_root_and_have_their_own_keys() {
+    let (main, security, mirror, newer) = with_security();
+    let options = archive::lock::Options { keyring: None, ..main.options() };
+    let lock = archive::lock::resolve(&security_recipe(), &mirror, &main.store(), &options, &Silent).unwrap();
+    assert_eq!(names(&lock), ["aa 1.0-1", "bb 2:3+x+deb13u1"]);
+    let path = newer.path().replace("pool/main", "pool/updates/main");
+    assert_eq!((lock.package[1].suite.as_str(), &lock.package[1].path), ("trixie-security", &path));
+    let signers: Vec<_> = lock.release.iter().map(|release| release.signed_by.clone()).collect();
+    assert_eq!(signers, [[main.signer.fingerprint()], [security.signer.fingerprint()]]);
+    // A lock names no root, and yet says enough to find the package.
+    archive::fetch::fetch_all(&lock, &mirror, &main.store(), &Silent).unwrap();
+    assert_eq!(main.store().read(&lock.package[1].sha256, lock.package[1].size).unwrap(), newer.content);
+    let lost = main.lock_recipe(&security_recipe_text()).unwrap_err();
+    assert!(lost.to_string().contains("trixie-security"), "{lost}");
+}
+
+#[test]
+fn the_keys_of_one_archive_do_not_vouch_for_the_other() {
+    let (main, security, mirror, _) = with_security();
+    let options = archive::lock::Options { keyring: None, ..main.options() };
+    let lock = || archive::lock::resolve(&security_recipe(), &mirror, &main.store(), &options, &Silent);
+    lock().unwrap();
+    main.release(SUITE, &security.signer.sign(&main.release_text(SUITE)));
+    assert!(matches!(lock().unwrap_err(), LockError::Release(ReleaseError::Signature { .. })));
+    main.release(SUITE, &main.signer.sign(&main.release_text(SUITE)));
+    security.release("trixie-security", &main.signer.sign(&security.release_text("trixie-security")));
+    assert!(matches!(lock().unwrap_err(), LockError::Release(ReleaseError::Signature { .. })));
+}
