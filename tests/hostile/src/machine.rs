@@ -200,8 +200,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Who the guest says it is, over a new connection. Asked again where no answer comes: a guest forgets what it owes to a host that hung up,
-    /// and takes whoever is there the moment after for the same one.
+    /// Who the guest says it is, over a new connection. Asked again where no answer comes: to a guest that has no buffer for it, QEMU does not
+    /// say that a host is there (LIMITATIONS, "hangs up on the agent").
     pub fn identity(&mut self) -> Result<Identity, String> {
         let deadline = Instant::now() + TO_ANSWER;
         loop {
