@@ -148,6 +148,9 @@ impl Ending {
             Self::WorkloadEnded { .. } => {
                 "what the workload printed is seen with output = \"to-host\" in [guest.workload], by you and by the host"
             }
+            Self::NetworkEnded { .. } => {
+                "if it could not have a port: another program has it, or it is one below 1024; forward another in [[host.nic]]"
+            }
             Self::KvmCannotRun => "leave `accelerator` out to fall back to TCG",
             _ => return None,
         };

@@ -59,7 +59,8 @@ fn place(path: &Path, root: &Path, is_directory: bool) -> io::Result<PathBuf> {
 
 fn bind(path: &Path, root: &Path, read_only: bool) -> io::Result<()> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    if found.is_symlink() {
+    // A link to a file stands for the file, wherever it is: /etc/resolv.conf of systemd-resolved.
+    if found.is_symlink() && !path.is_file() {
         // Such as /lib of a merged /usr.
         let place = root.join(path.strip_prefix("/").unwrap_or(path));
         place.parent().map_or(Ok(()), fs::create_dir_all)?;

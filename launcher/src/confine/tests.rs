@@ -88,14 +88,20 @@ fn what_it_is_given_is_there_and_nothing_else() {
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
+    // As /etc/resolv.conf leads to a file that nobody has named.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let linked = elsewhere.path().join("link");
+    std::os::unix::fs::symlink(elsewhere.path().join("next"), &linked).unwrap();
+    std::os::unix::fs::symlink(given.path().join("file"), elsewhere.path().join("next")).unwrap();
     let inside = tempfile::tempdir().unwrap();
     let mut confinement = Confinement::new(programs());
-    confinement.readable.push(given.path().to_owned());
+    confinement.readable.extend([given.path().to_owned(), linked.clone()]);
     let script = format!(
-        "cat {0}/file >&2; echo no 2>/dev/null >{0}/new || echo ' read-only' >&2; echo $(ls /) >&2; \
+        "cat {0}/file {1} >&2; echo no 2>/dev/null >{0}/new || echo ' read-only' >&2; echo $(ls /) >&2; \
          echo x >/dev/null && echo null >&2; id -u >&2; hostname >&2; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status >&2; \
          ulimit -c >&2",
-        given.path().display()
+        given.path().display(),
+        linked.display()
     );
     let words = ["/bin/sh", "-c", &script].map(str::to_owned);
     let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin".to_owned())]);
@@ -107,7 +113,7 @@ fn what_it_is_given_is_there_and_nothing_else() {
     let root = ["bin", "dev", "etc", "lib", "lib64", "proc", "tmp", temporary, "usr"];
     let root: Vec<&str> = BTreeSet::from(root).into_iter().collect();
     let expected = format!(
-        "given read-only\n{}\nnull\n{user}\nbullion\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t0\n0\n",
+        "givengiven read-only\n{}\nnull\n{user}\nbullion\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t0\n0\n",
         root.join(" ")
     );
     assert_eq!(text, expected);

@@ -59,7 +59,7 @@ impl Passt {
 struct Sight {
     address: Ipv4Addr,
     prefix: u8,
-    gateway: Option<Ipv4Addr>,
+    gateway: Ipv4Addr,
     resolver: Option<Ipv4Addr>,
 }
 
@@ -69,14 +69,17 @@ impl Sight {
         let configured = guest.filter(|_| index == 0).and_then(|network| Some((network, network.parts()?)));
         let Some((network, (address, prefix))) = configured else {
             let [address, gateway, resolver] = [15, 2, 3].map(|host| Ipv4Addr::new(10, 0, 2, host));
-            return Self { address, prefix: 24, gateway: Some(gateway), resolver: Some(resolver) };
+            return Self { address, prefix: 24, gateway, resolver: Some(resolver) };
         };
-        let inside = |other: &Ipv4Addr| {
-            other.to_bits() >> (32 - u32::from(prefix)) == address.to_bits() >> (32 - u32::from(prefix))
-        };
+        let host_bits = 32 - u32::from(prefix);
+        let inside = |other: &Ipv4Addr| other.to_bits() >> host_bits == address.to_bits() >> host_bits;
         // One that is elsewhere is reached like everything else.
         let resolver = network.nameservers.iter().copied().find(inside);
-        Self { address, prefix, gateway: network.gateway, resolver }
+        // What is forwarded comes from this address: without a route elsewhere, the guest answers nobody outside its own network.
+        let base = address.to_bits() >> host_bits << host_bits;
+        let neighbours = [2, 1, 3].map(|host| Ipv4Addr::from_bits(base + host));
+        let free = neighbours.into_iter().find(|other| *other != address && Some(*other) != resolver);
+        Self { address, prefix, gateway: network.gateway.or(free).unwrap_or(address), resolver }
     }
 }
 
@@ -99,9 +102,7 @@ fn words(nic: &Nic, index: usize, guest: Option<&Network>) -> Vec<String> {
     option("--fd", SOCKET.to_string());
     option("--address", sight.address.to_string());
     option("--netmask", sight.prefix.to_string());
-    if let Some(gateway) = sight.gateway {
-        option("--gateway", gateway.to_string());
-    }
+    option("--gateway", sight.gateway.to_string());
     if let Some(resolver) = sight.resolver {
         option("--dns-forward", resolver.to_string());
     }
@@ -143,7 +144,8 @@ mod tests {
         assert_eq!(line(0, "{}", Some(&guest)), own);
         assert_eq!(line(1, "{}", Some(&guest)), usual, "the configuration is of the first");
         let closed = Network { gateway: None, nameservers: Vec::new(), ..guest };
-        assert_eq!(line(0, "{}", Some(&closed)), "--fd 3 --address 192.168.7.9 --netmask 29");
+        let neighbour = "--fd 3 --address 192.168.7.9 --netmask 29 --gateway 192.168.7.10";
+        assert_eq!(line(0, "{}", Some(&closed)), neighbour, "what is forwarded comes from the guest's own network");
         let forward = r#"{"forward": [{"host": 8443, "guest": 443}, {"protocol": "udp", "address": "0.0.0.0", "host": 53, "guest": 5353}]}"#;
         assert_eq!(
             line(0, forward, None),
