@@ -97,8 +97,9 @@ mod tests {
         };
         let (installer, source) =
             ("NVIDIA-Linux-x86_64-570.124.03-no-compat32.run", "open-gpu-kernel-modules-570.124.03.tar.gz");
-        check(&lock(&[]), &[file(installer), file(source), file("other-1.0.tar.gz")]).unwrap();
-        let error = check(&lock(&[]), &[file("NVIDIA-Linux-x86_64-570.999.01.run")]).unwrap_err();
+        let none = [("libc6", "2.41-12")];
+        check(&lock(&none), &[file(installer), file(source), file("other-1.0.tar.gz")]).unwrap();
+        let error = check(&lock(&none), &[file("NVIDIA-Linux-x86_64-570.999.01.run")]).unwrap_err();
         assert!(error.messages[0].ends_with("(a RIM) of the driver 570.999.01"), "{:?}", error.messages);
         let error = check(&lock(&[("libcuda1", "550.163.01-2")]), &[file(source)]).unwrap_err();
         assert!(error.messages[0].contains("libcuda1 is of the driver 550.163.01"), "{:?}", error.messages);

@@ -16,9 +16,8 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long, c_uint, user_regs_struct};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// A program that has ended.
@@ -32,7 +31,7 @@ pub(super) struct Ended {
 }
 
 /// Runs a program with all threads and children to its end, in which every date is so many seconds later. Children that it leaves behind
-/// get no further: they are traced by a thread that no longer listens.
+/// are killed.
 pub(super) fn run(mut command: Command, seconds: i64) -> io::Result<Ended> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: one system call, which touches no memory. Where it is not permitted, the program is simply not traced.
@@ -70,54 +69,75 @@ struct Tracer {
 }
 
 impl Tracer {
-    /// Follows the program to its end; returns its exit status, and whether it was traced.
+    /// Follows the program to its end; returns its exit status, and whether it was traced. Whatever it has left behind is killed: nobody
+    /// would let it go on any more, and it may hold the pipes that are read.
     fn follow(mut self) -> io::Result<(Option<i32>, bool)> {
+        let ended = self.follow_all();
+        for left in self.known {
+            let _ = kill(left, Signal::SIGKILL);
+        }
+        ended
+    }
+
+    fn follow_all(&mut self) -> io::Result<(Option<i32>, bool)> {
+        const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
-                Err(Errno::EINTR) => continue,
-                status => status?,
-            };
-            match status {
-                WaitStatus::Exited(pid, code) if pid == self.program => return Ok((Some(code), self.is_traced())),
-                WaitStatus::Signaled(pid, ..) if pid == self.program => return Ok((None, self.is_traced())),
-                WaitStatus::Stopped(pid, signal) => self.stopped(pid, signal)?,
-                WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_EXEC) => go_on(pid, hide_vdso(pid), None)?,
-                WaitStatus::PtraceEvent(pid, ..) => go_on(pid, Ok(()), None)?,
-                WaitStatus::PtraceSyscall(pid) => go_on(pid, change_date(pid, self.seconds), None)?,
-                _ => {}
+            let (pid, status) = wait()?;
+            if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+                let was_traced = self.known.remove(&pid);
+                if pid == self.program {
+                    let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+                    return Ok((code, was_traced));
+                }
+                continue;
+            }
+            // What stopped it, and the event that is above the signal (ptrace(2)).
+            match (libc::WSTOPSIG(status), status >> 16) {
+                (SYSCALL_STOP, _) => go_on(pid, change_date(pid, self.seconds), 0)?,
+                (_, libc::PTRACE_EVENT_EXEC) => go_on(pid, hide_vdso(pid), 0)?,
+                (signal, 0) => self.stopped(pid, signal)?,
+                _ => go_on(pid, Ok(()), 0)?,
             }
         }
     }
 
-    fn is_traced(&self) -> bool {
-        self.known.contains(&self.program)
-    }
-
     /// A signal came. The first SIGTRAP of the program says that it has been executed, the first SIGSTOP of any other that it is new:
     /// both are the tracer's own, all others are passed on.
-    fn stopped(&mut self, pid: Pid, signal: Signal) -> io::Result<()> {
+    fn stopped(&mut self, pid: Pid, signal: i32) -> io::Result<()> {
         const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
             | libc::PTRACE_O_TRACECLONE
             | libc::PTRACE_O_TRACEFORK
             | libc::PTRACE_O_TRACEVFORK
             | libc::PTRACE_O_TRACEEXEC
             | libc::PTRACE_O_EXITKILL;
-        let own = if pid == self.program { Signal::SIGTRAP } else { Signal::SIGSTOP };
+        let own = if pid == self.program { libc::SIGTRAP } else { libc::SIGSTOP };
         if signal != own || !self.known.insert(pid) {
-            return go_on(pid, Ok(()), Some(signal));
+            return go_on(pid, Ok(()), signal);
         }
         if pid != self.program {
-            return go_on(pid, Ok(()), None);
+            return go_on(pid, Ok(()), 0);
         }
         request(libc::PTRACE_SETOPTIONS, pid, i64::from(OPTIONS))?;
-        go_on(pid, hide_vdso(pid), None)
+        go_on(pid, hide_vdso(pid), 0)
     }
 }
 
-/// Lets a thread run to its next system call, or out of one. That it was killed meanwhile is no failure.
-fn go_on(pid: Pid, done: io::Result<()>, signal: Option<Signal>) -> io::Result<()> {
-    let signal = signal.map_or(0, |signal| i64::from(signal as i32));
-    match done.and_then(|()| request(libc::PTRACE_SYSCALL, pid, signal)) {
+/// Waits for any thread that this one traces. The status is the kernel's own: nix has no word for real-time signals.
+fn wait() -> io::Result<(Pid, i32)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the kernel writes one int.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+        match Errno::result(pid) {
+            Err(Errno::EINTR) => {}
+            result => return Ok((Pid::from_raw(result?), status)),
+        }
+    }
+}
+
+/// Lets a thread run to its next system call, or out of one, with a signal, or 0. That it was killed meanwhile is no failure.
+fn go_on(pid: Pid, done: io::Result<()>, signal: i32) -> io::Result<()> {
+    match done.and_then(|()| request(libc::PTRACE_SYSCALL, pid, signal.into())) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         result => result,
     }
@@ -138,7 +158,7 @@ fn change_date(pid: Pid, seconds: i64) -> io::Result<()> {
         (libc::SYS_time, now) if now >= 0 => {
             later(registers.rdi)?;
             registers.rax = registers.rax.wrapping_add_signed(seconds);
-            request(libc::PTRACE_SETREGS, pid, (&raw const registers).addr().cast_signed() as i64)
+            request(libc::PTRACE_SETREGS, pid, (&raw const registers).expose_provenance().cast_signed() as i64)
         }
         _ => Ok(()),
     }
@@ -245,6 +265,23 @@ mod tests {
                 assert!((before + DAYS..=now() + DAYS).contains(&pair[0]), "{pair:?}");
                 assert!((up - 1..=uptime() + 1).contains(&pair[1]), "{pair:?}");
             }
+        }
+    }
+
+    #[test]
+    fn whoever_asks_in_another_way_and_whoever_is_left_behind() {
+        if Command::new("perl").arg("-v").output().is_err() {
+            eprintln!("skipped: there is no perl");
+            return;
+        }
+        // time(2) is 201 and gettimeofday(2) 96; 34 is the first real-time signal that glibc leaves to programs.
+        let script = "perl -e '$SIG{RTMIN} = sub {}; kill RTMIN => $$; my $two = pack(\"q2\", 0, 0); \
+                      syscall(96, $two, 0); printf \"%d %d\\n\", syscall(201, 0), (unpack(\"q2\", $two))[0]'; sleep 1000 &";
+        let before = now();
+        let (dates, ended) = numbers(script);
+        assert_eq!((ended.code, dates.len()), (Some(0), 2), "{}", String::from_utf8_lossy(&ended.stderr));
+        if ended.other_date {
+            assert!(dates.iter().all(|date| (before + DAYS..=now() + DAYS).contains(date)), "{dates:?} from {before}");
         }
     }
 
