@@ -55,7 +55,7 @@ pub(super) fn explain(
     match found.report {
         Some(report) => {
             beside::guest(report, expected, &mut answer)?;
-            beside::id_block(report, reference, &expected.manifest.name, &mut answer)?;
+            beside::id_block(report, reference, &expected.manifest, &mut answer)?;
         }
         None => {
             answer.not_compared = vec!["POLICY", "HOST_DATA"];

@@ -6,7 +6,7 @@ use launcher::id_block::signed;
 use measure::shape::SnpShape;
 use measure::snp::policy::Policy;
 use spec::digest::encode_hex;
-use spec::manifest::SnpReference;
+use spec::manifest::{Manifest, SnpReference};
 use spec::{Outcome, Sha256Digest};
 
 use super::super::Expected;
@@ -74,10 +74,14 @@ fn policy(found: Policy, wanted: Policy) -> (Register, Option<Row>) {
 pub(super) fn id_block(
     report: &AttestationReport,
     reference: Option<&SnpReference>,
-    image: &str,
+    manifest: &Manifest,
     answer: &mut Answer,
 ) -> Result<(), Failure> {
-    let Some((block, auth)) = reference.map(|known| signed(image, known)).transpose()?.flatten() else {
+    let Some((block, auth)) = reference.map(|known| signed(&manifest.name, known)).transpose()?.flatten() else {
+        // Nobody says what these should be; where the manifest has none at all and the guest had none, there is nothing to say.
+        let had_one = report.id_key_digest.iter().any(|byte| *byte != 0);
+        let others = manifest.references.snp.iter().any(|known| known.id_block.is_some());
+        answer.not_compared.extend((had_one || others).then_some(OF_AN_ID_BLOCK).into_iter().flatten());
         return Ok(());
     };
     let found = [
