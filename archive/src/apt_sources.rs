@@ -81,9 +81,9 @@ pub(crate) fn choose(sources: &[AptSource]) -> Option<&AptSource> {
     best.map(|(_, source)| source)
 }
 
-/// The source to take Debian's security archive from: the first that has nothing but suites of it.
+/// The source to take Debian's security archive from: the first that has a suite of it.
 pub(crate) fn choose_security(sources: &[AptSource]) -> Option<&AptSource> {
-    sources.iter().find(|source| is_debian(source) && source.suites.iter().all(|suite| is_security(suite)))
+    sources.iter().find(|source| is_debian(source) && source.suites.iter().any(|suite| is_security(suite)))
 }
 
 /// Whether a suite is one of the security archive, by its name.
@@ -94,7 +94,7 @@ pub(crate) fn is_security(suite: &str) -> bool {
 /// How much a source looks like Debian's main archive; 0 is not at all.
 fn likeness(source: &AptSource) -> u32 {
     // The security archive has another layout (updates/, few packages) and is a mirror of its own.
-    let security = source.suites.iter().all(|suite| suite.contains("security"));
+    let security = source.suites.iter().all(|suite| is_security(suite) || suite.contains("/updates"));
     if !is_debian(source) || security {
         return 0;
     }

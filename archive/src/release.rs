@@ -10,6 +10,7 @@ use spec::lock::Release;
 use spec::release_date;
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
+use crate::apt_sources::is_security;
 use crate::control::{Paragraph, paragraphs};
 use crate::keyring::{Keyring, LapsedKeys, Rejection};
 use crate::mirror::Mirror;
@@ -93,6 +94,9 @@ impl Diagnostic for ReleaseError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Unavailable { source: TransportError::Gone { .. }, suite } if is_security(suite) => Some(format!(
+                "check that \"{suite}\" is a suite of Debian, and name a mirror of its security archive with BULLION_SECURITY_MIRROR=URL"
+            )),
             Self::Unavailable { source: TransportError::Gone { .. }, suite } => Some(format!(
                 "check that \"{suite}\" is a suite of Debian and that the mirror is one of Debian's main archive (--mirror URL)"
             )),

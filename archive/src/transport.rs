@@ -76,7 +76,7 @@ impl Diagnostic for TransportError {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("check the network and the mirror, or name another one with --mirror URL".to_owned())
+        Some("check the network and the mirror, or name another one with --mirror URL (of suites of the security archive: BULLION_SECURITY_MIRROR=URL)".to_owned())
     }
 }
 
