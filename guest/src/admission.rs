@@ -191,11 +191,14 @@ impl Buses<'_> {
 
     fn close(&self) -> Result<Vec<Device>, SysfsError> {
         BUSES.iter().try_for_each(|bus| self.autoprobe(bus, false))?;
-        let mut refused = self.devices()?;
-        refused.retain(|device| match device.may_have() {
-            None => device.part() == Part::Foreign,
-            Some(drivers) => self.driver(device).is_some_and(|driver| !drivers.contains(&driver.as_str())),
-        });
+        let mut refused = Vec::new();
+        for device in self.devices()? {
+            let is_refused = match device.may_have() {
+                None => device.part() == Part::Foreign,
+                Some(drivers) => self.driver(&device)?.is_some_and(|driver| !drivers.contains(&driver.as_str())),
+            };
+            refused.extend(is_refused.then_some(device));
+        }
         refused.iter().try_for_each(|device| self.unbind(device))?;
         Ok(refused)
     }
@@ -283,9 +286,13 @@ impl Buses<'_> {
     }
 
     /// The driver that a device has.
-    fn driver(&self, device: &Device) -> Option<String> {
-        let link = fs::read_link(self.0.join("bus/pci/devices").join(&device.address).join("driver")).ok()?;
-        Some(link.file_name()?.to_string_lossy().into_owned())
+    fn driver(&self, device: &Device) -> Result<Option<String>, SysfsError> {
+        let path = self.0.join("bus/pci/devices").join(&device.address).join("driver");
+        match fs::read_link(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(link) => Ok(link.file_name().map(|name| name.to_string_lossy().into_owned())),
+            Err(error) => Err(SysfsError { path, error }),
+        }
     }
 }
 
