@@ -206,9 +206,12 @@ impl Machine {
         let deadline = Instant::now() + TO_ANSWER;
         loop {
             let answer = self.ask_identity();
-            if answer.is_ok() || Instant::now() > deadline {
+            let Err(error) = &answer else { return answer };
+            if Instant::now() > deadline {
                 return answer;
             }
+            eprintln!("the agent is asked again: {error}");
+            std::thread::sleep(Duration::from_secs(1));
         }
     }
 

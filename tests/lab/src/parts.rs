@@ -51,6 +51,7 @@ impl Parts {
             missing.push("fakegpu beside BULLION_BIN");
         }
         let found = bullion.zip(tools).zip(host).zip(minimal).zip(qemu.zip(fakegpu));
+        let found = found.filter(|_| !networked || container.is_some());
         let Some(((((bullion, tools), host), minimal), (qemu, fakegpu))) = found else {
             eprintln!("skipped: the lab: scripts/test did not provide {}", missing.join(", "));
             return None;

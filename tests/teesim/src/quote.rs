@@ -75,7 +75,7 @@ impl Quote {
         };
         let mut header = [0; HEADER_BYTES];
         memory.read(BUFFER, &mut header).ok_or(gone)?;
-        let [_, status, lengths] = [0, 8, 16].map(|place| number(&header, place));
+        let [status, lengths] = [8, 16].map(|place| number(&header, place));
         if returned == 0 && status == IN_FLIGHT {
             let late = asked.elapsed() > PATIENCE;
             return if late { Err("GetQuote: no answer in 30 s".to_owned()) } else { Ok(Step::Wait) };

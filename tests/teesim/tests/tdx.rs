@@ -168,6 +168,5 @@ fn a_td_without_a_service_is_told_so() {
         let quote = &outcome.report["quote"];
         assert_ne!((&quote["returned"], &quote["status"]), (&"0x0".into(), &"0x0".into()), "{quote}");
         assert_eq!(quote["size"], 0, "{quote}");
-        eprintln!("{quote}");
     }
 }
