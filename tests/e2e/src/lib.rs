@@ -205,14 +205,14 @@ impl Bench {
         target
     }
 
-    /// A copy with other TDX firmware, named in its manifest.
-    pub fn image_with_tdx_firmware(&self, to: &Path, firmware: &[u8]) -> PathBuf {
+    /// A copy with other firmware in the place of the artifact `name`, as its manifest says too.
+    pub fn image_with_firmware(&self, to: &Path, name: &str, firmware: &[u8]) -> PathBuf {
         let image = self.copy_image(to);
-        std::fs::write(image.join("firmware-tdx.fd"), firmware).unwrap();
+        std::fs::write(image.join(name), firmware).unwrap();
         let text = std::fs::read(image.join("manifest.json")).unwrap();
         let mut manifest: serde_json::Value = serde_json::from_slice(&text).unwrap();
         let hex: String = vectors::sha(256, firmware).iter().map(|byte| format!("{byte:02x}")).collect();
-        manifest["artifacts"]["firmware-tdx.fd"] = serde_json::json!({ "size": firmware.len(), "sha256": hex });
+        manifest["artifacts"][name] = serde_json::json!({ "size": firmware.len(), "sha256": hex });
         std::fs::write(image.join("manifest.json"), manifest.to_string()).unwrap();
         image
     }

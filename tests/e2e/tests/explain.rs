@@ -84,7 +84,7 @@ fn a_log_against_an_image_names_memory_kernel_command_line_and_initrd() {
     let Some(log) = vector(LOG) else { return };
     let scratch = tempfile::tempdir().unwrap();
     let Some(firmware) = unpacked(FIRMWARE) else { return };
-    let image = bench.image_with_tdx_firmware(scratch.path(), &firmware);
+    let image = bench.image_with_firmware(scratch.path(), "firmware-tdx.fd", &firmware);
     let words = |log: &Path| explain(&bench, &[text(log), "--against", text(&image), "--memory", "4GiB"]);
     let answer = words(&log).expect(6, &["the number of vCPUs is not known"]).json();
     let changed = |input: &str| (input.to_owned(), "differs".to_owned());
@@ -143,7 +143,7 @@ fn a_missing_reference_is_never_a_match() {
     let scratch = tempfile::tempdir().unwrap();
     let Some(mut firmware) = unpacked(FIRMWARE) else { return };
     firmware[0x10_0000] ^= 1;
-    let unknown = bench.image_with_tdx_firmware(scratch.path(), &firmware);
+    let unknown = bench.image_with_firmware(scratch.path(), "firmware-tdx.fd", &firmware);
     let answer = explain(&bench, &[text(&log), "--against", text(&unknown)]).expect(4, &["not pinned"]);
     let answer = answer.json();
     assert_eq!(answer["verdict"], "cannot-tell");
@@ -178,7 +178,7 @@ fn a_quote_is_compared_register_by_register() {
     let Some(quote) = vector("tdx/quotes/quote_v5_sample.dat") else { return };
     let scratch = tempfile::tempdir().unwrap();
     let Some(firmware) = unpacked(QUOTED_FIRMWARE) else { return };
-    let image = bench.image_with_tdx_firmware(scratch.path(), &firmware);
+    let image = bench.image_with_firmware(scratch.path(), "firmware-tdx.fd", &firmware);
     let answer = explain(&bench, &[text(&quote), "--against", text(&image), "--memory", "2GiB"]);
     let answer = answer.expect(6, &["NOT verified"]).json();
     assert_eq!(
@@ -221,7 +221,7 @@ fn a_log_explains_a_quote_only_where_it_replays_to_it() {
     let other = vector(LOG).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let Some(firmware) = unpacked(QUOTED_FIRMWARE) else { return };
-    let image = bench.image_with_tdx_firmware(scratch.path(), &firmware);
+    let image = bench.image_with_firmware(scratch.path(), "firmware-tdx.fd", &firmware);
     let answer = explain(&bench, &[text(&log), "--against", text(&quote)]).expect(0, &[]).json();
     assert_eq!(verdicts(&answer), ["equal"; 4]);
     explain(&bench, &[text(&other), "--against", text(&quote)]).expect(6, &[]);

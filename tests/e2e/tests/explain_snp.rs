@@ -87,8 +87,9 @@ fn the_id_block_of_a_report_is_compared_with_the_manifests() {
     };
     let answer = explain(&bytes).expect(0, &[]).json();
     assert_eq!((&answer["verdict"], &answer["not_compared"]), (&json!("equal"), &json!(["POLICY"])));
-    assert_eq!(answer["registers"].as_array().unwrap().len(), 5, "{answer}");
-    for (at, register) in [(4, "GUEST_SVN"), (0x10, "FAMILY_ID"), (0x20, "IMAGE_ID"), (0xe0, "ID_KEY_DIGEST")] {
+    assert_eq!(answer["registers"].as_array().unwrap().len(), 6, "{answer}");
+    let fields = [(4, "GUEST_SVN"), (0x10, "FAMILY_ID"), (0x20, "IMAGE_ID"), (0xe0, "ID_KEY_DIGEST")];
+    for (at, register) in fields.into_iter().chain([(0x110, "AUTHOR_KEY_DIGEST")]) {
         let mut other = bytes.clone();
         other[at] ^= 1;
         let answer = explain(&other).expect(6, &[]).json();
@@ -96,6 +97,15 @@ fn the_id_block_of_a_report_is_compared_with_the_manifests() {
         assert_eq!(rows.len(), 1, "{answer}");
         assert_eq!((&rows[0]["input"], &rows[0]["register"]), (&json!("id_block"), &json!(register)));
     }
+    // Of a shape that nobody signed, an equal digest is no yes.
+    let measured =
+        bench.run(["measure", &path(&image), "--tee", "snp", "--vcpus", "77", "--json"]).expect(0, &[]).json();
+    bytes[0x90..0xc0].copy_from_slice(&unhex(measured["snp"][0]["launch_digest"].as_str().unwrap()));
+    std::fs::write(&report, &bytes).unwrap();
+    let unsigned = ["explain", &path(&report), "--against", &path(&image), "--vcpus", "77", "--json"];
+    let answer = bench.run(unsigned).expect(4, &[]).json();
+    assert_eq!((&answer["verdict"], &answer["registers"][0]["verdict"]), (&json!("cannot-tell"), &json!("equal")));
+    assert!(answer["reasons"].to_string().contains("none of this shape: nobody signed it"), "{answer}");
 }
 
 /// The generic build was launched instead of the AmdSev one: by the digest that another program computes of it. Neither explaining from a
@@ -139,6 +149,12 @@ fn other_pinned_firmware_is_named_without_its_file() {
             assert_eq!(found, std::iter::once(firmware.clone()).chain(more).collect::<Vec<_>>(), "{answer}");
         }
     }
+    // As the image's own, it gives the digest that the other program gives, and does not say which kernel ran.
+    let own = bench.image_with_firmware(scratch.path(), "firmware-snp.fd", &std::fs::read(&generic).unwrap());
+    let words = ["explain", "--digest", &same, "--against", own.to_str().unwrap(), "--vcpus", "2", "--json"];
+    let answer = bench.run(words).expect(4, &[]).json();
+    assert_eq!((&answer["verdict"], &answer["registers"][0]["verdict"]), (&json!("cannot-tell"), &json!("equal")));
+    assert!(answer["unknown"][0]["text"].to_string().contains("from booting another kernel"), "{answer}");
     // What the pinned firmware of a manifest leads to is known without it.
     let digest =
         bench.run(["measure", image.to_str().unwrap(), "--tee", "snp", "--vcpus", "3", "--json"]).expect(0, &[]);

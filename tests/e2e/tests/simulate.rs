@@ -114,7 +114,7 @@ fn a_launch_with_enrolled_firmware_is_predicted_as_measure_predicts_it() {
     let Some(bench) = bench() else { return };
     let Some(firmware) = unpacked(ENROLLED).filter(|_| can_simulate(&bench)) else { return };
     let scratch = tempfile::tempdir().unwrap();
-    let image = bench.image_with_tdx_firmware(scratch.path(), &firmware);
+    let image = bench.image_with_firmware(scratch.path(), "firmware-tdx.fd", &firmware);
     let vm = bench.vm(scratch.path(), "t-enrolled", "tdx", 1, &image);
     let path = |name: &str| image.join(name).display().to_string();
     let words =

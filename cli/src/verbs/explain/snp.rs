@@ -51,6 +51,7 @@ pub(super) fn explain(
     if wanted != Some(found.digest) {
         neighbours(verb, found.digest, (&firmware, &shape), expected, &mut answer)?;
     }
+    beside::firmware(&expected.manifest, &inputs::pins()?, &mut answer);
     let reference = reference(&shape, &expected.manifest);
     match found.report {
         Some(report) => {

@@ -6,7 +6,8 @@ use launcher::id_block::signed;
 use measure::shape::SnpShape;
 use measure::snp::policy::Policy;
 use spec::digest::encode_hex;
-use spec::manifest::{Manifest, SnpReference};
+use spec::manifest::{Manifest, SnpReference, artifact};
+use spec::pins::Pins;
 use spec::{Outcome, Sha256Digest};
 
 use super::super::Expected;
@@ -14,7 +15,8 @@ use super::super::answer::{Answer, Register, Row, UNKNOWN_CONFIGURATION, Verdict
 use crate::failure::Failure;
 
 /// The fields of a report that come from an ID block.
-pub(super) const OF_AN_ID_BLOCK: [&str; 4] = ["ID_KEY_DIGEST", "GUEST_SVN", "FAMILY_ID", "IMAGE_ID"];
+pub(super) const OF_AN_ID_BLOCK: [&str; 5] =
+    ["ID_KEY_DIGEST", "AUTHOR_KEY_DIGEST", "GUEST_SVN", "FAMILY_ID", "IMAGE_ID"];
 
 /// POLICY and HOST_DATA, of which only a VM description says what they should be.
 pub(super) fn guest(report: &AttestationReport, expected: &Expected, answer: &mut Answer) -> Result<(), Failure> {
@@ -77,21 +79,28 @@ pub(super) fn id_block(
     manifest: &Manifest,
     answer: &mut Answer,
 ) -> Result<(), Failure> {
-    let Some((block, auth)) = reference.map(|known| signed(&manifest.name, known)).transpose()?.flatten() else {
-        // Nobody says what these should be; where the manifest has none at all and the guest had none, there is nothing to say.
-        let had_one = report.id_key_digest.iter().any(|byte| *byte != 0);
-        let others = manifest.references.snp.iter().any(|known| known.id_block.is_some());
-        answer.not_compared.extend((had_one || others).then_some(OF_AN_ID_BLOCK).into_iter().flatten());
-        return Ok(());
-    };
     let found = [
         encode_hex(&report.id_key_digest),
+        encode_hex(&report.author_key_digest),
         report.guest_svn().to_string(),
         encode_hex(&report.family_id),
         encode_hex(&report.image_id),
     ];
+    let Some((block, auth)) = reference.map(|known| signed(&manifest.name, known)).transpose()?.flatten() else {
+        if manifest.references.snp.iter().any(|known| known.id_block.is_some()) {
+            let names = OF_AN_ID_BLOCK.into_iter().zip(found);
+            answer.registers.extend(names.map(|(name, found)| Register::new(name, found, None)));
+            answer.reasons.push("the manifest has ID blocks, and none of this shape: nobody signed it".to_owned());
+        } else if report.id_key_digest.iter().any(|byte| *byte != 0) {
+            answer.not_compared.extend(OF_AN_ID_BLOCK);
+        }
+        return Ok(());
+    };
+    // Without an author key the secure processor reports zeros.
+    let author = auth.author.map_or(encode_hex(&[0; 48]), |(key, _)| key.digest().to_string());
     let wanted = [
         auth.id_key.digest().to_string(),
+        author,
         block.guest_svn.to_string(),
         encode_hex(&block.family_id),
         encode_hex(&block.image_id),
@@ -113,6 +122,25 @@ pub(super) fn id_block(
         answer.registers.push(register);
     }
     Ok(())
+}
+
+/// Of firmware that lets a host boot another kernel than was measured, an equal digest says less than it seems to. Of firmware that is not
+/// pinned nobody knows here; whoever made the manifest may.
+pub(super) fn firmware(manifest: &Manifest, pins: &Pins, answer: &mut Answer) {
+    let Some(artifact) = manifest.artifacts.get(artifact::FIRMWARE_SNP) else { return };
+    let Some(pin) = pins.find(&artifact.sha256) else {
+        let reason =
+            "the image's firmware is not pinned: whether it keeps the host from booting another kernel is not known";
+        return answer.reasons.push(reason.to_owned());
+    };
+    if pin.enforces_kernel_hashes && !pin.vmm_in_trust_boundary {
+        return;
+    }
+    let text = format!(
+        "firmware {} does not keep the host from booting another kernel than was measured: the digest does not say which one ran",
+        pin.name
+    );
+    answer.unknown.push(Row { input: "firmware".into(), kind: "unknown", text, ..Row::default() });
 }
 
 #[cfg(test)]
