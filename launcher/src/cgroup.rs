@@ -101,7 +101,7 @@ impl Group {
         let ooms = events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())?;
         let before = std::mem::replace(&mut self.ooms, ooms);
         let memory = self.memory.filter(|_| ooms > before)?;
-        Some(format!("the kernel has ended QEMU, which needed more than limits.memory, {memory}"))
+        Some(format!("the kernel has ended QEMU or what works for it, which needed more than limits.memory, {memory}"))
     }
 }
 

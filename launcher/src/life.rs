@@ -4,6 +4,7 @@
 //! it does, so that every way a guest can end is tested here without a guest.
 
 mod claim;
+mod stopping;
 
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -20,12 +21,6 @@ use crate::qmp::Message;
 use crate::state::Phase;
 use claim::Claim;
 
-/// How long a guest that has failed may take to end by itself.
-const FAILED_GRACE: Duration = Duration::from_secs(5);
-/// How long QEMU may take to quit.
-const QUIT_GRACE: Duration = Duration::from_secs(2);
-/// How long QEMU may be there after who speaks for a NIC has ended as it does when QEMU is gone.
-const CLOSED_GRACE: Duration = Duration::from_secs(2);
 /// How long the guest may take to answer a question.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -285,61 +280,6 @@ impl Life {
         }
     }
 
-    /// The guest cannot go on. It may end by itself, which shows more on its console; then QEMU is told to quit.
-    fn fail(&mut self, now: Instant, cause: Cause) -> Vec<Action> {
-        self.cause.get_or_insert(cause);
-        self.ready_deadline = None;
-        if self.stage == Stage::None {
-            self.stage = Stage::Asked;
-            self.next_step = now.checked_add(FAILED_GRACE);
-        }
-        vec![]
-    }
-
-    /// The guest goes on without a network, which is not what it was launched for: it is stopped like on request.
-    fn on_network_ended(&mut self, now: Instant, over: Over) -> Vec<Action> {
-        match now.checked_add(CLOSED_GRACE).filter(|_| over.well) {
-            Some(deadline) => {
-                self.closed.get_or_insert((over, deadline));
-                vec![]
-            }
-            None if self.stage == Stage::None => self.end(now, Cause::NetworkEnded(over)),
-            None => vec![],
-        }
-    }
-
-    /// Ends a guest that may have something to lose.
-    fn end(&mut self, now: Instant, cause: Cause) -> Vec<Action> {
-        self.cause.get_or_insert(cause);
-        self.ready_deadline = None;
-        let mut actions = vec![Action::Phase(Phase::Stopping)];
-        actions.extend(self.next_stage(now));
-        actions
-    }
-
-    fn stop(&mut self, now: Instant, by: &'static str) -> Vec<Action> {
-        self.ready_deadline = None;
-        let first = self.stopped_by.is_none();
-        self.stopped_by.get_or_insert(by);
-        let mut actions = if first { vec![Action::Phase(Phase::Stopping)] } else { vec![] };
-        actions.extend(self.next_stage(now));
-        actions
-    }
-
-    /// The next step of a stop: ask the guest, tell QEMU, kill.
-    fn next_stage(&mut self, now: Instant) -> Vec<Action> {
-        match self.stage {
-            Stage::None if self.ready || self.claim.is_some() => {
-                self.stage = Stage::Asked;
-                self.next_step = now.checked_add(self.terms.stop_timeout);
-                vec![if self.agent_open { Action::Ask(Method::PowerOff) } else { Action::Qmp("system_powerdown") }]
-            }
-            // A guest that is not ready has nothing to lose and nobody to ask.
-            Stage::None | Stage::Asked => self.quit(now),
-            Stage::Quit | Stage::Killed => self.kill(),
-        }
-    }
-
     fn tick(&mut self, now: Instant) -> Vec<Action> {
         if self.ready_deadline.is_some_and(|deadline| deadline <= now) {
             self.ready_deadline = None;
@@ -369,19 +309,6 @@ impl Life {
             Stage::Asked => self.quit(now),
             Stage::Quit | Stage::Killed => self.kill(),
         }
-    }
-
-    fn quit(&mut self, now: Instant) -> Vec<Action> {
-        (self.next_question, self.silence_deadline) = (None, None);
-        self.stage = Stage::Quit;
-        self.next_step = now.checked_add(QUIT_GRACE);
-        vec![Action::Qmp("quit")]
-    }
-
-    fn kill(&mut self) -> Vec<Action> {
-        self.stage = Stage::Killed;
-        self.next_step = None;
-        vec![Action::Kill]
     }
 
     /// Whether KVM stopped a guest that another accelerator may run, and that is still wanted.

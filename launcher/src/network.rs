@@ -11,7 +11,7 @@ mod vsock;
 
 use std::io;
 
-use spec::vm::Vsock;
+use spec::vm::{Nic, Vsock};
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
 use crate::host::HostFacts;
@@ -107,6 +107,26 @@ pub(crate) fn cid(name: &str, vsock: Vsock) -> u32 {
 pub(crate) fn tap_name(name: &str, index: usize) -> String {
     let Sha256Digest([a, b, c, d, e, ..]) = Sha256Digest::of(format!("{name} tap {index}").as_bytes());
     format!("bul{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}")
+}
+
+/// Who moves the packets of a NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Means {
+    /// A tap device on a bridge.
+    Tap,
+    /// passt, beside QEMU.
+    Passt,
+    /// QEMU itself, in its user mode.
+    Qemu,
+}
+
+/// What a NIC is plugged into, where passt can be had or not. passt cannot keep a guest from reaching out.
+pub(crate) fn means(nic: &Nic, has_passt: bool) -> Means {
+    match &nic.bridge {
+        Some(_) => Means::Tap,
+        None if has_passt && !nic.no_outbound => Means::Passt,
+        None => Means::Qemu,
+    }
 }
 
 /// Whether the host's kernel moves the packets of tap devices.

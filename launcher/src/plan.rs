@@ -30,7 +30,7 @@ use crate::simulation;
 use crate::volume::{self, Volume};
 use checks::{check_features, check_firmware, check_release, choose_accelerator};
 pub(crate) use descriptors::descriptors;
-use descriptors::{by_iommufd, by_passt, network_descriptors, passed_descriptors, passed_functions};
+use descriptors::{by_iommufd, has_passt, network_descriptors, passed_descriptors, passed_functions};
 pub use error::PlanError;
 use notes::{grounds, reservations};
 pub use value::{Descriptor, Expected, Inputs, Options, Plan, Role, Simulation};
@@ -195,7 +195,7 @@ fn command(
         host: &inputs.vm.host,
         topology: inputs.vm.topology.unwrap_or_default(),
         by_iommufd: by_iommufd(inputs),
-        by_passt: by_passt(inputs),
+        has_passt: has_passt(inputs),
         // Where there is no room, `check::unmet` has refused.
         window_mib: qemu::bars::window(inputs.vm.tee, inputs.facts.physical_address_bits, &passed_functions(inputs))
             .unwrap_or(None),

@@ -155,8 +155,8 @@ pub(crate) struct CommandLine<'a> {
     pub(crate) host: &'a Host,
     /// Whether functions are passed by iommufd and their descriptors, else by address and IOMMU group.
     pub(crate) by_iommufd: bool,
-    /// Whether NICs that are on no bridge, and may reach the outside, are passt's.
-    pub(crate) by_passt: bool,
+    /// Whether passt can be had for NICs.
+    pub(crate) has_passt: bool,
     /// How much room firmware is told to make for 64-bit BARs, in MiB: `bars::window`.
     pub(crate) window_mib: Option<u64>,
     /// How many address bits a guest without a TEE needs, where its CPU model has fewer by itself: `bars::address_bits`.

@@ -7,9 +7,9 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Informer, Inherited, LaunchError, Listener, Logs, Presence, Trial};
 use serde_json::json;
 
+use super::{Informer, Inherited, LaunchError, Listener, Logs, Presence, Trial};
 use crate::agent::Agent;
 use crate::cgroup::Group;
 use crate::child::{self, Place};
@@ -61,13 +61,7 @@ impl Trial<'_> {
         let started = Instant::now();
         let inside = presence.directories.running(&plan.name).join("root");
         create_private_directory(&inside)?;
-        let mut speakers = Vec::new();
-        for planned in &plan.descriptors {
-            let Role::Passt(passt) = &planned.role else { continue };
-            let (socket, speaker) = self.speaker(passt, &inside, &qemu_log)?;
-            inherited.insert(planned.number, socket);
-            speakers.push(speaker);
-        }
+        let speakers = self.speakers(plan, &inside, &qemu_log, &mut inherited)?;
         if !speakers.is_empty() {
             // passt sends to the address that it has seen frames from, and a guest that only serves sends none by itself.
             let once = json!({ "initial": 50, "max": 50, "rounds": 1, "step": 0 });
@@ -121,6 +115,24 @@ impl Trial<'_> {
     fn entrance(&self) -> Result<Option<File>, LaunchError> {
         let group = self.group.as_ref().map(Group::entrance).transpose();
         group.map_err(LaunchError::system("open QEMU's control group"))
+    }
+
+    /// Starts those who speak for NICs; QEMU's descriptors are added to what it inherits.
+    fn speakers(
+        &self,
+        plan: &Plan,
+        inside: &Path,
+        log: &File,
+        inherited: &mut Inherited,
+    ) -> Result<Vec<Speaker>, LaunchError> {
+        let mut speakers = Vec::new();
+        for planned in &plan.descriptors {
+            let Role::Passt(passt) = &planned.role else { continue };
+            let (socket, speaker) = self.speaker(passt, inside, log)?;
+            inherited.insert(planned.number, socket);
+            speakers.push(speaker);
+        }
+        Ok(speakers)
     }
 
     /// Starts the passt of a NIC: QEMU's descriptor, and the process.

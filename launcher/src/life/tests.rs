@@ -4,6 +4,7 @@ use serde_json::json;
 use spec::agent::{Binding, Configuration};
 use spec::{Sha256Digest, Tee};
 
+use super::stopping::CLOSED_GRACE;
 use super::*;
 
 struct Case {

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use spec::network::Network;
 use spec::vm::{Nic, Protocol};
@@ -39,9 +39,7 @@ impl Passt {
         let mut argv = command.to_vec();
         argv.extend(words(nic, index, guest));
         let mut confinement = Confinement::new(vec![tree.to_owned()]);
-        // It makes connections as the host does, and answers the guest's questions for names.
-        confinement.host_network = true;
-        confinement.readable.extend(["/etc/resolv.conf", "/etc/hosts"].map(PathBuf::from));
+        confinement.speaks_for_guest();
         Self { nic: index, argv, confinement: Some(confinement) }
     }
 
@@ -77,9 +75,10 @@ impl Sight {
         let resolver = network.nameservers.iter().copied().find(inside);
         // What is forwarded comes from this address: without a route elsewhere, the guest answers nobody outside its own network.
         let base = address.to_bits() >> host_bits << host_bits;
-        let neighbours = [2, 1, 3].map(|host| Ipv4Addr::from_bits(base + host));
+        let neighbours = [2, 1].map(|host| Ipv4Addr::from_bits(base + host));
         let free = neighbours.into_iter().find(|other| *other != address && Some(*other) != resolver);
-        Self { address, prefix, gateway: network.gateway.or(free).unwrap_or(address), resolver }
+        // Of two hosts of the smallest network, the other may be the resolver.
+        Self { address, prefix, gateway: network.gateway.or(free).or(resolver).unwrap_or(address), resolver }
     }
 }
 
@@ -146,6 +145,13 @@ mod tests {
         let closed = Network { gateway: None, nameservers: Vec::new(), ..guest };
         let neighbour = "--fd 3 --address 192.168.7.9 --netmask 29 --gateway 192.168.7.10";
         assert_eq!(line(0, "{}", Some(&closed)), neighbour, "what is forwarded comes from the guest's own network");
+        let smallest = Network {
+            address: "192.168.7.9/30".to_owned(),
+            gateway: None,
+            nameservers: vec![[192, 168, 7, 10].into()],
+        };
+        let both = "--fd 3 --address 192.168.7.9 --netmask 30 --gateway 192.168.7.10 --dns-forward 192.168.7.10";
+        assert_eq!(line(0, "{}", Some(&smallest)), both);
         let forward = r#"{"forward": [{"host": 8443, "guest": 443}, {"protocol": "udp", "address": "0.0.0.0", "host": 53, "guest": 5353}]}"#;
         assert_eq!(
             line(0, forward, None),

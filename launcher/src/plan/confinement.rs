@@ -1,13 +1,14 @@
 //! What of the host the QEMU of a plan has to see: decided from what its command names, so that the one fits the other.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use spec::Tee;
 use spec::vm::Nic;
 
-use super::{Inputs, by_iommufd, by_passt};
+use super::{Inputs, by_iommufd, has_passt};
 use crate::confine::Confinement;
 use crate::host::answers::{Access, QGS_SOCKET, QuoteService};
+use crate::network::{self, Means};
 use crate::qemu::Accelerator;
 
 /// The confinement of a launch; none, with a note, where there is none.
@@ -25,7 +26,7 @@ pub(super) fn of(inputs: &Inputs<'_>, accelerator: Accelerator, notes: &mut Vec<
     };
     let mut confinement = Confinement::new(vec![tree.clone()]);
     let host = &inputs.vm.host;
-    let own = |nic: &&Nic| nic.bridge.is_none() && (nic.no_outbound || !by_passt(inputs));
+    let own = |nic: &&Nic| network::means(nic, has_passt(inputs)) == Means::Qemu;
     let own: Vec<&Nic> = host.nics.iter().filter(own).collect();
     if own.iter().any(|nic| !nic.no_outbound) && inputs.program.passt.is_some() {
         notes.push(
@@ -34,9 +35,7 @@ pub(super) fn of(inputs: &Inputs<'_>, accelerator: Accelerator, notes: &mut Vec<
         );
     }
     if own.iter().any(|nic| !nic.no_outbound || !nic.forward.is_empty()) {
-        // User-mode networking makes connections as the host does, and answers the guest's questions for names.
-        confinement.host_network = true;
-        confinement.readable.extend(["/etc/resolv.conf", "/etc/hosts"].map(PathBuf::from));
+        confinement.speaks_for_guest();
     }
     if inputs.vm.tee == Tee::Tdx && QuoteService::of(inputs.facts) == Some(QuoteService::Unix) {
         // Its directory, because a service that is started again makes its socket anew.

@@ -3,11 +3,12 @@
 use measure::shape::Boot;
 use spec::Tee;
 use spec::manifest::artifact;
+use spec::vm::Nic;
 
 use super::{Descriptor, Inputs, Role};
 use crate::firmware;
 use crate::host::PciFunction;
-use crate::network::{self, Passt, Tap};
+use crate::network::{self, Means, Passt, Tap};
 use crate::qemu::descriptor;
 use crate::volume::Volume;
 
@@ -53,7 +54,7 @@ pub(super) fn by_iommufd(inputs: &Inputs<'_>) -> bool {
 }
 
 /// Whether NICs are passt's: where the tree of QEMU has it, and the kernel lets it make the namespaces that it shuts itself up in.
-pub(super) fn by_passt(inputs: &Inputs<'_>) -> bool {
+pub(super) fn has_passt(inputs: &Inputs<'_>) -> bool {
     inputs.program.passt.is_some() && inputs.facts.kernel.may_unshare_users
 }
 
@@ -65,7 +66,7 @@ pub(super) fn network_descriptors(inputs: &Inputs<'_>) -> Vec<Descriptor> {
         cid.map(|cid| Descriptor { number: descriptor::VSOCK, role: Role::Vsock(cid) }).into_iter().collect();
     for (index, nic) in vm.host.nics.iter().enumerate() {
         let Some(bridge) = &nic.bridge else {
-            all.extend(passt(inputs, index));
+            all.extend(passt(inputs, index, nic));
             continue;
         };
         let tap = Tap { name: network::tap_name(&vm.name, index), bridge: bridge.clone() };
@@ -78,10 +79,12 @@ pub(super) fn network_descriptors(inputs: &Inputs<'_>) -> Vec<Descriptor> {
     all
 }
 
-/// Of a NIC that is on no bridge.
-fn passt(inputs: &Inputs<'_>, index: usize) -> Option<Descriptor> {
-    let nic = inputs.vm.host.nics.get(index).filter(|nic| by_passt(inputs) && !nic.no_outbound)?;
+/// The socket to the passt of a NIC that has one.
+fn passt(inputs: &Inputs<'_>, index: usize, nic: &Nic) -> Option<Descriptor> {
     let (command, tree) = (inputs.program.passt.as_deref()?, inputs.program.tree.as_deref()?);
+    if network::means(nic, has_passt(inputs)) != Means::Passt {
+        return None;
+    }
     let mut passt = Passt::new(command, tree, index, nic, inputs.vm.guest.network.as_ref());
     passt.confinement = passt.confinement.filter(|_| !inputs.options.dangerously_unconfined);
     Some(Descriptor { number: descriptor::network(index), role: Role::Passt(passt) })

@@ -10,7 +10,7 @@ use spec::vm::{MAX_NICS, Nic, Vsock};
 use super::CommandLine;
 use super::arguments::{Arguments, Properties};
 use super::descriptor;
-use crate::network;
+use crate::network::{self, Means};
 
 /// Places on the root bus: a slot for each NIC from here on, then slots of eight ports each for PCI functions. Volumes begin at 0x10.
 const FIRST_SLOT: usize = 0x5;
@@ -110,7 +110,7 @@ impl CommandLine<'_> {
     }
 
     /// The socket to the passt that speaks for a NIC.
-    fn by_passt(index: usize) -> Properties {
+    fn passt(index: usize) -> Properties {
         let socket = Properties::of("stream").with("id", &format!("net{index}")).with("addr.type", "fd");
         socket.with("addr.str", &descriptor::network(index).to_string())
     }
@@ -128,10 +128,10 @@ impl CommandLine<'_> {
     }
 
     fn nic(&self, arguments: &mut Arguments, index: usize, nic: &Nic) {
-        let network = match (&nic.bridge, self.by_passt && !nic.no_outbound) {
-            (Some(_), _) => self.tap(index),
-            (None, true) => Self::by_passt(index),
-            (None, false) => Self::user_network(index, nic),
+        let network = match network::means(nic, self.has_passt) {
+            Means::Tap => self.tap(index),
+            Means::Passt => Self::passt(index),
+            Means::Qemu => Self::user_network(index, nic),
         };
         arguments.option("-netdev", network);
         let bus = root_port(arguments, &format!("nic{index}"), &format!("{:#x}", FIRST_SLOT + index), index);

@@ -189,7 +189,7 @@ fn command_line(shape: &Shape, devices: &Devices, sandbox: bool) -> Vec<String> 
         host: &devices.host(),
         topology: devices.topology,
         by_iommufd: false,
-        by_passt: false,
+        has_passt: false,
         window_mib: None,
         address_bits: None,
     };
@@ -275,7 +275,7 @@ mod tests {
             volumes: &[],
             host: &Host::default(),
             topology: Topology::default(),
-            by_passt: false,
+            has_passt: false,
             by_iommufd: false,
             window_mib: None,
             address_bits: None,
