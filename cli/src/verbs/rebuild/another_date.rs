@@ -42,7 +42,8 @@ pub(super) fn run(mut command: Command, seconds: i64) -> io::Result<Ended> {
         let (stdout, stderr) = (scope.spawn(|| read_all(stdout)), scope.spawn(|| read_all(stderr)));
         // The same thread that has started it: no other may trace it.
         let program = i32::try_from(child.id()).map_err(io::Error::other)?;
-        let followed = Tracer { program: Pid::from_raw(program), seconds, known: BTreeSet::new() }.follow();
+        let followed =
+            Tracer { program: Pid::from_raw(program), seconds, known: BTreeSet::new(), born: BTreeSet::new() }.follow();
         if followed.is_err() {
             let _ = child.kill();
         }
@@ -64,8 +65,10 @@ fn read_all(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
 struct Tracer {
     program: Pid,
     seconds: i64,
-    /// The processes and threads that have been seen. The program is among them once it is traced.
+    /// The processes and threads that have stopped for the first time. The program is among them once it is traced.
     known: BTreeSet<Pid>,
+    /// Those that have been born, and may not have stopped yet.
+    born: BTreeSet<Pid>,
 }
 
 impl Tracer {
@@ -73,7 +76,7 @@ impl Tracer {
     /// would let it go on any more, and it may hold the pipes that are read.
     fn follow(mut self) -> io::Result<(Option<i32>, bool)> {
         let ended = self.follow_all();
-        for left in self.known {
+        for left in self.known.into_iter().chain(self.born) {
             let _ = kill(left, Signal::SIGKILL);
         }
         ended
@@ -85,6 +88,7 @@ impl Tracer {
             let (pid, status) = wait()?;
             if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
                 let was_traced = self.known.remove(&pid);
+                self.born.remove(&pid);
                 if pid == self.program {
                     let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
                     return Ok((code, was_traced));
@@ -96,7 +100,10 @@ impl Tracer {
                 (SYSCALL_STOP, _) => go_on(pid, change_date(pid, self.seconds), 0)?,
                 (_, libc::PTRACE_EVENT_EXEC) => go_on(pid, hide_vdso(pid), 0)?,
                 (signal, 0) => self.stopped(pid, signal)?,
-                _ => go_on(pid, Ok(()), 0)?,
+                _ => {
+                    self.born.extend(newborn(pid));
+                    go_on(pid, Ok(()), 0)?;
+                }
             }
         }
     }
@@ -133,6 +140,13 @@ fn wait() -> io::Result<(Pid, i32)> {
             result => return Ok((Pid::from_raw(result?), status)),
         }
     }
+}
+
+/// Who a thread that has stopped for it has started.
+fn newborn(parent: Pid) -> Option<Pid> {
+    let mut born: c_long = 0;
+    request(libc::PTRACE_GETEVENTMSG, parent, (&raw mut born).expose_provenance().cast_signed() as i64).ok()?;
+    i32::try_from(born).ok().filter(|pid| *pid > 0).map(Pid::from_raw)
 }
 
 /// Lets a thread run to its next system call, or out of one, with a signal, or 0. That it was killed meanwhile is no failure.
@@ -205,7 +219,7 @@ fn registers(pid: Pid) -> io::Result<user_regs_struct> {
 
 /// One request with `data`, which is a number, or the address of registers that outlive the call.
 fn request(request: c_uint, pid: Pid, data: c_long) -> io::Result<()> {
-    // SAFETY: of the requests made here, GETREGS alone writes to memory of this process, and `registers` gives it room of its own.
+    // SAFETY: of the requests made here, GETREGS and GETEVENTMSG alone write to memory of this process, and their callers give them room.
     let result = unsafe { libc::ptrace(request, pid.as_raw(), 0_usize, data) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
