@@ -84,6 +84,9 @@ impl Component {
             Ok(key) => return Some(format!("the inputs of component \"{name}\" have key {key}, it says {}", self.key)),
             Err(error) => return Some(format!("component \"{name}\": {error}")),
         }
+        if let Some(fault) = self.inputs.sources.iter().find_map(SourceFile::fault) {
+            return Some(format!("component \"{name}\": {fault}"));
+        }
         let named: std::collections::BTreeSet<&String> = self.inputs.outputs.iter().collect();
         (!self.outputs.keys().eq(named))
             .then(|| format!("component \"{name}\" does not have the outputs that it names"))

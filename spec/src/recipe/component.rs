@@ -48,12 +48,19 @@ impl SourceFile {
         self.url.rsplit('/').next().unwrap_or_default()
     }
 
-    fn fault(&self) -> Option<String> {
+    /// What is wrong with it: the same in a recipe and in a manifest.
+    pub(crate) fn fault(&self) -> Option<String> {
         let Self { url, size, licence, .. } = self;
         let is_address = ["https://", "http://"].iter().any(|scheme| url.starts_with(scheme));
-        let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\".contains(&byte));
+        let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\"<>\\".contains(&byte));
+        let segments = url.split('/').skip(2);
         let name = self.name();
-        if !is_address || !is_plain || !is_file_name(name) || url.split('/').count() < 4 {
+        if !is_address
+            || !is_plain
+            || !is_file_name(name)
+            || segments.clone().count() < 2
+            || segments.clone().any(str::is_empty)
+        {
             return Some(format!("\"{url}\" is not an address over http or https that ends in the name of a file"));
         }
         if TAKEN.contains(&name) {
