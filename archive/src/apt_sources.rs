@@ -68,11 +68,21 @@ fn keyring_path(text: &str) -> Option<PathBuf> {
 }
 
 /// The source to take Debian from: the one that looks most like Debian's main archive, the first of equals; `None` where
-/// nothing looks like it.
+/// nothing looks like it. The security archive has another layout (updates/, few packages) and is a mirror of its own.
 pub(crate) fn choose(sources: &[AptSource]) -> Option<&AptSource> {
+    let is_main = |suite: &String| !is_security(suite) && !suite.contains("/updates");
+    likeliest(sources, |source| source.suites.iter().any(is_main))
+}
+
+/// The source to take Debian's security archive from, likewise.
+pub(crate) fn choose_security(sources: &[AptSource]) -> Option<&AptSource> {
+    likeliest(sources, |source| source.suites.iter().any(|suite| is_security(suite)))
+}
+
+fn likeliest(sources: &[AptSource], is_wanted: impl Fn(&AptSource) -> bool) -> Option<&AptSource> {
     // Several can be equally likely (one entry for the release, one for its updates): max_by_key would take the last.
     let mut best: Option<(u32, &AptSource)> = None;
-    for source in sources {
+    for source in sources.iter().filter(|source| is_wanted(source)) {
         let likeness = likeness(source);
         if likeness > best.map_or(0, |(likeness, _)| likeness) {
             best = Some((likeness, source));
@@ -81,25 +91,18 @@ pub(crate) fn choose(sources: &[AptSource]) -> Option<&AptSource> {
     best.map(|(_, source)| source)
 }
 
-/// The source to take Debian's security archive from: the first that has a suite of it.
-pub(crate) fn choose_security(sources: &[AptSource]) -> Option<&AptSource> {
-    sources.iter().find(|source| is_debian(source) && source.suites.iter().any(|suite| is_security(suite)))
-}
-
 /// Whether a suite is one of the security archive, by its name.
 pub(crate) fn is_security(suite: &str) -> bool {
     suite.ends_with("-security")
 }
 
-/// How much a source looks like Debian's main archive; 0 is not at all.
+/// How much a source looks like Debian's; 0 is not at all.
 fn likeness(source: &AptSource) -> u32 {
-    // The security archive has another layout (updates/, few packages) and is a mirror of its own.
-    let security = source.suites.iter().all(|suite| is_security(suite) || suite.contains("/updates"));
-    if !is_debian(source) || security {
-        return 0;
-    }
     let keyring = source.signed_by.as_ref().map(|path| path.to_string_lossy().into_owned());
-    1 + u32::from(keyring.is_some_and(|path| path.contains("debian-archive")))
+    match is_debian(source) {
+        true => 1 + u32::from(keyring.is_some_and(|path| path.contains("debian-archive"))),
+        false => 0,
+    }
 }
 
 /// Whether a source can be read, has suites of Debian, and is not signed with keys of somebody else.
