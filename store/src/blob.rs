@@ -12,7 +12,7 @@ use crate::atomic::write_atomically;
 use crate::error::StoreError;
 use crate::partial::Begin;
 use crate::place::Store;
-use crate::regular::{hash_file, open_regular};
+use crate::regular::{each_piece, hash_file, open_regular};
 
 impl Store {
     /// Whether a blob is there. Its content is checked when it is read.
@@ -58,14 +58,16 @@ impl Store {
         self.discard(&sha256)?;
         if let Begin::Write(mut blob) = self.begin(&sha256)? {
             blob.restart()?;
-            let mut file = open_regular(path).map_err(StoreError::io("opening", path))?;
-            let mut buffer = vec![0; 256 << 10];
-            while blob.length() <= size {
-                match file.read(&mut buffer).map_err(StoreError::io("reading", path))? {
-                    0 => break,
-                    read => blob.append(buffer.get(..read).unwrap_or_default())?,
+            let file = open_regular(path).map_err(StoreError::io("opening", path))?;
+            let mut kept = Ok(());
+            // One byte more tells a file that has grown.
+            each_piece(file.take(size.saturating_add(1)), |piece| {
+                if kept.is_ok() {
+                    kept = blob.append(piece);
                 }
-            }
+            })
+            .map_err(StoreError::io("reading", path))?;
+            kept?;
             // A file that changed meanwhile is another one.
             blob.commit(size)?;
         }

@@ -73,7 +73,7 @@ pub(crate) fn hash(file: impl Read) -> io::Result<(u64, Sha256Digest)> {
 }
 
 /// Hands `file` on piece by piece, and gives its size.
-fn each_piece(mut file: impl Read, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
+pub(crate) fn each_piece(mut file: impl Read, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
     let mut buffer = vec![0; READ_BYTES];
     let mut size = 0;
     loop {
