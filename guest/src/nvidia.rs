@@ -44,7 +44,11 @@ struct Node {
 /// containers. Needs a writable `/etc`.
 pub(crate) fn begin(expected: u32, children: &Children) -> Result<bool, Failure> {
     if !Path::new(PROC).is_dir() {
-        return Ok(false);
+        // A workload that was to have GPUs would run without, and say what it likes of itself.
+        return match Path::new(TEMPLATE).exists() {
+            true => Err(Failure::new(Stage::Gpus, "NVIDIA's driver is in the image, and is not loaded")),
+            false => Ok(false),
+        };
     }
     let minors = minors(Path::new(PROC)).or_fail_doing(Stage::Gpus, PROC)?;
     if u32::try_from(minors.len()) != Ok(expected) {
