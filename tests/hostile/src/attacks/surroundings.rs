@@ -184,3 +184,33 @@ fn wait_for_block(machine: &mut Machine, block: usize) -> Result<Vec<u8>, String
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// That two disks differ there says something only because two file systems do not.
+    #[test]
+    fn the_block_is_the_same_in_every_file_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let block = |name: &str| {
+            let path = directory.path().join(name);
+            File::create(&path).unwrap().set_len(SCRATCH_BYTES as u64).unwrap();
+            // The guest's words (guest/src/scratch.rs).
+            let words = "-q -F -t ext4 -b 4096 -O ^has_journal -E nodiscard,lazy_itable_init=1";
+            let made = Command::new("mke2fs").args(words.split(' ')).arg(&path).output().ok()?;
+            assert!(made.status.success(), "{made:?}");
+            let mut bytes = vec![0; BLOCK_BYTES];
+            File::open(&path).unwrap().read_exact_at(&mut bytes, (SAME_IN_ALL * BLOCK_BYTES) as u64).unwrap();
+            Some((bytes, std::fs::read(&path).unwrap()))
+        };
+        let (Some((first, whole)), Some((second, other))) = (block("first"), block("second")) else {
+            eprintln!("skipped: there is no mke2fs");
+            return;
+        };
+        assert!(first == second && first.iter().any(|byte| *byte != 0));
+        assert!(whole != other, "they are two");
+    }
+}
