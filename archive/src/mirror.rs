@@ -80,7 +80,9 @@ impl Diagnostic for MirrorError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Scheme(_) => Some(format!("--mirror, {VARIABLE} or {SECURITY_VARIABLE} names it, or apt's configuration")),
+            Self::Scheme(_) => {
+                Some(format!("--mirror, {VARIABLE} or {SECURITY_VARIABLE} names it, or apt's configuration"))
+            }
             Self::None { .. } | Self::Apt { .. } => Some(format!(
                 "name a mirror of Debian's archive with --mirror URL or {VARIABLE}=URL (on Ubuntu that is always needed: its own archive is not Debian's), or a local copy with file:///PATH"
             )),
