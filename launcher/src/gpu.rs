@@ -11,6 +11,7 @@
 pub mod access;
 pub mod apply;
 pub mod attach;
+mod capability;
 pub mod firewall;
 pub mod fsp;
 mod hot_reset;
@@ -24,6 +25,7 @@ pub mod product;
 pub mod reconcile;
 pub mod recover;
 pub mod register;
+pub mod resizable;
 pub mod survey;
 pub mod sysfs;
 pub mod tally;

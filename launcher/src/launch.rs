@@ -190,7 +190,7 @@ fn attempts(
     // The devices are this guest's until it has ended.
     let mut claims = Vec::new();
     loop {
-        let plan = plan_with(request, &trial.facts, &trial.features)?;
+        let mut plan = plan_with(request, &trial.facts, &trial.features)?;
         for note in &plan.notes {
             if told.insert(note.clone()) {
                 listener(Progress::Note(note));
@@ -201,6 +201,11 @@ fn attempts(
             presence.record.gpu_mode = Some(preparation.mode);
             let roots = (Path::new(SYSFS), Path::new(PROCFS));
             gpus::prepare(preparation, &mut claims, roots, request.directories, listener)?;
+            if !preparation.resizes.is_empty() {
+                // Their driver has them anew, and their device nodes may have other numbers.
+                trial.facts.devices = HostFacts::probe().devices;
+                plan = plan_with(request, &trial.facts, &trial.features)?;
+            }
         }
         let started = Instant::now();
         let mut outcome = trial.run(&plan, signals, screen.as_deref_mut(), presence, &mut logs, listener)?;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use spec::PciAddress;
 
 use super::mode::{ActiveMode, Mode};
+use super::resizable::BarSize;
 
 /// How a function is reset, from the gentlest to the most thorough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -76,6 +77,9 @@ pub trait Function {
     fn pin_power(&mut self) -> Result<(), AccessError>;
     /// Resets the function; returns when the kernel says that it is done, which is before its firmware has booted.
     fn reset(&mut self, kind: ResetKind) -> Result<(), AccessError>;
+    /// Gives a BAR another size. It is without a driver meanwhile, and the driver that it had has it afterwards, under a device node that
+    /// may have another number. Whether the device took the size is for whoever asks it: `resizable::size`.
+    fn resize_bar(&mut self, bar: u8, size: BarSize) -> Result<(), AccessError>;
     /// Other functions that a secondary-bus reset would reset too.
     fn bus_peers(&self) -> Vec<PciAddress>;
     /// A clock that never goes back.

@@ -11,6 +11,7 @@ use super::mode::Mode;
 use super::observe::Observation;
 use super::plan::{Action, Plan, Refusal, Step, plan};
 use super::reconcile::{Device, ReconcileError, announce, carry_out, look};
+use super::resizable::{BarSize, Resize};
 use super::topology::Member;
 
 /// The resets that are tried for each device.
@@ -23,6 +24,8 @@ pub struct Preparation {
     pub mode: Mode,
     /// The devices.
     pub members: Vec<Member>,
+    /// The BARs that get another size.
+    pub resizes: Vec<Resize>,
     /// All functions that the guest gets: a reset may reach these, and no other.
     pub company: Vec<PciAddress>,
 }
@@ -32,8 +35,10 @@ impl Preparation {
     pub fn lines(&self) -> Vec<String> {
         let line = |member: &Member| {
             let mode = target(member.product.family.is_switch(), self.mode);
+            let resize = self.resizes.iter().find(|resize| resize.address == member.address);
+            let resized = resize.map(|resize| format!("{resize}, ")).unwrap_or_default();
             format!(
-                "{} {}: kept awake, mode {mode} set where it differs, {KIND} by VFIO or the bridge above, \
+                "{} {}: {resized}kept awake, mode {mode} set where it differs, {KIND} by VFIO or the bridge above, \
                  boot awaited, mode {mode} verified",
                 member.address, member.product.name
             )
@@ -46,10 +51,12 @@ fn target(is_switch: bool, mode: Mode) -> Mode {
     if is_switch && mode != Mode::Ppcie { Mode::Off } else { mode }
 }
 
-/// Brings the devices into `mode` and through a bus reset each. `progress` is told each step before it is done.
+/// Gives BARs their size, and brings the devices into `mode` and through a bus reset each. `progress` is told each step before it is
+/// done.
 pub fn attach<F: Function>(
     devices: &mut [Device<F>],
     mode: Mode,
+    resizes: &[Resize],
     mut progress: impl FnMut(&Step),
 ) -> Result<(), ReconcileError> {
     let observations: Vec<_> = devices.iter_mut().map(look).collect();
@@ -58,7 +65,7 @@ pub fn attach<F: Function>(
     // Whether that helped is for the next look to say.
     let _ = carry_out(devices, &revive, &mut progress);
     let observations: Vec<_> = devices.iter_mut().map(look).collect();
-    let steps = attach_plan(&observations, mode).map_err(ReconcileError::Refused)?;
+    let steps = attach_plan(&observations, mode, resizes).map_err(ReconcileError::Refused)?;
     announce(devices, &observations, &steps);
     carry_out(devices, &steps, &mut progress)
 }
@@ -72,8 +79,9 @@ fn revive(observations: &[Observation]) -> Plan {
     Plan { steps: sick.map(|observation| step(observation, Action::Reset(KIND))).collect() }
 }
 
-/// The plan of a change of mode, and a bus reset and a look at the mode for each device that it would leave without.
-pub fn attach_plan(observations: &[Observation], mode: Mode) -> Result<Plan, Vec<Refusal>> {
+/// The plan of a change of mode, and a bus reset and a look at the mode for each device that it would leave without; BARs get their
+/// size before, and are looked at once more after the resets, in which the kernel keeps it.
+pub fn attach_plan(observations: &[Observation], mode: Mode, resizes: &[Resize]) -> Result<Plan, Vec<Refusal>> {
     let mut steps = plan(observations, mode, KIND)?.steps;
     let is_reset = |address, steps: &[Step]| {
         steps.iter().any(|step| step.address == address && step.action == Action::Reset(KIND))
@@ -88,7 +96,14 @@ pub fn attach_plan(observations: &[Observation], mode: Mode) -> Result<Plan, Vec
         step(observation, Action::Verify(target(observation.product.family.is_switch(), mode)))
     };
     steps.extend(left.iter().map(verify));
-    Ok(Plan { steps })
+    let all = |action: fn(u8, BarSize) -> Action| {
+        let of = move |observation: &Observation| {
+            let resize = resizes.iter().find(|resize| resize.address == observation.address)?;
+            Some(step(observation, action(resize.bar, resize.to)))
+        };
+        observations.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    Ok(Plan { steps: [all(Action::Resize), steps, all(Action::VerifyBar)].concat() })
 }
 
 fn out_of_scope(observation: &Observation, all: &[Observation]) -> Option<Refusal> {

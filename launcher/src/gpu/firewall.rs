@@ -6,14 +6,12 @@
 use std::time::Duration;
 
 use super::access::{AccessError, Function, wait_until};
+use super::capability::find;
 use super::product::{Family, NVIDIA};
 use super::register::Unwell;
 
 /// How long the firewall may stay up.
 const LIMIT: Duration = Duration::from_secs(15);
-/// Where extended capabilities begin, and the most that are looked at.
-const FIRST: u16 = 0x100;
-const MAX_CAPABILITIES: usize = 64;
 /// PCI Express: vendor-specific and designated vendor-specific extended capability.
 const VENDOR_SPECIFIC: u32 = 0x000b;
 const DESIGNATED: u32 = 0x0023;
@@ -26,7 +24,7 @@ pub fn wait<F: Function + ?Sized>(function: &mut F, family: Family) -> Result<()
         Family::Hopper | Family::NvSwitch3 => return Ok(()),
     };
     // Firmware without the capability is awaited by its boot alone.
-    let Some(capability) = find(function, kind)? else { return Ok(()) };
+    let Some(capability) = find(function, kind, |function, at| is_ours(kind, function, at))? else { return Ok(()) };
     let open = wait_until(function, LIMIT, |function| {
         Ok::<_, AccessError>(function.config_read32(capability + register)? >> bit & 1 == 0)
     })?;
@@ -39,28 +37,9 @@ pub fn wait<F: Function + ?Sized>(function: &mut F, family: Family) -> Result<()
     Err(Unwell::Firewall { seconds: LIMIT.as_secs() })
 }
 
-/// The offset of NVIDIA's own capability of this kind.
-fn find<F: Function + ?Sized>(function: &mut F, kind: u32) -> Result<Option<u16>, AccessError> {
-    let mut at = FIRST;
-    for _ in 0..MAX_CAPABILITIES {
-        let header = function.config_read32(at)?;
-        if header == 0 || header == u32::MAX {
-            break;
-        }
-        if header & 0xffff == kind && is_ours(kind, function.config_read32(at + 4)?, function, at)? {
-            return Ok(Some(at));
-        }
-        // The last four bits of a place are reserved, and no capability lies outside of extended space.
-        at = u16::try_from(header >> 20 & 0xffc).unwrap_or(0);
-        if at < FIRST {
-            break;
-        }
-    }
-    Ok(None)
-}
-
-/// Designated: vendor 10de, number 0. Vendor-specific: number 1, revision 1.
-fn is_ours<F: Function + ?Sized>(kind: u32, header: u32, function: &mut F, at: u16) -> Result<bool, AccessError> {
+/// Whether it is NVIDIA's own. Designated: vendor 10de, number 0. Vendor-specific: number 1, revision 1.
+fn is_ours<F: Function + ?Sized>(kind: u32, function: &mut F, at: u16) -> Result<bool, AccessError> {
+    let header = function.config_read32(at + 4)?;
     if kind == VENDOR_SPECIFIC {
         return Ok(header & 0xf_ffff == 0x1_0001);
     }

@@ -111,8 +111,7 @@ fn expose_states(devices: &[Seen], out: &mut Exposition) {
         if was_asked(seen) { flag(seen.state().is_some()) } else { Vec::new() }
     });
     family("recovery", "Whether its firmware is in recovery mode.", &|seen| {
-        let is_told = |reason: &str| reason.contains("recovery mode");
-        if was_asked(seen) { flag(seen.trouble().is_some_and(|trouble| is_told(&trouble.reason))) } else { Vec::new() }
+        if was_asked(seen) { flag(seen.trouble().is_some_and(|trouble| trouble.in_recovery)) } else { Vec::new() }
     });
 }
 

@@ -31,6 +31,8 @@ pub struct Trouble {
     /// Whether only its security processor is stuck, as after a tool that was killed in the middle of a request: a
     /// function-level reset restarts it.
     pub needs_restart: bool,
+    /// Whether its firmware is in recovery mode, which no reset ends.
+    pub in_recovery: bool,
 }
 
 /// What a device that is well says.
@@ -67,7 +69,8 @@ impl ObserveError {
     pub fn trouble(&self) -> Trouble {
         let needs_restart =
             matches!(self, Self::Fsp(FspError::Busy(_) | FspError::TimedOut { .. } | FspError::Malformed { .. }));
-        Trouble { reason: self.to_string(), needs_restart }
+        let in_recovery = matches!(self, Self::Unwell(Unwell::Recovery));
+        Trouble { reason: self.to_string(), needs_restart, in_recovery }
     }
 }
 

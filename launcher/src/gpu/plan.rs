@@ -12,6 +12,7 @@ use super::knob::{Knob, Knobs, wanted};
 use super::mode::{ActiveMode, Mode};
 use super::observe::{Observation, State, Trouble};
 use super::product::Family;
+use super::resizable::BarSize;
 
 /// One thing done to one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub enum Action {
     Reset(ResetKind),
     /// Reads the active mode and compares.
     Verify(Mode),
+    /// Gives a BAR another size, and reads in the device's capability whether it has it; takes it back where not.
+    Resize(u8, BarSize),
+    /// Reads the size of a BAR in the device's capability, and compares.
+    VerifyBar(u8, BarSize),
 }
 
 impl fmt::Display for Step {
@@ -47,6 +52,8 @@ impl fmt::Display for Action {
             Self::Stage(knob, value) => write!(f, "write {value} to {knob}"),
             Self::Reset(kind) => write!(f, "{kind}, keep awake, wait for boot"),
             Self::Verify(mode) => write!(f, "verify that the mode is {mode}"),
+            Self::Resize(bar, size) => write!(f, "take it from its driver, resize BAR {bar} to {size}, give it back"),
+            Self::VerifyBar(bar, size) => write!(f, "verify that BAR {bar} has {size}"),
         }
     }
 }

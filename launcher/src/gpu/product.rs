@@ -76,6 +76,8 @@ impl fmt::Display for Family {
 pub struct Product {
     /// PCI device number.
     pub device_id: u16,
+    /// PCI subsystem number, where it is known.
+    pub subsystem_id: Option<u16>,
     /// Its name, or that of its chip where the number is not listed.
     pub name: &'static str,
     /// Its register layout.
@@ -118,11 +120,42 @@ const NAMES: &[(u16, &str)] = &[
     (0x22a3, "NVSwitch LS10"),
 ];
 
-/// Parts on NVLink-C2C.
-const CHIP_TO_CHIP: &[u16] = &[0x2342, 0x2343, 0x2345, 0x2348, 0x2941, 0x297e, 0x31a1, 0x31c2];
+/// Which boards with a device number hang on their CPU.
+#[derive(Clone, Copy)]
+enum Boards {
+    All,
+    /// Those with these subsystem numbers.
+    Only(&'static [u16]),
+    /// Those that do not have these.
+    AllBut(&'static [u16]),
+}
 
-/// The product with this number, if its register layout is known. GPUs that are not listed go by their chip's range.
-pub fn product(device_id: u16) -> Option<Product> {
+/// Parts on NVLink-C2C (gpu-admin-tools 82422cc, `gpu/devid_properties.py`, `has_c2c`; 0x31a1 by its name). The same chip is on boards of
+/// both kinds under one device number: there the subsystem number tells.
+const CHIP_TO_CHIP: [(u16, Boards); 9] = [
+    (0x2342, Boards::All),
+    (0x2343, Boards::All),
+    (0x2345, Boards::All),
+    (0x2348, Boards::All),
+    (0x2941, Boards::All),
+    (0x297e, Boards::All),
+    (0x29bc, Boards::Only(&[0x2045])),
+    (0x31a1, Boards::All),
+    (0x31c2, Boards::AllBut(&[0x20e5, 0x20e6])),
+];
+
+/// Whether the board hangs on its CPU by NVLink-C2C. One whose subsystem number nobody has read is taken to, where some of its number do.
+fn is_chip_to_chip(device_id: u16, subsystem_id: Option<u16>) -> bool {
+    let boards = CHIP_TO_CHIP.iter().find(|(id, _)| *id == device_id).map(|(_, boards)| boards);
+    boards.is_some_and(|boards| match (boards, subsystem_id) {
+        (Boards::All, _) | (_, None) => true,
+        (Boards::Only(these), Some(id)) => these.contains(&id),
+        (Boards::AllBut(others), Some(id)) => !others.contains(&id),
+    })
+}
+
+/// The product with these numbers, if its register layout is known. GPUs that are not listed go by their chip's range.
+pub fn product(device_id: u16, subsystem_id: Option<u16>) -> Option<Product> {
     let (family, chip) = match device_id {
         0x22a3 => (Family::NvSwitch3, "LS10"),
         0x22f0..=0x237f => (Family::Hopper, "GH100"),
@@ -138,7 +171,7 @@ pub fn product(device_id: u16) -> Option<Product> {
         _ => return None,
     };
     let name = NAMES.iter().find(|(id, _)| *id == device_id).map_or(chip, |(_, name)| name);
-    Some(Product { device_id, name, family, chip_to_chip: CHIP_TO_CHIP.contains(&device_id) })
+    Some(Product { device_id, subsystem_id, name, family, chip_to_chip: is_chip_to_chip(device_id, subsystem_id) })
 }
 
 #[cfg(test)]
@@ -148,10 +181,44 @@ mod tests {
     #[test]
     fn every_listed_product_has_a_family() {
         for (id, name) in NAMES {
-            assert_eq!(product(*id).map(|product| product.name), Some(*name), "{id:#06x}");
+            assert_eq!(product(*id, None).map(|product| product.name), Some(*name), "{id:#06x}");
         }
-        assert!(CHIP_TO_CHIP.iter().all(|id| product(*id).is_some_and(|product| product.chip_to_chip)));
-        assert_eq!(product(0x2350).unwrap().name, "GH100");
-        assert_eq!(product(0x20b0), None, "an A100 has no confidential mode");
+        assert_eq!(product(0x2350, None).unwrap().name, "GH100");
+        assert_eq!(product(0x20b0, None), None, "an A100 has no confidential mode");
+    }
+
+    /// Each pair that NVIDIA's table has of these device numbers, and whether `has_c2c` stands there.
+    #[test]
+    fn the_subsystem_number_tells_boards_on_a_cpu_from_others() {
+        let on_a_cpu = [
+            (0x2342, 0x16eb),
+            (0x2343, 0x16ec),
+            (0x2345, 0x16ed),
+            (0x2348, 0x18d2),
+            (0x2941, 0x0000),
+            (0x2941, 0x2046),
+            (0x297e, 0x2046),
+            (0x29bc, 0x2045),
+            (0x31c2, 0x21f1),
+        ];
+        let others = [
+            (0x2330, 0x16c1),
+            (0x2901, 0x1999),
+            (0x29bc, 0x1985),
+            (0x29bc, 0x1997),
+            (0x29bc, 0x1998),
+            (0x3182, 0x20e6),
+            (0x31c2, 0x20e5),
+            (0x31c2, 0x20e6),
+            (0x31fe, 0x20e5),
+        ];
+        let said = |(device, subsystem): (u16, u16)| product(device, Some(subsystem)).unwrap().chip_to_chip;
+        assert_eq!(on_a_cpu.map(said), [true; 9]);
+        assert_eq!(others.map(said), [false; 9]);
+        assert!(
+            CHIP_TO_CHIP.iter().all(|(id, _)| product(*id, None).unwrap().chip_to_chip),
+            "not read, and so refused"
+        );
+        assert!(product(0x31c2, Some(0x9999)).unwrap().chip_to_chip, "a GB300 that is not listed");
     }
 }

@@ -51,6 +51,9 @@ impl Diagnostic for ReconcileError {
             Self::Failed { source: StepError::Unchanged { .. }, .. } => {
                 "a full power cycle of the server may be needed; if the mode is still the same, look for a BMC that sets it"
             }
+            Self::Failed { source: StepError::BarUnchanged { .. }, .. } => {
+                "newer firmware of the GPU may help; until then, see with `lspci -vv` which sizes it has, and pass it without a TEE"
+            }
             Self::Failed { .. } => {
                 "run the same command again: it goes on from where this one ended. If the device stays unwell, `bullion gpu recover ADDRESS`"
             }
@@ -62,7 +65,7 @@ impl Diagnostic for ReconcileError {
 /// Observes a device. One that somebody has is not touched, and has no state.
 pub fn look<F: Function>(device: &mut Device<F>) -> Observation {
     let state = match &device.held_by {
-        Some(by) => Err(Trouble { reason: format!("held by {by}"), needs_restart: false }),
+        Some(by) => Err(Trouble { reason: format!("held by {by}"), needs_restart: false, in_recovery: false }),
         None => observe(&mut device.function, device.product).map_err(|error| error.trouble()),
     };
     Observation {

@@ -104,7 +104,7 @@ pub(super) mod tests {
         Found {
             address: "0000:41:00.0".parse().unwrap(),
             device_id,
-            product: product(device_id),
+            product: product(device_id, Some(0x16c1)),
             driver: Some("vfio-pci".to_owned()),
             numa_node: None,
             iommu_group: Some(7),
@@ -132,13 +132,14 @@ pub(super) mod tests {
     }
 
     pub(in crate::gpu) fn unwell() -> Seen {
-        let reason = "is in recovery mode: its firmware did not start".to_owned();
-        seen(0x2330, Err(Trouble { reason, needs_restart: false }), None)
+        let error = crate::gpu::observe::ObserveError::from(crate::gpu::register::Unwell::Recovery);
+        seen(0x2330, Err(error.trouble()), None)
     }
 
     pub(in crate::gpu) fn in_guest(mode: Mode) -> Seen {
         let guest = Guest { name: "llm".to_owned(), mode: Some(mode) };
-        seen(0x2330, Err(Trouble { reason: "held by llm".to_owned(), needs_restart: false }), Some(guest))
+        let trouble = Trouble { reason: "held by llm".to_owned(), needs_restart: false, in_recovery: false };
+        seen(0x2330, Err(trouble), Some(guest))
     }
 
     #[test]

@@ -17,6 +17,7 @@ use spec::{Diagnostic, Outcome, PciAddress};
 use super::access::{AccessError, Function, ResetKind};
 use super::hot_reset::{self, HotResetError};
 use super::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS, Product, product};
+use super::resizable::BarSize;
 use bar::Bar;
 
 mod bar;
@@ -76,7 +77,7 @@ fn describe(directory: &Path, procfs: &Path, address: PciAddress) -> Option<Foun
     Some(Found {
         address,
         device_id,
-        product: product(device_id),
+        product: product(device_id, number("subsystem_device").and_then(|number| u16::try_from(number).ok())),
         held_by: holder(directory, procfs, driver.as_deref(), iommu_group),
         driver,
         numa_node: attribute(directory, "numa_node").and_then(|node| node.parse().ok()),
@@ -334,6 +335,24 @@ impl Function for SysfsFunction {
         }
     }
 
+    fn resize_bar(&mut self, bar: u8, size: BarSize) -> Result<(), AccessError> {
+        // The kernel takes the files of all BARs away, and may give each another place.
+        self.bar = None;
+        let address = self.address.to_string();
+        let driver = fs::read_link(self.directory.join("driver")).ok();
+        let driver =
+            driver.as_deref().and_then(Path::file_name).map(|name| self.sysfs.join("bus/pci/drivers").join(name));
+        if let Some(driver) = &driver {
+            self.write(&driver.join("unbind"), &address)?;
+        }
+        let resized = self.write(&self.directory.join(format!("resource{bar}_resize")), &size.0.to_string());
+        // Whoever had it has it again, whatever came of it.
+        if let Some(driver) = &driver {
+            self.write(&driver.join("bind"), &address)?;
+        }
+        resized
+    }
+
     fn bus_peers(&self) -> Vec<PciAddress> {
         self.peers_on_bus().into_iter().filter(|peer| !self.company.contains(peer)).collect()
     }
@@ -348,83 +367,4 @@ impl Function for SysfsFunction {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    /// A host with an H100 on `vfio-pci` that a QEMU has open, an NVSwitch, a PCI bridge of NVIDIA's, and a network card.
-    fn host() -> tempfile::TempDir {
-        let host = tempfile::tempdir().unwrap();
-        let device = |address: &str, class: &str, vendor: &str, id: &str| {
-            let directory = host.path().join("sys/bus/pci/devices").join(address);
-            fs::create_dir_all(&directory).unwrap();
-            let files =
-                [("class", class), ("vendor", vendor), ("device", id), ("numa_node", "-1"), ("power_state", "D0")];
-            for (name, text) in files {
-                fs::write(directory.join(name), format!("{text}\n")).unwrap();
-            }
-            directory
-        };
-        let gpu = device("0000:41:00.0", "0x030200", "0x10de", "0x2330");
-        symlink("../../../../bus/pci/drivers/vfio-pci", gpu.join("driver")).unwrap();
-        symlink("../../../../kernel/iommu_groups/17", gpu.join("iommu_group")).unwrap();
-        fs::create_dir_all(gpu.join("vfio-dev/vfio3")).unwrap();
-        fs::write(gpu.join("numa_node"), "1\n").unwrap();
-        device("0000:42:00.0", "0x068000", "0x10de", "0x22a3");
-        device("0000:42:01.0", "0x060400", "0x10de", "0x1234");
-        device("0000:01:00.0", "0x020000", "0x8086", "0x1521");
-        let process = host.path().join("proc/4711");
-        fs::create_dir_all(process.join("fd")).unwrap();
-        fs::write(process.join("comm"), "qemu-system-x86\n").unwrap();
-        host
-    }
-
-    fn find_in(host: &tempfile::TempDir) -> Vec<Found> {
-        find(&host.path().join("sys"), &host.path().join("proc")).unwrap()
-    }
-
-    #[test]
-    fn gpus_and_switches_are_found_and_nothing_else() {
-        let found = find_in(&host());
-        let names: Vec<_> = found.iter().map(|found| found.product.unwrap().name).collect();
-        assert_eq!(names, ["H100 SXM", "NVSwitch LS10"]);
-        assert_eq!(
-            (found[0].numa_node, found[0].iommu_group, found[0].driver.as_deref()),
-            (Some(1), Some(17), Some("vfio-pci"))
-        );
-        assert_eq!((found[1].numa_node, found[1].iommu_group, &found[1].driver), (None, None, &None));
-    }
-
-    #[test]
-    fn a_device_is_held_by_who_has_its_vfio_device_or_group_open() {
-        for file in ["/dev/vfio/devices/vfio3", "/dev/vfio/17"] {
-            let host = host();
-            assert_eq!(find_in(&host)[0].held_by, None);
-            symlink(file, host.path().join("proc/4711/fd/9")).unwrap();
-            assert_eq!(find_in(&host)[0].held_by.as_deref(), Some("process 4711 (qemu-system-x86)"), "{file}");
-        }
-    }
-
-    #[test]
-    fn a_device_is_claimed_once() {
-        let host = host();
-        let (sysfs, address) = (host.path().join("sys"), "0000:41:00.0".parse().unwrap());
-        let claim = Claim::take(&sysfs, address).unwrap();
-        assert!(matches!(Claim::take(&sysfs, address), Err(ClaimError::Taken { .. })));
-        drop(claim);
-        assert!(Claim::take(&sysfs, address).is_ok());
-    }
-
-    #[test]
-    fn a_reset_leaves_the_choice_of_methods_as_it_was() {
-        let host = host();
-        let sysfs = host.path().join("sys");
-        let directory = sysfs.join("bus/pci/devices/0000:41:00.0");
-        fs::write(directory.join("reset_method"), "flr bus\n").unwrap();
-        let mut function = SysfsFunction::open(&sysfs, "0000:41:00.0".parse().unwrap());
-        function.reset(ResetKind::Bus).unwrap();
-        assert_eq!(fs::read_to_string(directory.join("reset")).unwrap(), "1");
-        assert_eq!(fs::read_to_string(directory.join("reset_method")).unwrap(), "flr bus");
-        assert_eq!(function.bus_peers(), []);
-    }
-}
+mod tests;

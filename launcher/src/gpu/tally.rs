@@ -16,6 +16,7 @@ use spec::PciAddress;
 
 use super::access::{AccessError, Event, Function, ResetKind};
 use super::mode::{ActiveMode, Mode};
+use super::resizable::BarSize;
 use crate::state::{Directories, StateError, open_lock, write_atomically};
 
 /// The file in the state directory. No VM has a name with a dot.
@@ -255,6 +256,10 @@ impl<F: Function> Function for Counted<F> {
         let ending = if result.is_ok() { Ending::Success } else { Ending::Failure };
         self.tally.with(self.inner.address(), |counters| counters.reset(kind, ending, 1));
         result
+    }
+
+    fn resize_bar(&mut self, bar: u8, size: BarSize) -> Result<(), AccessError> {
+        self.inner.resize_bar(bar, size)
     }
 
     fn bus_peers(&self) -> Vec<PciAddress> {

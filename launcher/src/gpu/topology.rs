@@ -74,7 +74,7 @@ pub fn is_accelerator(function: &PciFunction) -> bool {
 pub fn members<'a>(functions: impl Iterator<Item = &'a PciFunction>) -> Vec<Member> {
     let known = functions.filter(|function| is_accelerator(function)).filter_map(|function| {
         let id = u16::from_str_radix(function.id.split_once(':')?.1, 16).ok()?;
-        Some(Member { address: function.address.parse().ok()?, product: product(id)? })
+        Some(Member { address: function.address.parse().ok()?, product: product(id, function.subsystem_id)? })
     });
     known.collect()
 }
@@ -220,7 +220,7 @@ mod tests {
         let ids = parts.iter().flat_map(|(count, id)| std::iter::repeat_n(*id, *count));
         let member = |(index, id)| Member {
             address: format!("0000:{index:02x}:00.0").parse().unwrap(),
-            product: product(id).unwrap(),
+            product: product(id, None).unwrap(),
         };
         ids.enumerate().map(member).collect()
     }

@@ -13,6 +13,7 @@ use spec::PciAddress;
 
 use super::access::{AccessError, Event, Function, ResetKind};
 use super::product::{Product, product};
+use super::resizable::BarSize;
 
 /// The version of the format.
 const SCHEMA: u32 = 1;
@@ -29,6 +30,9 @@ pub enum Entry {
         address: PciAddress,
         /// PCI device number.
         device_id: u16,
+        /// PCI subsystem number, where it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subsystem_id: Option<u16>,
     },
     /// A register of BAR 0 was read.
     Read {
@@ -58,6 +62,13 @@ pub enum Entry {
         /// How.
         kind: ResetKind,
     },
+    /// A BAR was given another size.
+    Resize {
+        /// Its register.
+        bar: u8,
+        /// How many MiB it has, as the exponent of a power of two.
+        exponent: u8,
+    },
     /// Time passed.
     Sleep {
         /// How much.
@@ -78,7 +89,11 @@ pub fn entries(text: &str) -> Result<Vec<Entry>, TraceError> {
     };
     let entries = text.lines().enumerate().map(line).collect::<Result<Vec<_>, _>>()?;
     match entries.first() {
-        Some(Entry::Device { schema: SCHEMA, device_id, .. }) if product(*device_id).is_some() => Ok(entries),
+        Some(Entry::Device { schema: SCHEMA, device_id, subsystem_id, .. })
+            if product(*device_id, *subsystem_id).is_some() =>
+        {
+            Ok(entries)
+        }
         _ => Err(TraceError::Device),
     }
 }
@@ -97,7 +112,8 @@ impl<F: Function, W: Write> Traced<F, W> {
     pub fn new(inner: F, product: Product, to: W) -> Self {
         let address = inner.address();
         let mut traced = Self { inner, to, lost: None };
-        traced.write_down(&Entry::Device { schema: SCHEMA, address, device_id: product.device_id });
+        let Product { device_id, subsystem_id, .. } = product;
+        traced.write_down(&Entry::Device { schema: SCHEMA, address, device_id, subsystem_id });
         traced
     }
 
@@ -155,6 +171,11 @@ impl<F: Function, W: Write> Function for Traced<F, W> {
         self.noted(result, |()| Entry::Reset { kind })
     }
 
+    fn resize_bar(&mut self, bar: u8, size: BarSize) -> Result<(), AccessError> {
+        let result = self.inner.resize_bar(bar, size);
+        self.noted(result, |()| Entry::Resize { bar, exponent: size.0 })
+    }
+
     fn bus_peers(&self) -> Vec<PciAddress> {
         self.inner.bus_peers()
     }
@@ -203,8 +224,10 @@ impl Recorded {
     /// Reads a trace.
     pub fn parse(text: &str) -> Result<Self, TraceError> {
         let mut lines = entries(text)?.into_iter();
-        let Some(Entry::Device { address, device_id, .. }) = lines.next() else { return Err(TraceError::Device) };
-        let product = product(device_id).ok_or(TraceError::Device)?;
+        let Some(Entry::Device { address, device_id, subsystem_id, .. }) = lines.next() else {
+            return Err(TraceError::Device);
+        };
+        let product = product(device_id, subsystem_id).ok_or(TraceError::Device)?;
         let (mut registers, mut config) = (BTreeMap::new(), BTreeMap::new());
         for entry in lines {
             match entry {
@@ -266,6 +289,10 @@ impl Function for Recorded {
     }
 
     fn reset(&mut self, _: ResetKind) -> Result<(), AccessError> {
+        Ok(())
+    }
+
+    fn resize_bar(&mut self, _: u8, _: BarSize) -> Result<(), AccessError> {
         Ok(())
     }
 

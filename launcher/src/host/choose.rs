@@ -57,7 +57,7 @@ fn is(device: &PciFunction, wanted: &PciDevice) -> bool {
         Some(PciKind::Network) => class >> 8 == NETWORK_CLASS,
         Some(PciKind::Nvswitch) => nvidia && class == u32::from(NVSWITCH_CLASS),
         Some(PciKind::Gpu) => {
-            let name = id.and_then(product).map_or("", |product| product.name);
+            let name = id.and_then(|id| product(id, None)).map_or("", |product| product.name);
             let is_gpu = nvidia && GPU_CLASSES.iter().any(|listed| u32::from(*listed) == class);
             is_gpu && wanted.model.as_deref().is_none_or(|model| starts_with_words(name, model))
         }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::usage::Usage;
 use super::{names, read_trimmed};
+use crate::gpu::resizable::{BarSize, ResizableBar};
 
 /// One function.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -15,6 +16,8 @@ pub struct PciFunction {
     pub address: String,
     /// Vendor and device number, `10de:2330`.
     pub id: String,
+    /// The subsystem's number, which tells boards of one chip apart.
+    pub subsystem_id: Option<u16>,
     /// The class code, 24 bits.
     pub class: u32,
     /// The driver it is bound to.
@@ -29,6 +32,8 @@ pub struct PciFunction {
     pub numa_node: Option<u32>,
     /// The sizes of its prefetchable 64-bit BARs, in bytes: those for which firmware needs room above 4 GiB.
     pub prefetchable_bars: Vec<u64>,
+    /// The BARs that can have other sizes, with those.
+    pub resizable_bars: Vec<ResizableBar>,
     /// How the kernel can reset it; empty where it cannot.
     pub reset_methods: String,
     /// The block devices behind it, without their partitions.
@@ -83,6 +88,7 @@ fn function(directory: &Path, usage: &Usage, address: String) -> PciFunction {
     };
     PciFunction {
         id: format!("{:04x}:{:04x}", number("vendor"), number("device")),
+        subsystem_id: u16::from_str_radix(text("subsystem_device").trim_start_matches("0x"), 16).ok(),
         class: number("class"),
         driver: link("driver"),
         group: link("iommu_group").and_then(|group| group.parse().ok()),
@@ -90,6 +96,7 @@ fn function(directory: &Path, usage: &Usage, address: String) -> PciFunction {
         cdev: names(&path.join("vfio-dev")).into_iter().next(),
         numa_node: text("numa_node").parse().ok(),
         prefetchable_bars: prefetchable_bars(&text("resource")),
+        resizable_bars: resizable_bars(&text),
         reset_methods: text("reset_method"),
         disks: usage.disks_of(&address),
         uses: usage.of(&address),
@@ -100,13 +107,25 @@ fn function(directory: &Path, usage: &Usage, address: String) -> PciFunction {
 
 /// Sizes of BARs from `resource`: lines of start, end and flags, the first six of them BARs.
 fn prefetchable_bars(text: &str) -> Vec<u64> {
+    text.lines().take(6).filter_map(prefetchable_bar).collect()
+}
+
+fn prefetchable_bar(line: &str) -> Option<u64> {
     /// IORESOURCE_MEM_64, IORESOURCE_PREFETCH and IORESOURCE_MEM (Linux `include/linux/ioport.h`).
     const FLAGS: u64 = 0x10_2200;
-    let size = |line: &str| {
-        let mut words = line.split_whitespace().map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
-        let (start, end, flags) = (words.next()??, words.next()??, words.next()??);
-        let size = end.checked_sub(start)?.checked_add(1)?;
-        (flags & FLAGS == FLAGS).then_some(size)
+    let mut words = line.split_whitespace().map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+    let (start, end, flags) = (words.next()??, words.next()??, words.next()??);
+    let size = end.checked_sub(start)?.checked_add(1)?;
+    (flags & FLAGS == FLAGS).then_some(size)
+}
+
+/// The prefetchable BARs with a file `resourceN_resize`, which holds a bit for each size (Linux
+/// Documentation/ABI/testing/sysfs-bus-pci).
+fn resizable_bars(text: &dyn Fn(&str) -> String) -> Vec<ResizableBar> {
+    let resource = text("resource");
+    let bar = |(bar, line): (u8, &str)| {
+        let offered = u64::from_str_radix(&text(&format!("resource{bar}_resize")), 16).ok()?;
+        Some(ResizableBar { bar, size: BarSize::of(prefetchable_bar(line)?)?, offered })
     };
-    text.lines().take(6).filter_map(size).collect()
+    (0..6).zip(resource.lines()).filter_map(bar).collect()
 }

@@ -9,6 +9,7 @@ use super::Listener;
 use crate::gpu::attach::{Preparation, attach};
 use crate::gpu::mode::ActiveMode;
 use crate::gpu::observe::observe;
+use crate::gpu::plan::Step;
 use crate::gpu::reconcile::{Device, ReconcileError};
 use crate::gpu::sysfs::{Claim, ClaimError, Found, SysfsFunction, find};
 use crate::gpu::tally::Tally;
@@ -87,7 +88,8 @@ pub(super) fn prepare(
     }
     let neighbours = neighbours(preparation, &all, sysfs, &guests(directories));
     check_host(preparation.mode, &neighbours)?;
-    let attached = attach(&mut devices, preparation.mode, |step| listener(Progress::Note(&format!("gpu {step}"))));
+    let mut tell = |step: &Step| listener(Progress::Note(&format!("gpu {step}")));
+    let attached = attach(&mut devices, preparation.mode, &preparation.resizes, &mut tell);
     // What has not come into its mode is counted when it goes.
     drop(devices);
     if let Err(error) = tally.save(directories) {

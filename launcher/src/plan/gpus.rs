@@ -4,7 +4,7 @@ use spec::Tee;
 
 use super::{Inputs, passed_functions};
 use crate::gpu::attach::Preparation;
-use crate::gpu::topology;
+use crate::gpu::{resizable, topology};
 
 /// The most of a guest's memory that Linux sets aside for what devices and guest exchange in the clear, where nothing else is said:
 /// 6 % of it, and at most this (`arch/x86/mm/mem_encrypt.c`, `mem_encrypt_setup_arch`).
@@ -20,7 +20,8 @@ pub(super) fn preparation(inputs: &Inputs<'_>) -> Option<Preparation> {
     let members = topology::members(functions.iter().copied());
     let mode = topology::mode(vm.tee, vm.guest.gpus.as_ref(), &members);
     let company = functions.iter().filter_map(|function| function.address.parse().ok()).collect();
-    (!members.is_empty()).then_some(Preparation { mode, members, company })
+    let resizes = functions.iter().filter_map(|function| resizable::wanted(vm.tee, function)).collect();
+    (!members.is_empty()).then_some(Preparation { mode, members, resizes, company })
 }
 
 /// What is less than it could be.
@@ -29,7 +30,8 @@ pub(super) fn notes(inputs: &Inputs<'_>) -> Vec<String> {
     if vm.tee == Tee::None || preparation(inputs).is_none() {
         return Vec::new();
     }
-    let mut notes = Vec::new();
+    let mut notes: Vec<_> =
+        passed_functions(inputs).into_iter().filter_map(|function| resizable::unwanted(vm.tee, function)).collect();
     match &vm.guest.gpus {
         None => notes.push(
             "[guest.gpus] is not there: the measured configuration does not say how many GPUs there are".to_owned(),

@@ -6,6 +6,7 @@
 
 use spec::Tee;
 
+use crate::gpu::resizable::bars_in_guest;
 use crate::host::PciFunction;
 
 const GIB: u64 = 1 << 30;
@@ -78,14 +79,14 @@ pub struct NoRoom {
 /// `host_bits` is how many address bits the host's processor has; 0 where that is not known.
 pub fn window(tee: Tee, host_bits: u32, functions: &[&PciFunction]) -> Result<Option<u64>, NoRoom> {
     let room = Room::of(tee, host_bits);
-    let needed = needed(functions);
+    let needed = needed(tee, functions);
     if needed <= room.default {
         return Ok(None);
     }
     if needed <= room.largest {
         return Ok(Some(room.largest >> 20));
     }
-    let fits = |count: &usize| functions.get(..*count).is_some_and(|some| self::needed(some) <= room.largest);
+    let fits = |count: &usize| functions.get(..*count).is_some_and(|some| self::needed(tee, some) <= room.largest);
     let fitting = (0..functions.len()).rev().find(fits).unwrap_or(0);
     Err(NoRoom { needed_gib: needed.div_ceil(GIB), reason: room.reason, fitting })
 }
@@ -93,14 +94,14 @@ pub fn window(tee: Tee, host_bits: u32, functions: &[&PciFunction]) -> Result<Op
 /// How many address bits the CPU of a guest without a TEE must have for the functions, where a model of QEMU has too few by itself.
 /// A guest in a TEE has what its firmware reaches or its host's processor has.
 pub fn address_bits(functions: &[&PciFunction]) -> Option<u32> {
-    let needed = needed(functions);
+    let needed = needed(Tee::None, functions);
     (DEFAULT_BITS..=MOST_BITS).find(|bits| needed <= 1 << (bits - 1)).filter(|bits| *bits > DEFAULT_BITS)
 }
 
 /// The room that the functions take together, each behind its port, in the order in which firmware places them: the ones
-/// with the largest alignment first.
-fn needed(functions: &[&PciFunction]) -> u64 {
-    let mut ports: Vec<_> = functions.iter().map(|function| port(&function.prefetchable_bars)).collect();
+/// with the largest alignment first; with the sizes that their BARs have by then.
+fn needed(tee: Tee, functions: &[&PciFunction]) -> u64 {
+    let mut ports: Vec<_> = functions.iter().map(|function| port(&bars_in_guest(tee, function))).collect();
     ports.sort_by_key(|(alignment, _)| std::cmp::Reverse(*alignment));
     let end = ports.into_iter().fold(0_u64, |end, (alignment, size)| aligned(end, alignment).saturating_add(size));
     // Less than a default window is never worth a reserve: it has the small ones' place already.

@@ -100,7 +100,7 @@ impl Situation {
         })
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.plan().unwrap().to_string().replace(self.fixture.root.to_str().unwrap(), "")
     }
 }
@@ -112,7 +112,7 @@ fn predicted(tee: &str, more: &str, register: &str) -> Situation {
     situation
 }
 
-fn agrees(name: &str, found: &str) {
+pub(crate) fn agrees(name: &str, found: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/launch/golden").join(format!("{name}.txt"));
     agrees_at(&path, found);
 }

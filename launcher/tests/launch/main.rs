@@ -6,6 +6,7 @@
 
 mod fixture;
 mod golden;
+mod gpus;
 mod hosts;
 mod oracle;
 mod prepare;

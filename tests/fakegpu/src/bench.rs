@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use launcher::gpu::access::{AccessError, Function, ResetKind};
+use launcher::gpu::resizable::BarSize;
 use spec::PciAddress;
 
 use crate::model::{Model, Reset};
@@ -95,6 +96,20 @@ impl Function for Slot {
             ResetKind::Bus => Reset::Bus,
             ResetKind::Reenumerate => Reset::Reenumerate,
         });
+        Ok(())
+    }
+
+    /// As the kernel does it: refused where the size is not offered; else the device is told, and not asked.
+    fn resize_bar(&mut self, bar: u8, size: BarSize) -> Result<(), AccessError> {
+        self.check_alive(self.fuse.burn())?;
+        let mut model = self.model.borrow_mut();
+        let capability = (model.config_read(0x120), model.config_read(0x124), model.config_read(0x128));
+        let offered = capability.0 & 0xffff == 0x15 && capability.1 >> (size.0 + 4) & 1 == 1;
+        if !offered || capability.2 & 7 != u32::from(bar) {
+            let action = format!("cannot resize BAR {bar} to {size}");
+            return Err(AccessError { address: self.address, action, source: io::ErrorKind::InvalidInput.into() });
+        }
+        model.config_write_bytes(0x129, &[size.0]);
         Ok(())
     }
 

@@ -37,12 +37,14 @@ pub enum Fault {
     Forbidden(u8),
     /// A reset lets the kernel put the device to sleep again.
     ResetArmsPowerManagement,
+    /// A new size of the memory BAR is taken without a word, and changes nothing.
+    ResizeIgnored,
     /// The device does not wake from D3. Finding it again mends it.
     StuckAsleep,
 }
 
 /// Faults that are nothing but their name.
-const PLAIN: [(&str, Fault); 14] = [
+const PLAIN: [(&str, Fault); 15] = [
     ("never-boots", Fault::NeverBoots),
     ("boot-stuck", Fault::BootStuck),
     ("bar-closed", Fault::BarClosed),
@@ -56,6 +58,7 @@ const PLAIN: [(&str, Fault); 14] = [
     ("function-reset-keeps-mode", Fault::FunctionResetKeepsMode),
     ("every-reset-keeps-mode", Fault::EveryResetKeepsMode),
     ("reset-arms-power-management", Fault::ResetArmsPowerManagement),
+    ("resize-ignored", Fault::ResizeIgnored),
     ("stuck-asleep", Fault::StuckAsleep),
 ];
 

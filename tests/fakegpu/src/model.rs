@@ -53,9 +53,12 @@ const FSP_TIME: Duration = Duration::from_micros(400);
 pub struct Model {
     chip: Chip,
     device_id: u16,
+    subsystem_id: u16,
     serial: u64,
     /// How large the memory BAR is, where it is not of true size.
     memory_bar: Option<u64>,
+    /// How large it was made since the device had power.
+    resized_bar: Option<u64>,
     config: Config,
     clock: Duration,
     booted_at: Duration,
@@ -75,6 +78,8 @@ pub struct Model {
     pub resets: Vec<Reset>,
     /// How long it was itself at work: booting, and answering requests.
     pub busy: Duration,
+    /// Every size that was asked for of its memory BAR, as the exponent of a power of two MiB.
+    pub sizes_asked: Vec<u8>,
     /// Combinations of knobs that must never be, and were.
     pub violations: Vec<String>,
     emem: Emem,
@@ -111,9 +116,11 @@ impl Model {
         Self {
             chip,
             device_id,
+            subsystem_id: config::SUBSYSTEM,
             serial: Self::whole(device_id, 0x17),
             memory_bar: None,
-            config: Config::new(chip, device_id),
+            resized_bar: None,
+            config: Config::new(chip, device_id, config::SUBSYSTEM),
             clock: BOOT_TIME,
             booted_at: BOOT_TIME,
             awake: true,
@@ -126,10 +133,16 @@ impl Model {
             faults: BTreeSet::new(),
             resets: Vec::new(),
             busy: Duration::ZERO,
+            sizes_asked: Vec::new(),
             violations: Vec::new(),
             emem: Emem::default(),
             mnoc: Mnoc::default(),
         }
+    }
+
+    /// The same chip on another board.
+    pub fn with_subsystem(self, subsystem_id: u16) -> Self {
+        Self { subsystem_id, config: Config::new(self.chip, self.device_id, subsystem_id), ..self }
     }
 
     /// The same device with another serial number.
@@ -154,7 +167,8 @@ impl Model {
 
     /// Its BARs.
     pub fn bars(&self) -> Vec<config::Bar> {
-        let size = |(index, size): &config::Bar| (*index, self.memory_bar.filter(|_| *index == 2).unwrap_or(*size));
+        let memory = self.resized_bar.or(self.memory_bar);
+        let size = |(index, size): &config::Bar| (*index, memory.filter(|_| *index == 2).unwrap_or(*size));
         config::bars(self.chip, self.device_id).iter().map(size).collect()
     }
 
@@ -171,6 +185,11 @@ impl Model {
     /// PCI device number.
     pub fn device_id(&self) -> u16 {
         self.device_id
+    }
+
+    /// PCI subsystem number.
+    pub fn subsystem_id(&self) -> u16 {
+        self.subsystem_id
     }
 
     /// Lets time pass.
@@ -295,6 +314,8 @@ impl Model {
         if matches!(kind, Reset::Reenumerate | Reset::Power) {
             self.mend_one(&[Fault::StuckAsleep]);
             self.awake = true;
+            // What the kernel knew of it is gone too. In other resets it is the kernel that keeps the size.
+            self.resized_bar = None;
         }
         self.d3hot &= kind == Reset::Function;
         if !self.awake {
@@ -306,7 +327,7 @@ impl Model {
             self.mend_one(&[Fault::BarClosed, Fault::ErrorValues, Fault::SecurityFault]);
         }
         // Whoever resets it restores what was there.
-        self.config = Config::new(self.chip, self.device_id);
+        self.config = Config::new(self.chip, self.device_id, self.subsystem_id);
         let keeps = self.has(Fault::EveryResetKeepsMode) && !matches!(kind, Reset::Power | Reset::Fundamental)
             || self.has(Fault::FunctionResetKeepsMode) && kind == Reset::Function;
         if !keeps {

@@ -70,6 +70,7 @@ pub fn replay(trace: &str) -> Result<Replayed, String> {
                 replayed.resets += 1;
             }
             Entry::Pin => model.pin_power(),
+            Entry::Resize { exponent, .. } => model.resize(*exponent),
             Entry::Sleep { microseconds } => model.advance(Duration::from_micros(*microseconds)),
             Entry::Failed { what } => return Err(format!("line {}: the system refused: {what}", index + 1)),
             Entry::Device { .. } | Entry::Config { .. } => {}
@@ -154,7 +155,7 @@ fn in_state(device_id: u16, family: Family, state: &State) -> Result<Model, Stri
         Family::Blackwell => Chip::Gb100,
         Family::BlackwellWorkstation => Chip::Gb202,
     });
-    let known = product(device_id).map(|product| product.family);
+    let known = product(device_id, None).map(|product| product.family);
     if known != Some(family) {
         return Err(format!("10de:{device_id:04x} is of no family"));
     }

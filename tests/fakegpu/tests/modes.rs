@@ -3,7 +3,7 @@
 mod node;
 
 use fakegpu::fault::Fault;
-use fakegpu::model::{Chip, Reset};
+use fakegpu::model::{Chip, Model, Reset};
 use launcher::gpu::mode::Mode;
 use node::{B200, H100, NVSWITCH, Node, address};
 
@@ -21,6 +21,20 @@ done";
     assert_eq!(node.active(), [1]);
     assert_eq!(node.set_and_tell(Mode::On), "nothing to do");
     node.assert_no_violation();
+}
+
+/// One chip on two boards under one device number: the subsystem number in configuration space tells which hangs on its CPU.
+#[test]
+fn a_board_on_its_cpu_is_refused_by_its_subsystem_number() {
+    for (id, on_a_cpu, other) in [(0x31c2, 0x21f1, 0x20e6), (0x29bc, 0x2045, 0x1985)] {
+        let of = |subsystem| Node::of([Model::new(Chip::Gb100, id).with_subsystem(subsystem)]);
+        let mut node = of(on_a_cpu);
+        assert!(node.set_and_tell(Mode::On).contains("hangs on its CPU by NVLink-C2C"), "{id:#x}");
+        assert_eq!((node.active(), node.models[0].borrow().resets.len()), (vec![0], 0));
+        let mut node = of(other);
+        assert!(node.set_and_tell(Mode::On).ends_with("done"), "{id:#x}");
+        assert_eq!(node.active(), [1]);
+    }
 }
 
 #[test]

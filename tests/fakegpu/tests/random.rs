@@ -77,13 +77,16 @@ fn happen(node: &mut Node, event: &Event) {
             node.fuse.put_out();
         }
         Event::Attach(mode) => {
-            if attach(&mut node.devices, *mode, |_| {}).is_ok() {
+            let resizes = node.resizes();
+            if attach(&mut node.devices, *mode, &resizes, |_| {}).is_ok() {
+                assert_eq!(node.resizes(), [], "a BAR has not the size that it was given");
                 assert!(node.models.iter().all(|model| !model.borrow().has_session()), "a session outlived an attach");
             }
         }
         Event::AttachAndDie(mode, changes) => {
             node.fuse.light(*changes);
-            drop(attach(&mut node.devices, *mode, |_| {}));
+            let resizes = node.resizes();
+            drop(attach(&mut node.devices, *mode, &resizes, |_| {}));
             node.fuse.put_out();
         }
         // A gate that is there cannot be broken for a chip that has no such knob.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use fakegpu::board::product;
 use fakegpu::model::config::bars;
+use launcher::gpu::resizable::{BarSize, ResizableBar};
 use launcher::host::PciFunction;
 use launcher::qemu::bars::{address_bits, window};
 use serde_json::{Value, json};
@@ -97,7 +98,7 @@ impl Machine {
                 continue;
             }
             let mut server = Command::new(env!("CARGO_BIN_EXE_fakegpu"));
-            server.args(["--model", device, "--socket"]).arg(&socket).stderr(Stdio::null());
+            server.arg("--model").args(device.split(' ')).arg("--socket").arg(&socket).stderr(Stdio::null());
             children.push(server.spawn().unwrap());
             let deadline = Instant::now() + TIMEOUT;
             while !socket.exists() {
@@ -162,13 +163,24 @@ fn is_placed(bars: &[i64]) -> bool {
     !bars.is_empty() && bars.iter().all(|address| *address > 0)
 }
 
-/// Functions as sysfs would show them.
+/// Functions as sysfs would show them. Of those that are served with another memory BAR the kernel offers that size; they have their true
+/// one until a launch.
 fn functions(device: &str, count: usize) -> Vec<PciFunction> {
-    let sizes = match product(device, 0) {
-        Some(model) => bars(model.chip(), model.device_id()).iter().map(|(_, size)| *size).collect(),
-        None => vec![128 << 30],
+    let (name, resized) = device.split_once(" --memory-bar ").map_or((device, None), |(name, mib)| (name, Some(mib)));
+    let Some(model) = product(name, 0) else {
+        return vec![PciFunction { prefetchable_bars: vec![128 << 30], ..PciFunction::default() }; count];
     };
-    vec![PciFunction { prefetchable_bars: sizes, ..PciFunction::default() }; count]
+    let sizes: Vec<_> = bars(model.chip(), model.device_id()).iter().map(|(_, size)| *size).collect();
+    let offered = resized.map(|mib| mib.parse::<u64>().unwrap());
+    let resizable = |offered| ResizableBar { bar: 2, size: BarSize::of(sizes[1]).unwrap(), offered };
+    let function = PciFunction {
+        address: "0000:01:00.0".to_owned(),
+        id: format!("10de:{:04x}", model.device_id()),
+        resizable_bars: offered.map(resizable).into_iter().collect(),
+        prefetchable_bars: sizes.clone(),
+        ..PciFunction::default()
+    };
+    vec![function; count]
 }
 
 #[test]
@@ -187,6 +199,9 @@ fn every_bar_of_what_is_planned_has_a_place_and_what_is_refused_has_none() {
         (Tee::Snp, 46, "h200", 1, true),
         (Tee::Snp, 46, "b200", 1, true),
         (Tee::Snp, 46, "b200", 2, false),
+        // As the kernel has resized them.
+        (Tee::Snp, 46, "b200 --memory-bar 8192", 2, true),
+        (Tee::Snp, 46, "b200 --memory-bar 8192", 8, true),
         (Tee::Tdx, 46, "pci-testdev", 1, true),
         (Tee::Tdx, 46, "pci-testdev", 2, true),
         (Tee::Tdx, 46, "pci-testdev", 4, true),

@@ -23,7 +23,7 @@ fn seen_again(trace: &str) -> State {
 fn what_was_recorded_of_a_model_is_seen_again_without_it() {
     for (name, chip, id) in PRODUCTS {
         let node = Node::new(&[(chip, id)]);
-        let product = known(id).unwrap();
+        let product = known(id, None).unwrap();
         let mut trace = Vec::new();
         let slot = node.devices.into_iter().next().unwrap().function;
         let mut traced = Traced::new(slot, product, &mut trace);
@@ -54,7 +54,7 @@ fn the_model_answers_as_the_devices_did_that_were_recorded() {
 /// A trace of a device whose mode is changed and changed back.
 fn changes(name: &str) -> String {
     let (_, chip, id) = PRODUCTS.iter().find(|(product, ..)| *product == name).unwrap();
-    let product = known(*id).unwrap();
+    let product = known(*id, None).unwrap();
     let mut trace = Vec::new();
     let slot = Node::new(&[(*chip, *id)]).devices.into_iter().next().unwrap().function;
     let function = Traced::new(slot, product, &mut trace);

@@ -20,8 +20,17 @@ const MSI_X: usize = 0xa0;
 pub const INTERRUPTS: u32 = 9;
 /// The vendor's capability in extended configuration space.
 const VENDOR: usize = 0x100;
+/// The Resizable BAR capability of Blackwell's, behind the vendor's (PCI Express Base Specification 6.0, 7.8.6), and its control register.
+const RESIZABLE: usize = 0x120;
+const RESIZABLE_CONTROL: usize = RESIZABLE + 8;
+/// The sizes that the memory BAR can have besides the one it has: 8 GiB to 256 GiB, each as a bit for so many MiB. That 8 GiB is one of
+/// them is told of B200; the others are taken to be.
+const SIZES: std::ops::RangeInclusive<u8> = 13..=18;
 /// Registers that a driver can write as they are: command, interrupt line, device control, link control, MSI-X control.
 const WRITABLE: [std::ops::Range<usize>; 5] = [0x04..0x06, 0x3c..0x3d, DEVICE_CONTROL..0x6a, 0x70..0x72, 0xa2..0xa4];
+
+/// The board that a device is on where nothing else is said.
+pub const SUBSYSTEM: u16 = 0x16c1;
 
 /// A BAR: its number and its size. All are 64 bits wide and prefetchable.
 pub type Bar = (u32, u64);
@@ -44,7 +53,7 @@ pub fn bars(chip: Chip, device_id: u16) -> &'static [Bar] {
 pub(super) struct Config(Box<[u8; CONFIG_BYTES]>);
 
 impl Config {
-    pub(super) fn new(chip: Chip, device_id: u16) -> Self {
+    pub(super) fn new(chip: Chip, device_id: u16, subsystem_id: u16) -> Self {
         let mut bytes = Box::new([0; CONFIG_BYTES]);
         let mut put = |at: usize, words: &[u8]| bytes[at..at + words.len()].copy_from_slice(words);
         put(0x00, &(u32::from(device_id) << 16 | 0x10de).to_le_bytes());
@@ -54,7 +63,7 @@ impl Config {
         for (index, _) in bars(chip, device_id) {
             put(BAR0 + 4 * *index as usize, &[0x0c]); // 64-bit, prefetchable
         }
-        put(0x2c, &[0xde, 0x10, 0xc1, 0x16]);
+        put(0x2c, &(u32::from(subsystem_id) << 16 | 0x10de).to_le_bytes());
         put(0x34, &[0x40]);
         put(POWER, &[0x01, 0x60, 0x03, 0x00]); // power management, version 3
         put(POWER_CONTROL, &[0x08]); // a return from D3hot is no reset
@@ -66,8 +75,10 @@ impl Config {
         match chip {
             // Designated vendor-specific (id 0x23, version 1): vendor, revision, length; then its own number, 0.
             Chip::Gb100 => {
-                put(VENDOR, &0x0001_0023_u32.to_le_bytes());
+                put(VENDOR, &(0x0001_0023_u32 | (RESIZABLE as u32) << 20).to_le_bytes());
                 put(VENDOR + 4, &(0x10de_u32 | 0x018 << 20).to_le_bytes());
+                put(RESIZABLE, &0x0001_0015_u32.to_le_bytes());
+                put(RESIZABLE_CONTROL, &(2_u32 | 1 << 5).to_le_bytes()); // one BAR, at register 2
             }
             // Vendor-specific (id 0xb, version 1): its number 1, revision 1, length.
             Chip::Gh100 | Chip::Gb202 => {
@@ -95,7 +106,7 @@ impl Model {
     /// Reads any bytes of configuration space.
     pub fn config_read_bytes(&self, offset: usize, data: &mut [u8]) {
         for (at, byte) in (offset..).zip(data) {
-            *byte = if self.awake { self.config.byte(at) | self.status(at) } else { 0xff };
+            *byte = if self.awake { self.config.byte(at) | self.status(at) | self.sizes(at) } else { 0xff };
         }
     }
 
@@ -108,6 +119,29 @@ impl Model {
             (Chip::Gb202, 0x17) if firewall => 1,      // +0x14, bit 24
             (Chip::Gb100, 0x14) | (Chip::Gh100 | Chip::Gb202, 0x10) if fault => 0x02,
             _ => 0,
+        }
+    }
+
+    /// The size of the memory BAR, and those that it can have, where these can be read.
+    fn sizes(&self, at: usize) -> u8 {
+        let Some(shift) = at.checked_sub(RESIZABLE + 4).filter(|_| self.chip == Chip::Gb100) else { return 0 };
+        let size = self.memory_exponent();
+        let offered = SIZES.chain([size]).fold(0_u32, |bits, exponent| bits | 1 << (exponent + 4));
+        let registers = u64::from(offered) | u64::from(size) << 40;
+        if shift < 8 { (registers >> (8 * shift)) as u8 } else { 0 }
+    }
+
+    fn memory_exponent(&self) -> u8 {
+        let memory = self.bars().into_iter().find(|(index, _)| *index == 2).map_or(MIB, |(_, size)| size);
+        (memory / MIB).trailing_zeros() as u8
+    }
+
+    /// A write to the size of the memory BAR, as the exponent of a power of two MiB. A size that is not offered leaves it as it is.
+    pub fn resize(&mut self, exponent: u8) {
+        self.sizes_asked.push(exponent);
+        let is_offered = SIZES.contains(&exponent) || exponent == self.memory_exponent();
+        if is_offered && !self.has(Fault::ResizeIgnored) {
+            self.resized_bar = Some(MIB << exponent);
         }
     }
 
@@ -139,6 +173,8 @@ impl Model {
         if at == POWER_CONTROL {
             self.config.0[at] = self.config.0[at] & !3 | byte & 3;
             self.set_d3hot(byte & 3 == 3);
+        } else if at == RESIZABLE_CONTROL + 1 && self.chip == Chip::Gb100 {
+            self.resize(byte & 0x3f);
         } else if (BAR0..BAR0 + 24).contains(&at) {
             let (register, shift) = ((at - BAR0) / 4, 8 * ((at - BAR0) % 4));
             let mask = self.bar_mask(register as u32);
@@ -180,6 +216,25 @@ mod tests {
             };
             assert_eq!((size(&model, 0x10), size(&model, 0x18), size(&model, 0x20)), (16 << 20, bytes, 32 << 20));
         }
+    }
+
+    #[test]
+    fn the_memory_bar_of_blackwell_takes_an_offered_size_and_keeps_it_in_a_bus_reset() {
+        let mut model = Model::new(Chip::Gb100, 0x2901);
+        let size = |model: &Model| model.config_read(0x128) >> 8 & 0x3f;
+        assert_eq!((model.config_read(0x100) >> 20, model.config_read(0x120), size(&model)), (0x120, 0x1_0015, 18));
+        assert_eq!(model.config_read(0x124), 0x3f << 17, "8 GiB to 256 GiB");
+        for (asked, got) in [(13, 13), (12, 13), (18, 18), (13, 13)] {
+            model.config_write_bytes(0x128, &(0x22_u32 | asked << 8).to_le_bytes());
+            assert_eq!(size(&model), got, "{asked}");
+        }
+        model.reset(Reset::Bus);
+        assert_eq!((size(&model), model.bars()[1]), (13, (2, 8 << 30)));
+        model.break_with(Fault::ResizeIgnored);
+        model.config_write_bytes(0x129, &[18]);
+        assert_eq!(size(&model), 13);
+        model.reset(Reset::Reenumerate);
+        assert_eq!(size(&model), 18);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use fakegpu::model::{Chip, Model};
 use launcher::gpu::mode::Mode;
 use launcher::gpu::product::product;
 use launcher::gpu::reconcile::{Device, ReconcileError, reconcile};
+use launcher::gpu::resizable::{BarSize, CONFIDENTIAL, MEMORY_BAR, Resize};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use spec::PciAddress;
@@ -39,11 +40,18 @@ pub(crate) fn address(index: usize) -> PciAddress {
 
 impl Node {
     pub(crate) fn new(chips: &[(Chip, u16)]) -> Self {
+        Self::of(chips.iter().map(|(chip, id)| Model::new(*chip, *id)))
+    }
+
+    /// These devices; what each is, its configuration space says.
+    pub(crate) fn of(models: impl IntoIterator<Item = Model>) -> Self {
         let fuse = Fuse::default();
-        let models: Vec<_> = chips.iter().map(|(chip, id)| Rc::new(RefCell::new(Model::new(*chip, *id)))).collect();
+        let models: Vec<_> = models.into_iter().map(|model| Rc::new(RefCell::new(model))).collect();
         let devices = models.iter().enumerate().map(|(index, model)| {
             let slot = Slot { address: address(index), model: Rc::clone(model), peers: Vec::new(), fuse: fuse.clone() };
-            let product = product(model.borrow().device_id()).unwrap();
+            let [device_id, subsystem_id] =
+                [0, 0x2c].map(|at| u16::try_from(model.borrow().config_read(at) >> 16).unwrap());
+            let product = product(device_id, Some(subsystem_id)).unwrap();
             Device { function: slot, product, held_by: None }
         });
         Self { devices: devices.collect(), models, fuse }
@@ -70,6 +78,17 @@ impl Node {
             }
         }
         told
+    }
+
+    /// The BARs that a launch in a TEE would resize.
+    pub(crate) fn resizes(&self) -> Vec<Resize> {
+        let resize = |(index, model): (usize, &Rc<RefCell<Model>>)| {
+            let model = model.borrow();
+            let from = BarSize::of(model.bars().get(1)?.1).filter(|size| *size > CONFIDENTIAL)?;
+            let is_blackwell = model.chip() == Chip::Gb100;
+            is_blackwell.then_some(Resize { address: address(index), bar: MEMORY_BAR, from, to: CONFIDENTIAL })
+        };
+        self.models.iter().enumerate().filter_map(resize).collect()
     }
 
     /// The active bits of all devices.
