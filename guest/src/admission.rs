@@ -10,6 +10,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use spec::watchdog::{PVPANIC_MODULE, WATCHDOG_MODULE};
+
 use crate::console;
 use crate::failure::{Failure, OrFail as _, Stage};
 
@@ -34,6 +36,10 @@ const NVME: u32 = 0x01_08;
 /// Where sysfs has disks with several controllers.
 const NVME_SUBSYSTEMS: &str = "virtual/nvme-subsystem";
 
+/// Intel's 6300ESB watchdog, and QEMU's pvpanic (QEMU `docs/specs/pci-ids.rst`).
+const WATCHDOG: (u32, u32) = (0x8086, 0x25ab);
+const PVPANIC: (u32, u32) = (0x1b36, 0x0011);
+
 /// What stands in every q35 machine beside its bridges, and gets no driver: SATA and SMBus controllers of the ICH9.
 const CHIPSET: [(u32, u32); 2] = [(0x8086, 0x2922), (0x8086, 0x2930)];
 
@@ -50,8 +56,39 @@ enum Part {
     Network,
     /// A GPU or an NVSwitch, which the configuration must speak of (`gpus` counts them).
     Gpu,
+    /// What the guest says by, which the configuration must speak of.
+    Sign(Sign),
     /// Nothing that any configuration can speak of.
     Foreign,
+}
+
+/// A device by which a guest says how it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// That it is well.
+    Watchdog,
+    /// That its kernel has panicked.
+    Pvpanic,
+}
+
+impl Sign {
+    /// The module that drives it.
+    pub(crate) fn module(self) -> &'static str {
+        match self {
+            Self::Watchdog => WATCHDOG_MODULE,
+            Self::Pvpanic => PVPANIC_MODULE,
+        }
+    }
+}
+
+impl fmt::Display for Sign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, (vendor, device)) = match self {
+            Self::Watchdog => ("watchdog", WATCHDOG),
+            Self::Pvpanic => ("pvpanic device", PVPANIC),
+        };
+        write!(f, "{name} ({vendor:04x}:{device:04x})")
+    }
 }
 
 /// A PCI function.
@@ -91,6 +128,11 @@ impl Device {
         if CHIPSET.contains(&(self.vendor, self.device)) {
             return Part::Chipset;
         }
+        match (self.vendor, self.device) {
+            WATCHDOG => return Part::Sign(Sign::Watchdog),
+            PVPANIC => return Part::Sign(Sign::Pvpanic),
+            _ => {}
+        }
         if self.vendor == VIRTIO_VENDOR {
             return match self.virtio {
                 VIRTIO_BLOCK | VIRTIO_CONSOLE => Part::Needed,
@@ -128,6 +170,21 @@ pub(crate) fn bind_network() -> Result<(), Failure> {
     Buses(Path::new(SYSFS)).bind(|part| part == Part::Network).or_fail(Stage::Devices)
 }
 
+/// Lets the driver of a device by which the guest says how it is have the first one, which must be there.
+pub(crate) fn bind_sign(sign: Sign) -> Result<(), Failure> {
+    match Buses(Path::new(SYSFS)).bind_first(Part::Sign(sign)).or_fail(Stage::Devices)? {
+        Bound::Driven => Ok(()),
+        Bound::NoDriver => {
+            let reason =
+                format_args!("no driver takes the {sign} of the configuration: the image has no {}", sign.module());
+            Err(Failure::new(Stage::Devices, reason))
+        }
+        Bound::NoDevice => {
+            Err(Failure::new(Stage::Devices, format_args!("the configuration names a {sign}: there is none")))
+        }
+    }
+}
+
 /// Runs `load` while PCI devices bind by themselves: NVIDIA's driver wants its GPUs the moment it comes, and is gone where it finds none.
 /// What else has no driver by then gets none of a module that drives GPUs.
 pub(crate) fn while_probing(load: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
@@ -141,11 +198,14 @@ pub(crate) struct Declared {
     pub(crate) network: bool,
     /// GPUs, which are counted elsewhere.
     pub(crate) gpus: bool,
+    /// Devices by which it says how it is.
+    pub(crate) signs: Vec<Sign>,
     /// The kernel names of the block devices that the root file system is on: non-volatile memory is for them alone.
     pub(crate) root: Vec<String>,
 }
 
-/// Refuses what the configuration does not speak of: network cards behind the first or, without a network, all; GPUs; the
+/// Refuses what the configuration does not speak of: network cards behind the first or, without a network, all, and likewise watchdogs
+/// and pvpanic devices; GPUs; the
 /// disks of these kernel names; and non-volatile memory that the root file system is not on.
 pub(crate) fn settle(declared: &Declared, disks: &[String]) -> Result<(), Failure> {
     let refused = Buses(Path::new(SYSFS)).settle(declared, disks).or_fail(Stage::Devices)?;
@@ -166,6 +226,17 @@ fn name(refused: &[Device]) {
 struct SysfsError {
     path: PathBuf,
     error: io::Error,
+}
+
+/// What came of offering a device to drivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bound {
+    /// A driver has it.
+    Driven,
+    /// It is there, and none has it.
+    NoDriver,
+    /// It is not there.
+    NoDevice,
 }
 
 /// The buses below a sysfs.
@@ -206,11 +277,15 @@ impl Buses<'_> {
     fn settle(&self, declared: &Declared, disks: &[String]) -> Result<Vec<Device>, SysfsError> {
         let devices = self.devices()?;
         let cards = devices.iter().filter(|device| device.part() == Part::Network).skip(usize::from(declared.network));
+        let signs = [Sign::Watchdog, Sign::Pvpanic].into_iter().flat_map(|sign| {
+            let first = usize::from(declared.signs.contains(&sign));
+            devices.iter().filter(move |device| device.part() == Part::Sign(sign)).skip(first)
+        });
         let gpus = devices.iter().filter(|device| device.part() == Part::Gpu && !declared.gpus);
         let (root, disks) = (self.below(&declared.root, &devices)?, self.below(disks, &devices)?);
         let memory = devices.iter().filter(|device| device.is_nvme() && !root.contains(device));
         let disks = devices.iter().filter(|device| disks.contains(device));
-        let mut refused: Vec<Device> = cards.chain(gpus).chain(memory).chain(disks).cloned().collect();
+        let mut refused: Vec<Device> = cards.chain(signs).chain(gpus).chain(memory).chain(disks).cloned().collect();
         // A device may be two of these, by its numbers and by its class.
         refused.sort_by(|a, b| a.address.cmp(&b.address));
         refused.dedup();
@@ -252,6 +327,14 @@ impl Buses<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Offers the first device of a part to the drivers that are there.
+    fn bind_first(&self, part: Part) -> Result<Bound, SysfsError> {
+        let devices = self.devices()?;
+        let Some(device) = devices.iter().find(|device| device.part() == part) else { return Ok(Bound::NoDevice) };
+        self.probe("pci", &device.address)?;
+        Ok(if self.driver(device)?.is_some() { Bound::Driven } else { Bound::NoDriver })
     }
 
     fn probe(&self, bus: &str, name: &str) -> Result<(), SysfsError> {

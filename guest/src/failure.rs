@@ -38,6 +38,8 @@ pub(crate) enum Stage {
     Network,
     /// Opening a volume, or holding it against the configuration.
     Volume,
+    /// Arming the watchdog, or feeding it.
+    Watchdog,
     /// Preparing the workload or running it.
     Workload,
     /// Supervising: the guest had been ready.
@@ -61,6 +63,7 @@ impl fmt::Display for Stage {
             Self::Gpus => "gpus",
             Self::Network => "network",
             Self::Volume => "volume",
+            Self::Watchdog => "watchdog",
             Self::Workload => "workload",
             Self::Supervise => "supervise",
             Self::Panic => "panic",

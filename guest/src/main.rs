@@ -39,6 +39,7 @@ mod tee;
 mod uevent;
 mod uptime;
 mod verity;
+mod watchdog;
 mod workload;
 mod writable;
 

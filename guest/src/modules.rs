@@ -32,6 +32,15 @@ pub(crate) fn load_all(tee: Tee) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Loads the module `name` for a device of the configuration, with what it needs. Where the list does not have it, it is built into the
+/// kernel or missing, which shows when the device gets no driver.
+pub(crate) fn load_for_device(name: &str) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(module_list::PATH).or_fail_doing(Stage::Modules, module_list::PATH)?;
+    let list = module_list::parse(&text).or_fail(Stage::Modules)?;
+    let of_device = list.device.iter().filter(|module| module.name == name);
+    of_device.flat_map(|module| &module.load).try_for_each(|name| load(DIRECTORY, name))
+}
+
 /// The names of modules that drive GPUs begin so. Without a GPU the first of them fails, and the others with it.
 const OF_GPUS: &str = "nvidia";
 
@@ -73,7 +82,8 @@ fn load_order<'a>(list: &'a ModuleList, tee: Tee, pci_classes: &[u32]) -> Vec<&'
     order
 }
 
-/// Whether a device module has work to do. What is not named here waits for the code that needs it (`dm_crypt` for volumes).
+/// Whether a device module has work to do. What is not named here waits for the code that needs it: `dm_crypt` for
+/// volumes, `i6300esb` and `pvpanic_pci` for a configuration that names their devices.
 fn is_wanted(name: &str, tee: Tee, pci_classes: &[u32]) -> bool {
     match name {
         // PCI Code and ID Assignment Specification: base class 01h, sub-class 08h, non-volatile memory.

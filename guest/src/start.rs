@@ -11,6 +11,7 @@ use spec::guest_config::{DISK_SERIAL, GuestConfig};
 use spec::vm::is_hostname;
 use spec::volume::GuestVolume;
 
+use crate::admission::Sign;
 use crate::agent::Guest;
 use crate::command_line::{self, Parameters, RootParameters};
 use crate::device_mapper::{self, Target};
@@ -54,8 +55,13 @@ pub(crate) fn start() -> Result<Started, Failure> {
     let (config, hostname, configuration) = configure(tee)?;
     let root_devices = found.devices().iter().map(|device| device.name.clone()).collect();
     let (network, gpus) = (config.network.is_some(), config.gpus.is_some());
-    let declared = admission::Declared { network, gpus, root: root_devices };
+    let signs = signs(&config);
+    let declared = admission::Declared { network, gpus, signs: signs.clone(), root: root_devices };
     admission::settle(&declared, &undeclared(&found, &config))?;
+    for sign in signs {
+        modules::load_for_device(sign.module())?;
+        admission::bind_sign(sign)?;
+    }
     if !config.asks_for_something() {
         modules::load_no_more()?;
     }
@@ -79,6 +85,12 @@ fn undeclared(root: &RootDevice, config: &GuestConfig) -> Vec<String> {
     declared.extend([ROOT_DISK_SERIAL.to_owned(), DISK_SERIAL.to_owned()]);
     let holds_root = |disk: &String| root.devices().iter().any(|device| disks::is_or_is_part_of(&device.name, disk));
     disks::others(&declared).into_iter().filter(|disk| !holds_root(disk)).collect()
+}
+
+/// The devices by which the guest is to say how it is.
+fn signs(config: &GuestConfig) -> Vec<Sign> {
+    let signs = [(config.watchdog.is_some(), Sign::Watchdog), (config.pvpanic, Sign::Pvpanic)];
+    signs.into_iter().filter_map(|(named, sign)| named.then_some(sign)).collect()
 }
 
 /// Reads the configuration, compares it with the guest's own report and applies it.

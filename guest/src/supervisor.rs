@@ -18,6 +18,7 @@ use crate::power::PowerOffRequested;
 use crate::process::child_signals;
 use crate::shell;
 use crate::start::Started;
+use crate::watchdog::Watchdog;
 use crate::workload::{Report, Runner};
 
 /// Marks of the sources of events.
@@ -27,8 +28,8 @@ const WORKLOAD: u64 = 2;
 
 /// A port that is not there is looked for often at first, when its driver may still be at work, and then seldom.
 const EAGER: Duration = Duration::from_secs(1);
-const EAGER_INTERVAL_MS: u16 = 5;
-const IDLE_INTERVAL_MS: u16 = 1000;
+const EAGER_INTERVAL: Duration = Duration::from_millis(5);
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Says that the guest is ready and serves until the host asks for power-off or the workload has ended.
 pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
@@ -38,6 +39,7 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
     epoll
         .add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, CHILDREN))
         .or_fail_doing(Stage::Supervise, "watching for children")?;
+    let mut watchdog = guest.config.watchdog.map(Watchdog::arm).transpose()?;
     let mut channel = Channel::new(agent::ready(&guest));
     console::ready(&guest.identity());
     let children = Arc::new(Children::default());
@@ -64,7 +66,9 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
                 Ok(Progress::Waiting) => {}
                 Ok(Progress::PowerOff(reply)) => {
                     port.into_iter().for_each(|port| port.finish(&reply));
-                    runner.iter().for_each(Runner::stop);
+                    // A workload that stops is the guest's work, too.
+                    let mut feed = || watchdog.iter_mut().for_each(|watchdog| drop(watchdog.feed()));
+                    runner.iter().for_each(|runner| runner.stop(&mut feed));
                     return Ok(PowerOffRequested);
                 }
                 // The port was taken away. Closing it takes it out of the epoll set.
@@ -79,12 +83,14 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
             port.into_iter().for_each(|port| port.finish(&unsent));
             return Ok(PowerOffRequested);
         }
-        let timeout = match port {
-            Some(_) => EpollTimeout::NONE,
-            None if since.elapsed() < EAGER => EAGER_INTERVAL_MS.into(),
-            None => IDLE_INTERVAL_MS.into(),
+        let looked_for = match port {
+            Some(_) => None,
+            None if since.elapsed() < EAGER => Some(EAGER_INTERVAL),
+            None => Some(IDLE_INTERVAL),
         };
-        if wait(&epoll, timeout)? {
+        // Here and nowhere else: whatever keeps this loop from coming round keeps the watchdog hungry.
+        let hungry = watchdog.as_mut().map(Watchdog::feed).transpose()?;
+        if wait(&epoll, looked_for.into_iter().chain(hungry).min())? {
             channel.host_left();
         }
         while signals.read_signal().or_fail_doing(Stage::Supervise, "reading a signal")?.is_some() {}
@@ -119,8 +125,11 @@ fn open_port(epoll: &Epoll) -> Result<Option<Port>, Failure> {
     Ok(Some(port))
 }
 
-/// Waits for an event; true when the host has left the port.
-fn wait(epoll: &Epoll, timeout: EpollTimeout) -> Result<bool, Failure> {
+/// Waits for an event, no longer than `most`; true when the host has left the port.
+fn wait(epoll: &Epoll, most: Option<Duration>) -> Result<bool, Failure> {
+    // Rounded up: waking up just before it is time would mean looking again in a loop.
+    let rounded = |time: Duration| EpollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX);
+    let timeout = most.map_or(EpollTimeout::NONE, rounded);
     let mut events = [EpollEvent::empty(); 3];
     let count = match epoll.wait(&mut events, timeout) {
         Err(Errno::EINTR) => 0,

@@ -128,13 +128,14 @@ impl Runner {
         self.reports.try_iter().take(REPORTS)
     }
 
-    /// Asks the workload to end, and waits for it no longer than the configuration allows.
-    pub(crate) fn stop(&self) {
+    /// Asks the workload to end, and waits for it no longer than the configuration allows; `meanwhile` is done again and again.
+    pub(crate) fn stop(&self, mut meanwhile: impl FnMut()) {
         self.stopping.ask();
         let deadline = Instant::now() + self.grace;
         let mut running = self.children.signal(Signal::SIGTERM) || self.under_way.load(Ordering::SeqCst);
         while running && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
+            meanwhile();
             self.children.reap();
             running = !self.reports.try_iter().any(|report| report.is_end());
         }

@@ -61,6 +61,11 @@ pub enum Ending {
         /// For how long.
         seconds: u64,
     },
+    /// The guest's first process did not feed its watchdog, and QEMU stopped it.
+    GuestHung {
+        /// How long the watchdog waited.
+        seconds: u64,
+    },
     /// KVM on this host stopped the guest: it cannot run it.
     KvmCannotRun,
     /// QEMU ended by itself.
@@ -109,7 +114,9 @@ impl Ending {
             Self::Stopped { .. } | Self::GuestPoweredOff | Self::WorkloadEnded { exit_code: 0 } => None,
             Self::WorkloadEnded { .. } => Some(Outcome::GuestFailed),
             Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset => Some(Outcome::GuestFailed),
-            Self::NotReadyInTime { .. } | Self::GuestSilent { .. } => Some(Outcome::GuestFailed),
+            Self::NotReadyInTime { .. } | Self::GuestSilent { .. } | Self::GuestHung { .. } => {
+                Some(Outcome::GuestFailed)
+            }
             Self::KvmCannotRun | Self::QemuDied { .. } | Self::NetworkEnded { .. } => Some(Outcome::HostCannot),
         }
     }
@@ -139,9 +146,11 @@ impl Ending {
             Self::GuestPanicked { panic } if panic.contains("verity") => {
                 "the root file system is not the one the image was built with: build or fetch the image again"
             }
-            Self::GuestFailed { .. } | Self::GuestPanicked { .. } | Self::GuestReset | Self::GuestSilent { .. } => {
-                "the console log has what led to it"
-            }
+            Self::GuestFailed { .. }
+            | Self::GuestPanicked { .. }
+            | Self::GuestReset
+            | Self::GuestSilent { .. }
+            | Self::GuestHung { .. } => "the console log has what led to it",
             Self::NotReadyInTime { .. } => {
                 "the console log has how far it came; `ready_timeout_s` in [host] gives it more time"
             }
@@ -177,6 +186,7 @@ impl fmt::Display for Ending {
             Self::GuestReset => write!(f, "the guest reset itself"),
             Self::NotReadyInTime { seconds } => write!(f, "the guest was not ready within {seconds} s"),
             Self::GuestSilent { seconds } => write!(f, "the guest has not answered for {seconds} s"),
+            Self::GuestHung { seconds } => write!(f, "the guest hung: it had not fed its watchdog for {seconds} s"),
             Self::KvmCannotRun => write!(f, "KVM on this host cannot run this guest: QEMU reports an internal error"),
             Self::QemuDied { status, stderr } => {
                 write!(f, "QEMU ended by itself ({status})")?;

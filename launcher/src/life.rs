@@ -88,6 +88,8 @@ pub(crate) struct Terms {
     pub(crate) stop_timeout: Duration,
     /// How long a guest that was ready may be silent; none: for ever.
     pub(crate) watchdog: Option<Duration>,
+    /// How long its watchdog device waits; none where it has none.
+    pub(crate) hang_timeout: Option<Duration>,
 }
 
 /// Who stops a guest that was launched only to become ready.
@@ -96,12 +98,21 @@ const UNTIL_READY: &str = "--until-ready";
 /// How a guest's end came about, as far as it is known before QEMU is gone.
 #[derive(Clone, Debug)]
 enum Cause {
-    Failed { stage: String, reason: String },
-    Panicked(String),
+    Failed {
+        stage: String,
+        reason: String,
+    },
+    /// With what was said of it, where anything was.
+    Panicked(Option<String>),
     Late,
     Silent,
+    Hung,
     InternalError,
-    MeasuredOtherwise { register: String, expected: String, found: String },
+    MeasuredOtherwise {
+        register: String,
+        expected: String,
+        found: String,
+    },
     NetworkEnded(Over),
 }
 
@@ -185,7 +196,7 @@ impl Life {
                 self.on_no_measurements(now)
             }
             Input::Console(Finding::Failed { stage, reason }) => self.fail(now, Cause::Failed { stage, reason }),
-            Input::Console(Finding::Panic(panic)) => self.fail(now, Cause::Panicked(panic)),
+            Input::Console(Finding::Panic(panic)) => self.panicked(now, Some(panic)),
             Input::NetworkEnded(over) => self.on_network_ended(now, over),
             Input::Stop(by) => self.stop(now, by),
             Input::Tick => self.tick(now),
@@ -217,10 +228,13 @@ impl Life {
                 vec![]
             }
             "GUEST_PANICKED" => {
-                let information =
-                    data.get("info").map_or_else(|| "QEMU was told so by the guest".to_owned(), Value::to_string);
-                self.fail(now, Cause::Panicked(one_line(&information)))
+                // A TDX guest says more; pvpanic has one bit.
+                let information = data.get("info").map(|information| one_line(&information.to_string()));
+                let mut actions = vec![Action::Note("QEMU was told that the guest's kernel has panicked".to_owned())];
+                actions.extend(self.panicked(now, information));
+                actions
             }
+            "WATCHDOG" => self.hung(now),
             _ => vec![],
         }
     }
@@ -235,7 +249,8 @@ impl Life {
                 self.stage = Stage::Killed;
                 vec![Action::Kill]
             }
-            "guest-panicked" => self.fail(now, Cause::Panicked("QEMU was told so by the guest".to_owned())),
+            "guest-panicked" => self.panicked(now, None),
+            "watchdog" => self.hung(now),
             other => vec![Action::Note(format!("QEMU has stopped the guest: {}", one_line(other)))],
         }
     }
@@ -332,7 +347,10 @@ impl Life {
                 let (register, expected, found) = (register.clone(), expected.clone(), found.clone());
                 return Ending::MeasuredOtherwise { register, expected, found, simulation: None };
             }
-            Some(Cause::Panicked(panic)) => return Ending::GuestPanicked { panic: panic.clone() },
+            Some(Cause::Panicked(words)) => return Ending::GuestPanicked { panic: panic(words.as_deref()) },
+            Some(Cause::Hung) => {
+                return Ending::GuestHung { seconds: self.terms.hang_timeout.unwrap_or_default().as_secs() };
+            }
             Some(Cause::NetworkEnded(Over { nic, status, words, .. })) => {
                 return Ending::NetworkEnded { nic: *nic, status: status.clone(), stderr: words.clone() };
             }
@@ -360,10 +378,15 @@ impl Life {
             }
             Some("guest-shutdown") => failed("boot", "the guest powered off before it was ready"),
             Some("guest-reset") => Ending::GuestReset,
-            Some("guest-panic") => Ending::GuestPanicked { panic: "QEMU was told so by the guest".to_owned() },
+            Some("guest-panic") => Ending::GuestPanicked { panic: panic(None) },
             _ => died(),
         }
     }
+}
+
+/// What is said of a panic; a guest whose console is closed says that there was one, and no more.
+fn panic(words: Option<&str>) -> String {
+    words.unwrap_or("QEMU was told so by the guest, whose console does not say why").to_owned()
 }
 
 #[cfg(test)]

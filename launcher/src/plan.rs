@@ -25,10 +25,11 @@ use spec::vm::{Accelerator as Wanted, Boot as From, RestartPolicy, Vm};
 use crate::host::check;
 use crate::host::choose::chosen;
 use crate::id_block;
+use crate::qemu::signs::Signs;
 use crate::qemu::{self, Accelerator, CommandLine};
 use crate::simulation;
 use crate::volume::{self, Volume};
-use checks::{check_features, check_firmware, check_release, choose_accelerator};
+use checks::{check_drivers, check_features, check_firmware, check_release, choose_accelerator};
 pub(crate) use descriptors::descriptors;
 use descriptors::{by_iommufd, has_passt, network_descriptors, passed_descriptors, passed_functions};
 pub use error::PlanError;
@@ -99,9 +100,10 @@ fn plan_of_chosen(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
             return Err(PlanError::MissingArtifact { image: image.manifest.name.clone(), name });
         }
     }
+    check_drivers(inputs)?;
     let firmware = check_firmware(inputs, shape.boot, &mut notes)?;
     let accelerator = choose_accelerator(inputs, &mut notes)?;
-    check_features(features, &shape, &vm.host, accelerator)?;
+    check_features(features, &shape, vm, accelerator)?;
     if let Some(line) = check::unmet(inputs.facts, vm) {
         return Err(PlanError::Unmet { vm: vm.name.clone(), line: Box::new(line) });
     }
@@ -151,6 +153,7 @@ fn plan_of_chosen(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         ready_timeout: vm.host.ready_timeout_s.map_or(READY_TIMEOUT, Duration::from_secs),
         stop_timeout: vm.host.stop_timeout_s.map_or(STOP_TIMEOUT, Duration::from_secs),
         watchdog: vm.host.watchdog_s.map(Duration::from_secs),
+        hang_timeout: vm.guest.watchdog.map(|watchdog| Duration::from_secs(watchdog.timeout_s.into())),
         limits: vm.host.limits,
         // What is tried, or simulated, is done once.
         restart: vm.host.restart.filter(|restart| {
@@ -192,6 +195,7 @@ fn command(
         sandbox: inputs.features.sandbox,
         stand_in: false,
         volumes,
+        signs: Signs::of(&inputs.vm.guest),
         host: &inputs.vm.host,
         topology: inputs.vm.topology.unwrap_or_default(),
         by_iommufd: by_iommufd(inputs),

@@ -11,6 +11,7 @@ pub mod features;
 pub mod oracle;
 mod plain;
 pub mod program;
+pub(crate) mod signs;
 mod snp;
 mod stand_in;
 mod tdx;
@@ -18,11 +19,12 @@ mod tdx;
 use measure::shape::{Boot, Shape, TeeShape};
 use spec::agent::{PORT_NAME, ROOT_DISK_SERIAL};
 use spec::guest_config::DISK_SERIAL;
-use spec::vm::{Host, Topology};
+use spec::vm::{Host, Topology, Vm};
 
 use arguments::{Arguments, Properties};
 pub use features::{FeatureError, Features};
 pub use program::{ProgramError, QemuProgram};
+use signs::Signs;
 use stand_in::StandIn;
 
 use crate::host::HostFacts;
@@ -119,8 +121,9 @@ fn tee_arguments(shape: &Shape) -> Box<dyn TeeArguments + '_> {
     }
 }
 
-/// The QOM types that QEMU must have to run `shape` on `host`.
-pub(crate) fn required_types(shape: &Shape, host: &Host, accelerator: Accelerator) -> Vec<String> {
+/// The QOM types that QEMU must have to run `shape` as `vm`.
+pub(crate) fn required_types(shape: &Shape, vm: &Vm, accelerator: Accelerator) -> Vec<String> {
+    let host = &vm.host;
     let accelerator = match accelerator {
         Accelerator::Kvm => "kvm-accel",
         Accelerator::Tcg => "tcg-accel",
@@ -140,6 +143,7 @@ pub(crate) fn required_types(shape: &Shape, host: &Host, accelerator: Accelerato
     if host.huge_pages.is_some() || host.numa_node.is_some() {
         types.push("memory-backend-memfd");
     }
+    types.extend(Signs::of(&vm.guest).types());
     types.into_iter().map(str::to_owned).chain([format!("{MACHINE}-machine")]).collect()
 }
 
@@ -167,6 +171,8 @@ pub(crate) struct CommandLine<'a> {
     pub(crate) topology: Topology,
     /// The volumes, in the order of their slots.
     pub(crate) volumes: &'a [Volume],
+    /// The devices by which the guest says how it is.
+    pub(crate) signs: Signs,
 }
 
 impl CommandLine<'_> {
@@ -185,6 +191,7 @@ impl CommandLine<'_> {
         self.disks(&mut arguments);
         self.volumes(&mut arguments);
         self.devices(&mut arguments);
+        self.signs.arguments(&mut arguments);
         arguments.into_vec()
     }
 

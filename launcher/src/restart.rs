@@ -64,6 +64,7 @@ fn matters(ending: &Ending, policy: RestartPolicy) -> bool {
         | Ending::GuestPanicked { .. }
         | Ending::GuestReset
         | Ending::GuestSilent { .. }
+        | Ending::GuestHung { .. }
         | Ending::NotReadyInTime { .. }
         | Ending::QemuDied { .. }
         | Ending::NetworkEnded { .. } => policy != RestartPolicy::Never,
@@ -113,6 +114,7 @@ mod tests {
             (Ending::WorkloadEnded { exit_code: 1 }, true),
             (other("verity"), true),
             (Ending::GuestSilent { seconds: 30 }, true),
+            (Ending::GuestHung { seconds: 30 }, true),
         ] {
             let again = Next::Again(Duration::from_secs(1));
             assert_eq!(restarts(RestartPolicy::Always, 5, 1).after(&ending, STEADY), again);

@@ -12,6 +12,7 @@ use crate::digest::{Sha256Digest, Sha384Digest};
 use crate::gpus::Gpus;
 use crate::network::Network;
 use crate::volume::{self, GuestVolume};
+use crate::watchdog::Watchdog;
 use crate::workload::Workload;
 
 /// What stands before the canonical JSON when it is hashed. A new version of the format gets a new tag.
@@ -47,9 +48,21 @@ pub struct GuestConfig {
     /// The GPUs it must find; without it, nothing is said about them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Gpus>,
+    /// The watchdog that it feeds; without it, it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<Watchdog>,
+    /// Whether it has a device by which its kernel tells QEMU of a panic (QEMU documentation, "PVPANIC DEVICE"): that there was one, and
+    /// nothing else.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pvpanic: bool,
     /// Its volumes, in the order of their slots.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<GuestVolume>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A configuration disk that cannot be read.
@@ -82,6 +95,9 @@ impl GuestConfig {
             return Some(fault);
         }
         if let Some(fault) = self.gpus.as_ref().and_then(Gpus::fault) {
+            return Some(fault);
+        }
+        if let Some(fault) = self.watchdog.as_ref().and_then(Watchdog::fault) {
             return Some(fault);
         }
         if self.network.is_none() && self.workload.as_ref().is_some_and(|workload| !workload.publish.is_empty()) {

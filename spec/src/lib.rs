@@ -31,6 +31,7 @@ mod text;
 pub mod time;
 pub mod vm;
 pub mod volume;
+pub mod watchdog;
 pub mod workload;
 
 pub use diagnostic::{Diagnostic, Outcome};

@@ -131,8 +131,11 @@ fn other_devices(expected: Devices) -> Vec<Devices> {
     let nics = NICS.into_iter().map(|nics| Devices { nics, ..expected });
     let volumes = VOLUMES.into_iter().map(|volumes| Devices { volumes, ..expected });
     let pci = PCI.into_iter().map(|pci| Devices { pci, ..expected });
-    let vsock = [Devices { vsock: !expected.vsock, ..expected }];
-    nics.chain(volumes).chain(pci).chain(vsock).filter(|devices| *devices != expected).collect()
+    let vsock = Devices { vsock: !expected.vsock, ..expected };
+    let watchdog = Devices { watchdog: !expected.watchdog, ..expected };
+    let pvpanic = Devices { pvpanic: !expected.pvpanic, ..expected };
+    let others = [vsock, watchdog, pvpanic];
+    nics.chain(volumes).chain(pci).chain(others).filter(|devices| *devices != expected).collect()
 }
 
 #[cfg(test)]

@@ -221,3 +221,31 @@ fn a_transitional_device_is_what_its_subsystem_says() {
     subsystem("0x0013\n").unwrap();
     assert_eq!(addresses(&Buses(directory.path()).close().unwrap()), ["0000:02:00.0"]);
 }
+
+#[test]
+fn a_watchdog_and_a_pvpanic_device_are_for_a_configuration_that_names_them() {
+    let mut functions = MACHINE.to_vec();
+    functions.push(("0000:00:19.0", "1b36", "0011", "ff0000", Some("pvpanic-pci")));
+    functions.push(("0000:00:18.0", "8086", "25ab", "088000", None));
+    functions.push(("0000:01:00.0", "8086", "25ab", "088000", Some("second")));
+    let directory = sysfs(&functions);
+    let buses = Buses(directory.path());
+    assert_eq!(buses.close().unwrap(), [], "the configuration is not known yet");
+    let named = |signs: &[Sign]| Declared { signs: signs.to_vec(), ..Declared::default() };
+    let both = buses.settle(&named(&[Sign::Pvpanic, Sign::Watchdog]), &[]).unwrap();
+    assert_eq!(
+        (addresses(&both), text(&directory, "bus/pci/drivers/second/unbind")),
+        (vec!["0000:01:00.0"], "0000:01:00.0".to_owned())
+    );
+    assert_eq!(text(&directory, "bus/pci/drivers/pvpanic-pci/unbind"), "");
+    let watchdog = buses.settle(&named(&[Sign::Watchdog]), &[]).unwrap();
+    assert_eq!(addresses(&watchdog), ["0000:00:19.0", "0000:01:00.0"]);
+    assert_eq!(text(&directory, "bus/pci/drivers/pvpanic-pci/unbind"), "0000:00:19.0");
+    let none = buses.settle(&Declared::default(), &[]).unwrap();
+    assert_eq!(addresses(&none), ["0000:00:18.0", "0000:00:19.0", "0000:01:00.0"]);
+
+    let of = |sign| buses.bind_first(Part::Sign(sign)).unwrap();
+    assert_eq!((of(Sign::Pvpanic), of(Sign::Watchdog)), (Bound::Driven, Bound::NoDriver));
+    assert_eq!(text(&directory, "bus/pci/drivers_probe"), "0000:00:18.0", "the first one is offered, and no other");
+    assert_eq!(Buses(Path::new("/no-such-sysfs")).bind_first(Part::Sign(Sign::Watchdog)).unwrap(), Bound::NoDevice);
+}

@@ -87,6 +87,7 @@ impl Trial<'_> {
             ready_timeout: plan.ready_timeout,
             stop_timeout: plan.stop_timeout,
             watchdog: plan.watchdog,
+            hang_timeout: plan.hang_timeout,
         };
         let supervision = Supervision {
             child,

@@ -27,6 +27,25 @@ impl Life {
         vec![]
     }
 
+    /// The guest's kernel has panicked: the console says why, and a device of QEMU that it did; either may be first.
+    pub(super) fn panicked(&mut self, now: Instant, words: Option<String>) -> Vec<Action> {
+        if let Some(Cause::Panicked(known)) = &mut self.cause {
+            *known = known.take().or(words);
+            return vec![];
+        }
+        self.fail(now, Cause::Panicked(words))
+    }
+
+    /// The guest's watchdog has acted. QEMU has stopped the guest, so that nobody is left to be asked. One that was to stop anyway has
+    /// not failed.
+    pub(super) fn hung(&mut self, now: Instant) -> Vec<Action> {
+        if self.stopped_by.is_none() {
+            self.cause.get_or_insert(Cause::Hung);
+        }
+        self.ready_deadline = None;
+        if self.stage < Stage::Quit { self.quit(now) } else { vec![] }
+    }
+
     /// The guest goes on without a network, which is not what it was launched for: it is stopped like on request.
     pub(super) fn on_network_ended(&mut self, now: Instant, over: Over) -> Vec<Action> {
         match now.checked_add(CLOSED_GRACE).filter(|_| over.well) {

@@ -45,6 +45,7 @@ impl Case {
             ready_timeout: Duration::from_secs(120),
             stop_timeout: Duration::from_secs(10),
             watchdog: None,
+            hang_timeout: None,
         };
         Self { life: Life::new(terms, now), now }
     }
@@ -114,6 +115,50 @@ fn a_guest_that_resets_or_panics() {
     let mut case = Case::ready();
     case.shutdown("guest-panic");
     assert!(matches!(case.ending(), Ending::GuestPanicked { .. }));
+}
+
+#[test]
+fn a_panic_is_told_by_a_device_and_explained_by_the_console_whichever_is_first() {
+    let told = || Input::Qmp(Message::Event { name: "GUEST_PANICKED".to_owned(), data: json!({"action": "poweroff"}) });
+    let why = || Input::Console(Finding::Panic("sysrq triggered crash".to_owned()));
+    let explained = Ending::GuestPanicked { panic: "sysrq triggered crash".to_owned() };
+    for inputs in [[told(), why()], [why(), told()]] {
+        let mut case = Case::ready();
+        let notes: Vec<_> = inputs.into_iter().flat_map(|input| case.give(input)).collect();
+        assert!(matches!(&notes[..], [Action::Note(note)] if note.contains("panicked")), "{notes:?}");
+        // QEMU ends by itself when the guest has powered off.
+        case.shutdown("guest-panic");
+        assert_eq!(case.ending(), explained);
+    }
+    let mut case = Case::ready();
+    case.give(told());
+    let ending = case.ending();
+    assert!(ending.to_string().contains("whose console does not say why"), "{ending}");
+    assert_eq!(ending.outcome(), Some(spec::Outcome::GuestFailed));
+}
+
+#[test]
+fn a_guest_that_does_not_feed_its_watchdog_is_ended_and_nobody_is_asked() {
+    let acted = || Input::Qmp(Message::Event { name: "WATCHDOG".to_owned(), data: json!({"action": "pause"}) });
+    let mut case = Case::ready();
+    case.life.terms.hang_timeout = Some(Duration::from_secs(30));
+    assert_eq!(case.give(acted()), [Action::Qmp("quit")]);
+    assert_eq!(case.give(acted()), [], "once is enough");
+    let stopped = Message::Event { name: "STOP".to_owned(), data: json!({}) };
+    assert_eq!(case.give(Input::Qmp(stopped)), [], "it is known why QEMU has stopped it");
+    let ending = case.ending();
+    assert_eq!(ending, Ending::GuestHung { seconds: 30 });
+    assert_eq!(ending.to_string(), "the guest hung: it had not fed its watchdog for 30 s");
+    assert_eq!(ending.outcome(), Some(spec::Outcome::GuestFailed));
+    // It had acted before QEMU listened.
+    let mut case = Case::ready();
+    assert_eq!(case.status("watchdog"), [Action::Qmp("quit")]);
+    assert!(matches!(case.ending(), Ending::GuestHung { .. }));
+    // A guest that was being stopped, and hangs at it, was stopped all the same.
+    let mut case = Case::ready();
+    case.give(Input::Stop("SIGTERM"));
+    assert_eq!(case.give(acted()), [Action::Qmp("quit")]);
+    assert_eq!(case.ending(), Ending::Stopped { by: "SIGTERM", how: StopHow::Quit });
 }
 
 #[test]

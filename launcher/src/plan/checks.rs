@@ -8,6 +8,7 @@ use super::{Inputs, PlanError};
 use crate::firmware;
 use crate::host::KvmAccess;
 use crate::qemu::features::FLOOR;
+use crate::qemu::signs::Signs;
 use crate::qemu::{self, Accelerator, Features};
 use crate::verdict::Verdict;
 
@@ -27,6 +28,21 @@ pub(super) fn check_release(inputs: &Inputs<'_>) -> Result<Option<String>, PlanE
         }
         None => Err(PlanError::Unsigned { tee: inputs.vm.tee }),
     }
+}
+
+/// Refuses a device of the configuration that the image's kernel has no driver for: the guest would stop for it.
+pub(super) fn check_drivers(inputs: &Inputs<'_>) -> Result<(), PlanError> {
+    let Some(image) = &inputs.image.manifest.recipe.image else { return Ok(()) };
+    match without_driver(Signs::of(&inputs.vm.guest), &[&image.boot_modules, &image.device_modules]) {
+        None => Ok(()),
+        Some((key, module)) => Err(PlanError::NoDriver { image: inputs.image.manifest.name.clone(), key, module }),
+    }
+}
+
+/// What the configuration calls the first device whose module is in none of the lists, and that module.
+fn without_driver(signs: Signs, lists: &[&Vec<String>]) -> Option<(&'static str, &'static str)> {
+    let has = |module: &str| lists.iter().copied().flatten().any(|name| name.replace('-', "_") == module);
+    signs.drivers().find(|(_, module)| !has(module))
 }
 
 pub(super) type PlannedFirmware = Option<(Sha256Digest, Option<String>)>;
@@ -86,7 +102,7 @@ pub(super) fn choose_accelerator(inputs: &Inputs<'_>, notes: &mut Vec<String>) -
 pub(super) fn check_features(
     features: &Features,
     shape: &Shape,
-    host: &spec::vm::Host,
+    vm: &spec::vm::Vm,
     accelerator: Accelerator,
 ) -> Result<(), PlanError> {
     let version = features.version_text();
@@ -94,7 +110,7 @@ pub(super) fn check_features(
         return Err(PlanError::QemuTooOld { found: version });
     }
     if let Some(missing) =
-        qemu::required_types(shape, host, accelerator).into_iter().find(|name| !features.types.contains(name))
+        qemu::required_types(shape, vm, accelerator).into_iter().find(|name| !features.types.contains(name))
     {
         return Err(PlanError::QemuLacks { version, missing });
     }
@@ -102,4 +118,20 @@ pub(super) fn check_features(
         return Err(PlanError::UnknownCpu { version, model: shape.cpu_model.clone() });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_of_the_configuration_needs_its_module_in_the_image() {
+        let (nothing, both) = (Vec::new(), vec!["i6300esb".to_owned(), "pvpanic-pci".to_owned()]);
+        let signs = Signs { watchdog: true, pvpanic: true };
+        assert_eq!(without_driver(signs, &[&nothing, &both]), None);
+        assert_eq!(without_driver(signs, &[&nothing, &nothing]), Some(("watchdog", "i6300esb")));
+        let pvpanic = Signs { watchdog: false, ..signs };
+        assert_eq!(without_driver(pvpanic, &[&nothing, &both[..1].to_vec()]), Some(("pvpanic", "pvpanic_pci")));
+        assert_eq!(without_driver(Signs::default(), &[]), None);
+    }
 }

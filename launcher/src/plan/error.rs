@@ -41,6 +41,16 @@ pub enum PlanError {
         /// The artifact.
         name: &'static str,
     },
+    /// The image has no driver for a device of the configuration.
+    #[error("image {image} has no driver for what guest.{key} names: its recipe does not have the module {module}")]
+    NoDriver {
+        /// The image's name.
+        image: String,
+        /// The key of the configuration.
+        key: &'static str,
+        /// The module.
+        module: &'static str,
+    },
     /// The firmware is not one to launch.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
@@ -120,7 +130,7 @@ impl Diagnostic for PlanError {
         match self {
             Self::Configuration { .. } | Self::Memory { .. } | Self::NothingToSimulate { .. } => Outcome::Usage,
             Self::UnknownCpu { .. } | Self::NotText(_) => Outcome::Usage,
-            Self::MissingArtifact { .. } => Outcome::InputMismatch,
+            Self::MissingArtifact { .. } | Self::NoDriver { .. } => Outcome::InputMismatch,
             Self::IdBlock(error) => error.outcome(),
             Self::Firmware(error) => error.outcome(),
             Self::QemuTooOld { .. } | Self::QemuLacks { .. } | Self::HostLacks { .. } | Self::Unmet { .. } => {
@@ -136,6 +146,9 @@ impl Diagnostic for PlanError {
             Self::IdBlock(error) => return error.hint(),
             Self::Firmware(error) => return error.hint(),
             Self::Unmet { line, .. } => return line.remedy.clone(),
+            Self::NoDriver { .. } => {
+                "name it in kernel.device_modules of the recipe and build again, or leave the key out"
+            }
             Self::MissingArtifact { .. } => "build the image again with `bullion build`",
             Self::QemuTooOld { .. } | Self::QemuLacks { .. } => {
                 "leave `--qemu` out: the pinned QEMU has all that is needed"

@@ -70,7 +70,8 @@ impl Plan {
         line(f, "artifacts", if self.verify_artifacts { "verified before the start" } else { "NOT VERIFIED" })?;
         let (ready, stop) = (self.ready_timeout.as_secs(), self.stop_timeout.as_secs());
         let watchdog = self.watchdog.map(|silence| format!(", silent {} s", silence.as_secs())).unwrap_or_default();
-        line(f, "deadlines", format_args!("ready {ready} s, stop {stop} s{watchdog}"))?;
+        let hang = self.hang_timeout.map(|hang| format!(", hung {} s", hang.as_secs())).unwrap_or_default();
+        line(f, "deadlines", format_args!("ready {ready} s, stop {stop} s{watchdog}{hang}"))?;
         if let Some(limits) = &self.limits {
             line(f, "limits", Limited(limits))?;
         }

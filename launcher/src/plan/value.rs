@@ -158,6 +158,8 @@ pub struct Plan {
     pub stop_timeout: Duration,
     /// How long the guest may leave questions unanswered once it was ready; none: for ever.
     pub watchdog: Option<Duration>,
+    /// How long the guest may leave its watchdog device unfed; none: it has none.
+    pub hang_timeout: Option<Duration>,
     /// The most that QEMU takes of this host.
     pub limits: Option<Limits>,
     /// Whether it is started again when it has ended.

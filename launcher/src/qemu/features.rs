@@ -29,7 +29,7 @@ pub const FLOOR: [u64; 3] = [10, 1, 0];
 /// How long QEMU may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// A new number whenever what is remembered changes.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 
 /// What a QEMU can do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +193,7 @@ fn evaluate(answers: &[Message]) -> Option<Features> {
 /// Whether a launch may ask for the type: a hundredth of all types are worth keeping.
 fn is_needed(name: &str) -> bool {
     let endings = ["-accel", "-x86_64-cpu", "-machine", "-guest"];
-    let devices = ["pcie-root-port", "vfio-pci", "iommufd", "vhost-vsock-pci"];
+    let devices = ["pcie-root-port", "vfio-pci", "iommufd", "vhost-vsock-pci", "i6300esb", "pvpanic-pci"];
     devices.contains(&name)
         || name.starts_with("virt")
         || name.starts_with("memory-backend-")

@@ -32,6 +32,7 @@ pub use placement::ConfigWrite;
 use session::Session;
 
 use super::features::FLOOR;
+use super::signs::Signs;
 use super::{Accelerator, CommandLine, Features, QemuProgram, features};
 use crate::host::{HostFacts, KvmAccess};
 use crate::plan::{Role, descriptors};
@@ -66,6 +67,10 @@ pub struct Devices {
     pub volumes: usize,
     /// Whether it has a vsock.
     pub vsock: bool,
+    /// Whether it has a watchdog.
+    pub watchdog: bool,
+    /// Whether it has a pvpanic device.
+    pub pvpanic: bool,
     /// How the vCPUs are arranged.
     pub topology: Topology,
 }
@@ -73,11 +78,14 @@ pub struct Devices {
 impl Devices {
     /// Those of a VM description.
     pub fn of(vm: &Vm) -> Self {
+        let Signs { watchdog, pvpanic } = Signs::of(&vm.guest);
         Self {
             nics: vm.host.nics.len(),
             pci: vm.host.pci.len(),
             volumes: vm.guest.volumes.len(),
             vsock: vm.host.vsock.is_some(),
+            watchdog,
+            pvpanic,
             topology: vm.topology.unwrap_or_default(),
         }
     }
@@ -186,6 +194,7 @@ fn command_line(shape: &Shape, devices: &Devices, sandbox: bool) -> Vec<String> 
         sandbox,
         stand_in: true,
         volumes: &devices.stand_in_volumes(),
+        signs: Signs { watchdog: devices.watchdog, pvpanic: devices.pvpanic },
         host: &devices.host(),
         topology: devices.topology,
         by_iommufd: false,
@@ -273,6 +282,7 @@ mod tests {
             sandbox: true,
             stand_in: false,
             volumes: &[],
+            signs: Signs::default(),
             host: &Host::default(),
             topology: Topology::default(),
             has_passt: false,

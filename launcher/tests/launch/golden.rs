@@ -46,6 +46,8 @@ pub(crate) fn features() -> Features {
         "vfio-pci",
         "iommufd",
         "vhost-vsock-pci",
+        "i6300esb",
+        "pvpanic-pci",
     ];
     Features::assumed([11, 1, 3], types.map(str::to_owned))
 }
@@ -219,6 +221,27 @@ fn tdx_guest_with_a_gpu_on_one_node() {
 fn plain_guest_with_huge_pages_and_a_drive_by_its_group() {
     let more = "pci = [{ address = \"0000:c1:00.0\" }]\nhuge_pages = \"2MiB\"\nnuma_node = 0\n";
     agrees("none-huge", &on("debian-kernel-vfio", "none", more).text());
+}
+
+/// A guest with a watchdog and pvpanic.
+pub(crate) fn with_signs(tee: &str) -> Situation {
+    let mut situation = Situation::new(tee, "[guest.watchdog]\ntimeout_s = 30\n");
+    situation.fixture.vm.guest.pvpanic = true;
+    situation
+}
+
+#[test]
+fn guests_with_a_watchdog_and_pvpanic() {
+    for tee in ["none", "snp", "tdx"] {
+        agrees(&format!("{tee}-signs"), &with_signs(tee).text());
+        let (bare, with) = (Situation::new(tee, "").plan().unwrap().argv, with_signs(tee).plan().unwrap().argv);
+        let configured = |word: &String| !word.contains("host-data=") && !word.contains("mrconfigid");
+        let [bare, with] = [bare, with].map(|argv| {
+            let words = argv.iter().skip_while(|word| *word != "-name").filter(|word| configured(word));
+            words.cloned().collect::<Vec<_>>()
+        });
+        assert_eq!(with[..bare.len()], bare, "{tee}: what is new comes last");
+    }
 }
 
 #[test]

@@ -28,6 +28,12 @@ pub struct Admit {
     /// How many passed PCI functions there may be.
     #[serde(default = "no_devices")]
     pub pci: Vec<usize>,
+    /// Whether there is a watchdog.
+    #[serde(default = "without", skip_serializing_if = "is_without")]
+    pub watchdog: Vec<bool>,
+    /// Whether there is a pvpanic device.
+    #[serde(default = "without", skip_serializing_if = "is_without")]
+    pub pvpanic: Vec<bool>,
 }
 
 /// One machine.
@@ -45,46 +51,70 @@ pub struct AdmittedMachine {
     pub volumes: usize,
     /// How many passed PCI functions.
     pub pci: usize,
+    /// Whether there is a watchdog.
+    pub watchdog: bool,
+    /// Whether there is a pvpanic device.
+    pub pvpanic: bool,
 }
 
 fn no_devices() -> Vec<usize> {
     vec![0]
 }
 
+fn without() -> Vec<bool> {
+    vec![false]
+}
+
+fn is_without(list: &[bool]) -> bool {
+    list == [false]
+}
+
 impl Admit {
     /// All combinations.
     pub fn machines(&self) -> Vec<AdmittedMachine> {
-        let mut machines = Vec::new();
-        for tee in &self.tee {
-            for vcpus in &self.vcpus {
-                for memory in &self.memory {
-                    machines.extend(self.devices().map(|(nics, volumes, pci)| AdmittedMachine {
-                        tee: *tee,
-                        vcpus: *vcpus,
-                        memory_mib: memory.whole_mib().unwrap_or_default(),
-                        nics,
-                        volumes,
-                        pci,
-                    }));
-                }
-            }
-        }
-        machines
+        let (vcpus, memory_mib, nics, volumes, pci) = (0, 0, 0, 0, 0);
+        let plain = |tee: &Tee| AdmittedMachine {
+            tee: *tee,
+            vcpus,
+            memory_mib,
+            nics,
+            volumes,
+            pci,
+            watchdog: false,
+            pvpanic: false,
+        };
+        let memory: Vec<u64> = self.memory.iter().map(|size| size.whole_mib().unwrap_or_default()).collect();
+        let machines = self.tee.iter().map(plain).collect();
+        let machines = each(machines, &self.vcpus, |machine, vcpus| machine.vcpus = vcpus);
+        let machines = each(machines, &memory, |machine, memory_mib| machine.memory_mib = memory_mib);
+        let machines = each(machines, &self.nics, |machine, nics| machine.nics = nics);
+        let machines = each(machines, &self.volumes, |machine, volumes| machine.volumes = volumes);
+        let machines = each(machines, &self.pci, |machine, pci| machine.pci = pci);
+        let machines = each(machines, &self.watchdog, |machine, watchdog| machine.watchdog = watchdog);
+        each(machines, &self.pvpanic, |machine, pvpanic| machine.pvpanic = pvpanic)
     }
+}
 
-    fn devices(&self) -> impl Iterator<Item = (usize, usize, usize)> {
-        let with_pci = move |nics: usize, volumes: usize| self.pci.iter().map(move |pci| (nics, volumes, *pci));
-        self.nics.iter().flat_map(move |nics| self.volumes.iter().flat_map(move |volumes| with_pci(*nics, *volumes)))
-    }
+/// Each machine once with each value.
+fn each<T: Copy>(
+    machines: Vec<AdmittedMachine>,
+    values: &[T],
+    set: impl Fn(&mut AdmittedMachine, T),
+) -> Vec<AdmittedMachine> {
+    let with = |mut machine: AdmittedMachine, value: T| {
+        set(&mut machine, value);
+        machine
+    };
+    machines.iter().flat_map(|machine| values.iter().map(|value| with(*machine, *value))).collect()
 }
 
 pub(super) fn check(admit: &Admit, origin: Origin<'_>) -> Result<(), SyntaxError> {
     /// More devices than any machine of ours has places for.
     const MAX_DEVICES: usize = 16;
-    let Admit { tee, vcpus, memory, nics, volumes, pci } = admit;
-    let lists =
-        [tee.is_empty(), vcpus.is_empty(), memory.is_empty(), nics.is_empty(), volumes.is_empty(), pci.is_empty()];
-    if lists.contains(&true) {
+    let Admit { tee, vcpus, memory, nics, volumes, pci, watchdog, pvpanic } = admit;
+    let counts = [nics, volumes, pci].map(Vec::is_empty);
+    let lists = [tee.is_empty(), vcpus.is_empty(), memory.is_empty(), watchdog.is_empty(), pvpanic.is_empty()];
+    if lists.contains(&true) || counts.contains(&true) {
         return Err(origin.refuse("admit", "kernel.admit has an empty list: no machine is in it"));
     }
     if let Some(vcpus) = vcpus.iter().find(|vcpus| !(1..=MAX_VCPUS).contains(*vcpus)) {

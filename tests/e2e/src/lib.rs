@@ -164,6 +164,12 @@ impl Bench {
         self.build_once("BULLION_TEST_COMPOSE", &IMAGE)
     }
 
+    /// The same of the minimal image with a shell on its serial line.
+    pub fn dev(&self) -> Option<&'static Path> {
+        static IMAGE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+        self.build_once("BULLION_TEST_DEV", &IMAGE)
+    }
+
     fn build_once(
         &self,
         variable: &str,

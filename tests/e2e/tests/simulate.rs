@@ -107,6 +107,32 @@ fn what_a_td_reads_by_fw_cfg_leads_to_the_predicted_registers() {
     assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2], "each has tables of its own: {seen:?}");
 }
 
+/// A watchdog and pvpanic go through both launches. The SNP launch digest is that of a guest without them; what a TD reads tells of them as predicted.
+#[test]
+fn a_watchdog_and_pvpanic_are_launched_as_predicted() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = bench.dev().filter(|_| can_simulate(&bench)) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let launch = |tee: &str, more: &str| {
+        let vm = bench.vm(scratch.path(), "t-signs", tee, 2, image);
+        let plain = std::fs::read_to_string(&vm).unwrap();
+        std::fs::write(&vm, plain + more).unwrap();
+        bench.launch(&vm, &["--simulate", "--json"]).expect(0, &["SIMULATED"]).json()
+    };
+    let signs = "pvpanic = true\n[guest.watchdog]\ntimeout_s = 30\n";
+    let (bare, with) = (launch("snp", ""), launch("snp", signs));
+    assert_eq!(with["measured"]["launch_digest"], with["expected"]["launch_digest"]);
+    assert_eq!(with["measured"]["launch_digest"], bare["measured"]["launch_digest"], "nothing of a device is in it");
+    assert_ne!(with["measured"]["host_data"], bare["measured"]["host_data"], "the configuration names them");
+    let (bare, with) = (launch("tdx", ""), launch("tdx", signs));
+    for register in ["rtmr0", "rtmr1", "rtmr2"] {
+        assert_eq!(with["from_fw_cfg"][register].as_str().map(str::len), Some(96), "{with}");
+        assert_eq!(with["from_fw_cfg"][register], with["expected"][register], "{register}");
+    }
+    assert_ne!(with["from_fw_cfg"]["rtmr0"], bare["from_fw_cfg"]["rtmr0"]);
+    assert_eq!(with["measured"]["mrtd"], bare["measured"]["mrtd"]);
+}
+
 /// Firmware with enrolled keys does not start a kernel that nobody in its db signed: a launch says so in the words of `measure`, predicts
 /// no register of it, and compares MRTD all the same.
 #[test]

@@ -53,8 +53,9 @@ pub(super) fn of(
             Tee::Snp => of(artifact::FIRMWARE_SNP)?,
             Tee::Tdx => of(artifact::FIRMWARE_TDX)?,
         };
-        let AdmittedMachine { nics, volumes, pci, .. } = machine;
-        let told = oracle.ask_of(firmware, &shape(&machine), Devices { nics, pci, volumes, ..Devices::default() })?;
+        let AdmittedMachine { nics, volumes, pci, watchdog, pvpanic, .. } = machine;
+        let devices = Devices { nics, pci, volumes, watchdog, pvpanic, ..Devices::default() };
+        let told = oracle.ask_of(firmware, &shape(&machine), devices)?;
         let digest = told.fw_cfg.admission().map_err(|error| {
             Failure::new(Outcome::HostCannot, format!("{error} ({}, {} vCPUs)", machine.tee, machine.vcpus))
         })?;

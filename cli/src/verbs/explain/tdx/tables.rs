@@ -125,7 +125,7 @@ impl<'a> Tables<'a> {
 
     fn row(&self, found: &Neighbour) -> Row {
         // Other topologies are not searched for.
-        let Devices { nics, pci, volumes, vsock, topology: _ } = found.devices;
+        let Devices { nics, pci, volumes, vsock, watchdog, pvpanic, topology: _ } = found.devices;
         let version = found.qemu_version.map(|number| number.to_string()).join(".");
         let mut parts = Vec::new();
         if self.vcpus != Some(found.vcpus) {
@@ -136,8 +136,9 @@ impl<'a> Tables<'a> {
             parts.push(format!("QEMU {}", releases_alike(found.qemu_version).join(", ")));
         }
         if found.devices != self.machine.devices {
-            let with_vsock = if vsock { ", with a vsock" } else { "" };
-            parts.push(format!("{nics} networks, {pci} passed functions and {volumes} volumes{with_vsock}"));
+            let others = [(vsock, ", with a vsock"), (watchdog, ", with a watchdog"), (pvpanic, ", with pvpanic")];
+            let others: String = others.into_iter().filter_map(|(there, name)| there.then_some(name)).collect();
+            parts.push(format!("{nics} networks, {pci} passed functions and {volumes} volumes{others}"));
         }
         let machine = if parts.is_empty() { "the expected machine".to_owned() } else { parts.join(", ") };
         Row {
@@ -145,7 +146,7 @@ impl<'a> Tables<'a> {
             kind: "differs",
             value: Some(json!({
                 "vcpus": found.vcpus, "qemu_version": version, "nics": nics, "pci": pci, "volumes": volumes,
-                "vsock": vsock,
+                "vsock": vsock, "watchdog": watchdog, "pvpanic": pvpanic,
             })),
             text: format!("those of a machine with {machine}"),
             ..Row::default()
