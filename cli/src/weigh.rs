@@ -3,6 +3,7 @@
 //! Kernel and initrd go in by the SHA-256 that the manifest has for them, which `build` has just computed and `measure`
 //! and `launch` have just checked; only the firmware's bytes are needed.
 
+pub(crate) mod admission;
 pub(crate) mod disk;
 pub(crate) mod machine;
 pub(crate) mod neighbours;

@@ -24,6 +24,7 @@ use crate::inputs;
 use crate::printer::Printer;
 use crate::tree;
 use crate::trust;
+use crate::weigh::admission;
 use expected::{Expected, RtmrValues, Rtmrs};
 
 pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Result<u8, Failure> {
@@ -46,6 +47,10 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
                 expected.not_predicted = Some(reason);
             }
         }
+    }
+    // In a simulation, nothing of the guest runs; and who skips the artifacts has others than the manifest's.
+    if !verb.simulate && !verb.dangerously_skip_artifact_verification {
+        admission::check(&vm, &image, &verb.qemu, &store)?;
     }
     let options = options(verb, expected.as_ref())?;
     let pins = inputs::pins()?;

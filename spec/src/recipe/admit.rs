@@ -1,5 +1,7 @@
 //! Which machines' ACPI tables a compiled kernel admits: combinations of what the tables depend on.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::check::Origin;
@@ -55,6 +57,22 @@ pub struct AdmittedMachine {
     pub watchdog: bool,
     /// Whether there is a pvpanic device.
     pub pvpanic: bool,
+}
+
+/// As a person reads it: each list of more than its default.
+impl fmt::Display for Admit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn list<T: fmt::Display>(words: &[T]) -> String {
+            words.iter().map(ToString::to_string).collect::<Vec<_>>().join("/")
+        }
+        write!(formatter, "tee {}, {} vCPUs, {}", list(&self.tee), list(&self.vcpus), list(&self.memory))?;
+        for (counts, name) in [(&self.nics, "networks"), (&self.volumes, "volumes"), (&self.pci, "PCI functions")] {
+            if counts.iter().any(|count| *count != 0) {
+                write!(formatter, ", {name}: {}", list(counts))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn no_devices() -> Vec<usize> {

@@ -64,10 +64,29 @@ fn the_tables_that_firmware_makes_are_those_that_were_predicted() {
         let console = bench.emulate(&vm, &image, Some("bullion: ACPI tables "), |words| verbose(words, None));
         assert!(console.contains("bullion: ACPI tables admitted: digest"), "{tee}: {console}");
         // A machine that the recipe does not name.
-        let vm = bench.vm(scratch.path(), &format!("t-others-{tee}"), tee, 3, &image);
-        let console = bench.emulate(&vm, &image, Some("bullion: ACPI tables "), |words| verbose(words, None));
+        let console = bench.emulate(&vm, &image, Some("bullion: ACPI tables "), |words| {
+            verbose(words, None);
+            *words.iter_mut().find(|word| word.starts_with("-smp ")).unwrap() =
+                "-smp 3,sockets=1,cores=3,threads=1".to_owned();
+        });
         assert!(console.contains("ACPI tables refused: no bullion.acpi= names them"), "{tee}: {console}");
     }
+}
+
+#[test]
+fn a_machine_that_the_kernel_would_stop_in_is_refused_before_it_starts() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = bench.release("minimal") else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let others = ["3 vCPUs", "none of the ", "[[kernel.admit]]", "tee none/snp/tdx, 1/2/4/8 vCPUs, 512MiB/2GiB"];
+    for words in [&["--plan"][..], &["--until-ready"]] {
+        let vm = bench.vm(scratch.path(), "t-not-admitted", "none", 3, &image);
+        let refused = bench.launch(&vm, words).expect(6, &others);
+        assert!(!refused.stderr.contains("QEMU started"), "{}", refused.stderr);
+    }
+    // What is simulated runs nowhere, and its digest is predicted for any machine.
+    let vm = bench.vm(scratch.path(), "t-not-admitted", "snp", 3, &image);
+    bench.launch(&vm, &["--plan", "--simulate"]).expect(0, &[]);
 }
 
 /// Lets the kernel say all, and replaces what it admits.

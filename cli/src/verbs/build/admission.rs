@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 
 use image::firmware_images;
 use launcher::qemu::oracle::Devices;
-use measure::shape::{Boot, Shape, SnpShape, TdxShape, TeeShape};
 use spec::lock::Lock;
 use spec::manifest::{AcpiAdmission, artifact};
 use spec::recipe::{AdmittedMachine, ImageRecipe};
-use spec::{Outcome, Sha256Digest, Tee};
+use spec::{Outcome, Tee};
 use store::Store;
 
 use crate::args::QemuChoice;
 use crate::failure::Failure;
 use crate::tree;
+use crate::weigh::admission;
 use crate::weigh::machine::Oracle;
 
 /// The digests, each once, in ascending order; `None` where the recipe names no machine. With `believe_cache`, what QEMU
@@ -53,41 +53,15 @@ pub(super) fn of(
             Tee::Snp => of(artifact::FIRMWARE_SNP)?,
             Tee::Tdx => of(artifact::FIRMWARE_TDX)?,
         };
-        let AdmittedMachine { nics, volumes, pci, watchdog, pvpanic, .. } = machine;
+        let AdmittedMachine { tee, vcpus, memory_mib, nics, volumes, pci, watchdog, pvpanic } = machine;
         let devices = Devices { nics, pci, volumes, watchdog, pvpanic, ..Devices::default() };
-        let told = oracle.ask_of(firmware, &shape(&machine), devices)?;
-        let digest = told.fw_cfg.admission().map_err(|error| {
-            Failure::new(Outcome::HostCannot, format!("{error} ({}, {} vCPUs)", machine.tee, machine.vcpus))
-        })?;
-        digests.insert(Sha256Digest(digest.0));
-        version = told.qemu_version.unwrap_or_default();
+        let (digest, qemu_version) = admission::digest(&oracle, firmware, (tee, vcpus, memory_mib), devices)?;
+        digests.insert(digest);
+        version = qemu_version;
     }
     Ok(Some(AcpiAdmission {
         qemu_version: version.map(|number| number.to_string()).join("."),
         qemu_lock_sha256: lock_sha256,
         digests: digests.into_iter().collect(),
     }))
-}
-
-/// The shape of a machine. Nothing else of it reaches the tables.
-fn shape(machine: &AdmittedMachine) -> Shape {
-    let (tee, cpu_model) = match machine.tee {
-        Tee::None => (TeeShape::None, "max"),
-        Tee::Snp => {
-            let snp = SnpShape {
-                policy: SnpShape::DEFAULT_POLICY,
-                sev_features: SnpShape::SNP_ACTIVE,
-                kernel_hashes: true,
-                host_data: [0; 32],
-                id_block: None,
-            };
-            (TeeShape::Snp(snp), "EPYC-v4")
-        }
-        Tee::Tdx => {
-            let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
-            (TeeShape::Tdx(tdx), "host")
-        }
-    };
-    let AdmittedMachine { vcpus, memory_mib, .. } = *machine;
-    Shape { tee, boot: Boot::Kernel, vcpus, cpu_model: cpu_model.to_owned(), memory_mib }
 }

@@ -1,0 +1,105 @@
+//! The digest that a kernel with ACPI admission makes of a machine's tables: asked of QEMU when a release is built, and again when
+//! one is launched, so that a machine that the kernel would stop in is refused before it starts.
+//!
+//! Both ask in the same words. What is not among the digests of an image is nothing that its builder predicted, whatever real
+//! firmware makes of it: a refusal here is never of a machine that the kernel would take.
+
+use launcher::Image;
+use launcher::qemu::oracle::Devices;
+use measure::shape::{Boot, Shape, SnpShape, TdxShape, TeeShape};
+use spec::manifest::{AcpiAdmission, Manifest, artifact};
+use spec::vm::{Boot as From, Vm};
+use spec::{Outcome, Sha256Digest, Tee};
+use store::Store;
+
+use super::machine::Oracle;
+use super::{image_firmware, whole_mib};
+use crate::args::QemuChoice;
+use crate::failure::Failure;
+
+/// The digest of the tables of a machine: its TEE, its vCPUs, its memory in MiB, and its devices. With it, the version of the
+/// QEMU that was asked.
+pub(crate) fn digest(
+    oracle: &Oracle<'_>,
+    firmware: &[u8],
+    machine: (Tee, u32, u64),
+    devices: Devices,
+) -> Result<(Sha256Digest, [u64; 3]), Failure> {
+    let (tee, vcpus, memory_mib) = machine;
+    let told = oracle.ask_of(firmware, &shape(tee, vcpus, memory_mib), devices)?;
+    let digest = told
+        .fw_cfg
+        .admission()
+        .map_err(|error| Failure::new(Outcome::HostCannot, format!("{error} ({tee}, {vcpus} vCPUs)")))?;
+    Ok((Sha256Digest(digest.0), told.qemu_version.unwrap_or_default()))
+}
+
+/// Refuses a VM whose machine the image's kernel does not admit. Images that admit any, and disks, which have a list of their own
+/// inside, are not looked at.
+pub(crate) fn check(vm: &Vm, image: &Image, qemu: &QemuChoice, store: &Store) -> Result<(), Failure> {
+    let manifest = &image.manifest;
+    let Some(admitted) = manifest.acpi.as_ref().filter(|_| vm.boot == From::Kernel) else { return Ok(()) };
+    let firmware = match vm.tee {
+        // QEMU's own.
+        Tee::None => Vec::new(),
+        Tee::Snp => image_firmware(&image.directory, manifest, artifact::FIRMWARE_SNP)?.bytes,
+        Tee::Tdx => image_firmware(&image.directory, manifest, artifact::FIRMWARE_TDX)?.bytes,
+    };
+    let devices = Devices::of(vm);
+    let oracle = Oracle::new(qemu, store, devices);
+    let (found, version) = digest(&oracle, &firmware, (vm.tee, vm.vcpus, whole_mib(vm.memory)?), devices)?;
+    if admitted.digests.contains(&found) { Ok(()) } else { Err(refusal(vm, manifest, admitted, &found, version)) }
+}
+
+fn refusal(vm: &Vm, manifest: &Manifest, admitted: &AcpiAdmission, found: &Sha256Digest, version: [u64; 3]) -> Failure {
+    let Devices { nics, pci, volumes, vsock, .. } = Devices::of(vm);
+    let version = version.map(|number| number.to_string()).join(".");
+    let mut machine = format!("tee {}, {} vCPUs, {}", vm.tee, vm.vcpus, vm.memory);
+    for (count, name) in
+        [(nics, "networks"), (volumes, "volumes"), (pci, "PCI functions"), (usize::from(vsock), "vsock")]
+    {
+        if count > 0 {
+            machine.push_str(&format!(", {name}: {count}"));
+        }
+    }
+    let message = format!(
+        "the kernel of image \"{}\" would stop in this machine ({machine}; QEMU {version}): the digest of its ACPI tables is {found}, \
+         none of the {} that the image admits",
+        manifest.name,
+        admitted.digests.len()
+    );
+    let named: Vec<String> =
+        manifest.recipe.image.iter().flat_map(|image| &image.admit).map(ToString::to_string).collect();
+    let other_qemu = if version == admitted.qemu_version {
+        String::new()
+    } else {
+        format!("the image admits tables of QEMU {}, or else ", admitted.qemu_version)
+    };
+    let hint = format!(
+        "{other_qemu}give the VM a machine that the image admits ({}), or name this one in [[kernel.admit]] and build the image again",
+        named.join("; ")
+    );
+    Failure::new(Outcome::Refused, message).with_hint(hint)
+}
+
+/// The shape of a machine. Nothing else of it reaches the tables.
+fn shape(tee: Tee, vcpus: u32, memory_mib: u64) -> Shape {
+    let (tee, cpu_model) = match tee {
+        Tee::None => (TeeShape::None, "max"),
+        Tee::Snp => {
+            let snp = SnpShape {
+                policy: SnpShape::DEFAULT_POLICY,
+                sev_features: SnpShape::SNP_ACTIVE,
+                kernel_hashes: true,
+                host_data: [0; 32],
+                id_block: None,
+            };
+            (TeeShape::Snp(snp), "EPYC-v4")
+        }
+        Tee::Tdx => {
+            let tdx = TdxShape { attributes: TdxShape::SEPT_VE_DISABLE, mrconfigid: [0; 48] };
+            (TeeShape::Tdx(tdx), "host")
+        }
+    };
+    Shape { tee, boot: Boot::Kernel, vcpus, cpu_model: cpu_model.to_owned(), memory_mib }
+}
