@@ -25,6 +25,7 @@ mod log;
 pub mod metrics;
 pub mod network;
 mod notify;
+pub mod pinning;
 pub mod plan;
 pub mod qemu;
 mod qmp;

@@ -25,6 +25,7 @@ use spec::vm::{Accelerator as Wanted, Boot as From, RestartPolicy, Vm};
 use crate::host::check;
 use crate::host::choose::chosen;
 use crate::id_block;
+use crate::pinning;
 use crate::qemu::signs::Signs;
 use crate::qemu::{self, Accelerator, CommandLine};
 use crate::simulation;
@@ -155,6 +156,7 @@ fn plan_of_chosen(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         watchdog: vm.host.watchdog_s.map(Duration::from_secs),
         hang_timeout: vm.guest.watchdog.map(|watchdog| Duration::from_secs(watchdog.timeout_s.into())),
         limits: vm.host.limits,
+        pinned: pinning::of(vm, inputs.facts),
         // What is tried, or simulated, is done once.
         restart: vm.host.restart.filter(|restart| {
             restart.policy != RestartPolicy::Never && !options.until_ready && options.simulate.is_none()
@@ -197,7 +199,7 @@ fn command(
         volumes,
         signs: Signs::of(&inputs.vm.guest),
         host: &inputs.vm.host,
-        topology: inputs.vm.topology.unwrap_or_default(),
+        topology: inputs.vm.arrangement(),
         by_iommufd: by_iommufd(inputs),
         has_passt: has_passt(inputs),
         // Where there is no room, `check::unmet` has refused.

@@ -8,6 +8,7 @@ mod arguments;
 pub mod bars;
 pub(crate) mod devices;
 pub mod features;
+mod memory;
 pub mod oracle;
 mod plain;
 pub mod program;
@@ -140,7 +141,7 @@ pub(crate) fn required_types(shape: &Shape, vm: &Vm, accelerator: Accelerator) -
     if !host.pci.is_empty() {
         types.extend(["vfio-pci", "pcie-root-port", "iommufd"]);
     }
-    if host.huge_pages.is_some() || host.numa_node.is_some() {
+    if host.huge_pages.is_some() || !host.nodes().is_empty() {
         types.push("memory-backend-memfd");
     }
     types.extend(Signs::of(&vm.guest).types());
@@ -212,12 +213,9 @@ impl CommandLine<'_> {
 
     fn machine(&self, arguments: &mut Arguments) {
         let tee = self.tee();
-        let mut machine = Properties::of(MACHINE).with("hpet", "off").with("smm", "off").with("vmport", "off");
-        if self.has_memory_object() {
-            machine = machine.with("memory-backend", "ram");
-        }
+        let machine = Properties::of(MACHINE).with("hpet", "off").with("smm", "off").with("vmport", "off");
         let guest = tee.confidential_guest(self.facts);
-        let machine = tee.machine(machine);
+        let machine = tee.machine(self.with_memory(machine));
         let confidential = |machine: Properties| machine.with("confidential-guest-support", "tee");
         arguments.option("-machine", if guest.is_some() { confidential(machine) } else { machine });
         arguments.option(
@@ -238,11 +236,7 @@ impl CommandLine<'_> {
         let [sockets, cores, threads] = [arranged.sockets, cores, arranged.threads].map(|number| number.to_string());
         let topology = Properties::of(&vcpus).with("sockets", &sockets).with("cores", &cores).with("threads", &threads);
         arguments.option("-smp", topology);
-        let size = format!("{}M", self.shape.memory_mib);
-        arguments.option("-m", Properties::of(&size));
-        if self.has_memory_object() {
-            arguments.option("-object", self.memory_object(&size));
-        }
+        self.memory(arguments);
         if let Some(guest) = guest {
             arguments.option("-object", guest);
         }

@@ -20,8 +20,9 @@ use crate::console::Console;
 use crate::ending::Ending;
 use crate::life::{ANSWER_TIMEOUT, Action, Input, Life};
 use crate::network::Speaker;
+use crate::pinning::{self, Pinned};
 use crate::qemu::Accelerator;
-use crate::qmp::Qmp;
+use crate::qmp::{Message, Qmp};
 use crate::screen::Screen;
 use crate::state::Phase;
 pub(crate) use signals::Signals;
@@ -97,6 +98,8 @@ pub(crate) struct Supervision<'a> {
     pub(crate) stderr: Option<Stderr>,
     /// Those who speak for NICs.
     pub(crate) speakers: Vec<Speaker>,
+    /// Where the vCPUs run, once QEMU has said which thread is which.
+    pub(crate) pinned: &'a [Pinned],
     pub(crate) signals: &'a Signals,
     pub(crate) screen: Option<&'a mut Screen>,
     pub(crate) life: Life,
@@ -261,7 +264,12 @@ impl Supervision<'_> {
                 let Some(qmp) = &mut self.qmp else { return Ok(()) };
                 qmp.flush();
                 match qmp.receive()? {
-                    Some(messages) => messages.into_iter().for_each(|message| self.act(now, Input::Qmp(message))),
+                    Some(messages) => {
+                        for message in messages {
+                            self.pin(&message);
+                            self.act(now, Input::Qmp(message));
+                        }
+                    }
                     None => self.qmp = None,
                 }
             }
@@ -278,6 +286,14 @@ impl Supervision<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A guest whose vCPUs run elsewhere is slower, and no other.
+    fn pin(&mut self, message: &Message) {
+        let Message::Reply { command: pinning::QUESTION, result: Ok(answer) } = message else { return };
+        if let Err(error) = pinning::pin(self.pinned, self.child.id(), answer) {
+            self.witness.note(&format!("vCPUs are not kept to their NUMA nodes: {error}"));
+        }
     }
 
     fn listen_to_console(&mut self, now: Instant) -> io::Result<bool> {

@@ -122,9 +122,19 @@ pub struct Host {
     /// The size of the huge pages that memory is made of, `2MiB` or `1GiB`. In a TEE only what is shared with the host is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub huge_pages: Option<Size>,
-    /// The NUMA node that all memory comes from.
+    /// The NUMA node that all memory comes from, and on whose processors all vCPUs run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub numa_node: Option<u32>,
+    /// Several such nodes, for a guest that has as many itself: each gets an even part of memory and vCPUs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numa_nodes: Vec<u32>,
+}
+
+impl Host {
+    /// The host's NUMA nodes that the guest is bound to; none where it is bound to none.
+    pub fn nodes(&self) -> Vec<u32> {
+        self.numa_node.into_iter().chain(self.numa_nodes.iter().copied()).collect()
+    }
 }
 
 /// Which accelerator runs a guest without a TEE.
@@ -158,6 +168,12 @@ pub const MAX_VCPUS: u32 = 512;
 pub const MAX_TIMEOUT_S: u64 = 86_400;
 
 impl Vm {
+    /// How the vCPUs are arranged: as the description says, else with a socket for each NUMA node of the guest.
+    pub fn arrangement(&self) -> Topology {
+        let sockets = u32::try_from(self.host.numa_nodes.len()).unwrap_or(u32::MAX).max(1);
+        self.topology.unwrap_or(Topology { sockets, ..Topology::default() })
+    }
+
     /// Reads and checks a VM description; `file` is used in messages.
     pub fn parse(file: &str, text: &str) -> Result<Self, SyntaxError> {
         let vm: Self = from_toml(file, text)?;
@@ -215,7 +231,9 @@ impl Vm {
             .or_else(|| network::vsock_fault(host.vsock))
             .or_else(|| lifecycle::fault(host.restart, host.log, host.watchdog_s))
             .or_else(|| limits::fault(host.limits, vm.memory, vm.vcpus))
-            .or_else(|| placement::fault(&host.pci, host.huge_pages, vm.memory, host.numa_node));
+            .or_else(|| placement::fault(&host.pci))
+            .or_else(|| placement::memory_fault(host, vm.memory))
+            .or_else(|| placement::nodes_fault(&vm));
         if let Some((key, message)) = fault {
             return refuse(key, message);
         }

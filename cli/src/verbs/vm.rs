@@ -50,6 +50,6 @@ fn summary(vm: &Vm) -> String {
     words.extend((!host.nics.is_empty()).then(|| format!("networks: {}", host.nics.len())));
     words.extend(host.pci.iter().map(|device| format!("PCI {}", device.label())));
     words.extend(host.huge_pages.map(|size| format!("huge pages of {size}")));
-    words.extend(host.numa_node.map(|node| format!("NUMA node {node}")));
+    words.extend(host.nodes().iter().map(|node| format!("NUMA node {node}")));
     words.join(", ")
 }

@@ -52,12 +52,18 @@ pub(crate) fn check(vm: &Vm, image: &Image, qemu: &QemuChoice, store: &Store) ->
 }
 
 fn refusal(vm: &Vm, manifest: &Manifest, admitted: &AcpiAdmission, found: &Sha256Digest, version: [u64; 3]) -> Failure {
-    let Devices { nics, pci, volumes, vsock, .. } = Devices::of(vm);
+    let Devices { nics, pci, volumes, vsock, watchdog, pvpanic, .. } = Devices::of(vm);
     let version = version.map(|number| number.to_string()).join(".");
     let mut machine = format!("tee {}, {} vCPUs, {}", vm.tee, vm.vcpus, vm.memory);
-    for (count, name) in
-        [(nics, "networks"), (volumes, "volumes"), (pci, "PCI functions"), (usize::from(vsock), "vsock")]
-    {
+    let counts = [
+        (nics, "networks"),
+        (volumes, "volumes"),
+        (pci, "PCI functions"),
+        (usize::from(vsock), "vsock"),
+        (usize::from(watchdog), "watchdog"),
+        (usize::from(pvpanic), "pvpanic"),
+    ];
+    for (count, name) in counts {
         if count > 0 {
             machine.push_str(&format!(", {name}: {count}"));
         }

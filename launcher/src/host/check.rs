@@ -130,8 +130,8 @@ pub struct Needs {
     pub gpus: Option<spec::gpus::Gpus>,
     /// The size of its huge pages.
     pub huge_page_mib: Option<u64>,
-    /// The NUMA node it is bound to.
-    pub numa_node: Option<u32>,
+    /// The NUMA nodes it is bound to.
+    pub numa_nodes: Vec<u32>,
     /// Whether it has a vsock.
     pub vsock: bool,
     /// Whether it has a NIC on a bridge.
@@ -139,6 +139,11 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// How much of its memory comes from each node that it is bound to; all of it where there is one, or none.
+    pub(in crate::host) fn memory_of_a_node(&self) -> u64 {
+        self.memory_mib / (self.numa_nodes.len() as u64).max(1)
+    }
+
     /// The needs of a VM.
     pub fn of(vm: &Vm) -> Self {
         Self {
@@ -149,7 +154,7 @@ impl Needs {
             pci: vm.host.pci.iter().map(|device| device.address.clone()).collect(),
             gpus: vm.guest.gpus.clone(),
             huge_page_mib: vm.host.huge_pages.and_then(spec::size::Size::whole_mib),
-            numa_node: vm.host.numa_node,
+            numa_nodes: vm.host.nodes(),
             vsock: vm.host.vsock.is_some(),
             bridged: vm.host.nics.iter().any(|nic| nic.bridge.is_some()),
         }

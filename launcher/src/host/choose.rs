@@ -1,7 +1,7 @@
 //! Which function a VM gets that asks for one of a kind: the same facts give the same answer, and a launch gives the one that
 //! was prepared for it.
 //!
-//! Free is what is isolated and neither the host nor a running guest uses. Of those the VM's NUMA node comes first, then what
+//! Free is what is isolated and neither the host nor a running guest uses. Of those the VM's NUMA nodes come first, then what
 //! vfio-pci has already, then the lower address.
 
 use spec::vm::{PciDevice, PciKind, Vm};
@@ -21,7 +21,7 @@ pub fn chosen(vm: &Vm, facts: &HostFacts) -> Result<Vm, Box<Line>> {
         let taken: Vec<_> =
             vm.host.pci.iter().map(|device| device.address.clone()).filter(|address| !address.is_empty()).collect();
         let Some(wanted) = vm.host.pci.get(index).filter(|device| device.address.is_empty()) else { continue };
-        let address = find(wanted, &taken, vm.host.numa_node, facts)?;
+        let address = find(wanted, &taken, &vm.host.nodes(), facts)?;
         if let Some(device) = vm.host.pci.get_mut(index) {
             device.address = address;
         }
@@ -29,11 +29,11 @@ pub fn chosen(vm: &Vm, facts: &HostFacts) -> Result<Vm, Box<Line>> {
     Ok(vm)
 }
 
-fn find(wanted: &PciDevice, taken: &[String], node: Option<u32>, facts: &HostFacts) -> Result<String, Box<Line>> {
+fn find(wanted: &PciDevice, taken: &[String], nodes: &[u32], facts: &HostFacts) -> Result<String, Box<Line>> {
     let of_kind: Vec<_> = facts.devices.iter().filter(|device| is(device, wanted)).collect();
     let mut free: Vec<_> = of_kind.iter().filter(|device| why_not(device, taken, facts).is_none()).collect();
     free.sort_by_key(|device| {
-        let elsewhere = node.is_some() && device.numa_node != node;
+        let elsewhere = !nodes.is_empty() && device.numa_node.is_none_or(|node| !nodes.contains(&node));
         (elsewhere, device.driver.as_deref() != Some("vfio-pci"), device.address.clone())
     });
     if let Some(first) = free.first() {

@@ -17,6 +17,7 @@ use crate::console::Console;
 use crate::ending::Ending;
 use crate::life::{Life, Terms};
 use crate::network::{self, NetworkError, Passt, Speaker};
+use crate::pinning;
 use crate::plan::{Plan, Role};
 use crate::qemu::Accelerator;
 use crate::qmp::Qmp;
@@ -56,6 +57,9 @@ impl Trial<'_> {
             );
         }
         qmp.execute("qmp_capabilities", None);
+        if !plan.pinned.is_empty() {
+            qmp.execute(pinning::QUESTION, None);
+        }
 
         let starting = |source| LaunchError::Start { program: plan.argv.first().cloned().unwrap_or_default(), source };
         let started = Instant::now();
@@ -96,6 +100,7 @@ impl Trial<'_> {
             console,
             stderr,
             speakers,
+            pinned: &plan.pinned,
             signals,
             screen,
             life: Life::new(terms, started),

@@ -72,6 +72,9 @@ impl Plan {
         let watchdog = self.watchdog.map(|silence| format!(", silent {} s", silence.as_secs())).unwrap_or_default();
         let hang = self.hang_timeout.map(|hang| format!(", hung {} s", hang.as_secs())).unwrap_or_default();
         line(f, "deadlines", format_args!("ready {ready} s, stop {stop} s{watchdog}{hang}"))?;
+        for pinned in &self.pinned {
+            line(f, "vcpus", pinned)?;
+        }
         if let Some(limits) = &self.limits {
             line(f, "limits", Limited(limits))?;
         }

@@ -16,6 +16,7 @@ use crate::confine::Confinement;
 use crate::gpu::attach::Preparation;
 use crate::host::HostFacts;
 use crate::network::{Passt, Tap};
+use crate::pinning::Pinned;
 use crate::qemu::oracle::ConfigWrite;
 use crate::qemu::{Accelerator, Features, QemuProgram};
 use crate::verdict::Verdict;
@@ -162,6 +163,8 @@ pub struct Plan {
     pub hang_timeout: Option<Duration>,
     /// The most that QEMU takes of this host.
     pub limits: Option<Limits>,
+    /// Which processors of the host its vCPUs run on; any where nothing is said.
+    pub pinned: Vec<Pinned>,
     /// Whether it is started again when it has ended.
     pub restart: Option<Restart>,
 }

@@ -1,4 +1,4 @@
-//! What a VM asks for beyond what every guest has: networks, passed PCI functions, huge pages, a NUMA node.
+//! What a VM asks for beyond what every guest has: networks, a vsock, passed PCI functions.
 //!
 //! Each function has a root port of its own, at a place that depends on nothing but its number: nothing here moves what others
 //! have, and a VM that asks for none of it has the same machine as before.
@@ -25,25 +25,6 @@ const IOMMUFD: &str = "iommufd0";
 const TDX_WINDOW: &str = "8T";
 
 impl CommandLine<'_> {
-    /// Whether memory is an object of its own, which it is not without need.
-    pub(super) fn has_memory_object(&self) -> bool {
-        self.tee().shared_memory() || self.host.huge_pages.is_some() || self.host.numa_node.is_some()
-    }
-
-    /// The memory object.
-    pub(super) fn memory_object(&self, size: &str) -> Properties {
-        let memory = Properties::of("memory-backend-memfd").with("id", "ram").with("size", size).with("share", "on");
-        // Pages that are not there when the guest touches them kill QEMU: they are taken at the start.
-        let memory = match self.host.huge_pages.and_then(spec::size::Size::whole_mib) {
-            Some(mib) => memory.with("prealloc", "on").with("hugetlb", "on").with("hugetlbsize", &format!("{mib}M")),
-            None => memory.with("prealloc", "off"),
-        };
-        match self.host.numa_node {
-            Some(node) => memory.with("host-nodes", &node.to_string()).with("policy", "bind"),
-            None => memory,
-        }
-    }
-
     /// Networks and passed functions.
     pub(super) fn devices(&self, arguments: &mut Arguments) {
         for (index, nic) in self.host.nics.iter().enumerate() {

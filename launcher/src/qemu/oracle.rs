@@ -73,6 +73,8 @@ pub struct Devices {
     pub pvpanic: bool,
     /// How the vCPUs are arranged.
     pub topology: Topology,
+    /// How many NUMA nodes it has, where there are several.
+    pub nodes: usize,
 }
 
 impl Devices {
@@ -86,7 +88,8 @@ impl Devices {
             vsock: vm.host.vsock.is_some(),
             watchdog,
             pvpanic,
-            topology: vm.topology.unwrap_or_default(),
+            topology: vm.arrangement(),
+            nodes: vm.host.numa_nodes.len(),
         }
     }
 
@@ -95,7 +98,8 @@ impl Devices {
         let nic = Nic { no_outbound: true, ..Nic::default() };
         let function = PciDevice::at("");
         let vsock = self.vsock.then(Default::default);
-        Host { nics: vec![nic; self.nics], pci: vec![function; self.pci], vsock, ..Host::default() }
+        let numa_nodes = (0..).take(self.nodes).collect();
+        Host { nics: vec![nic; self.nics], pci: vec![function; self.pci], vsock, numa_nodes, ..Host::default() }
     }
 
     fn stand_in_volumes(&self) -> Vec<Volume> {

@@ -218,6 +218,11 @@ fn tdx_guest_with_a_gpu_on_one_node() {
 }
 
 #[test]
+fn snp_guest_with_nodes() {
+    agrees("snp-nodes", &on("genoa", "snp", "numa_nodes = [0, 1]\n").text());
+}
+
+#[test]
 fn plain_guest_with_huge_pages_and_a_drive_by_its_group() {
     let more = "pci = [{ address = \"0000:c1:00.0\" }]\nhuge_pages = \"2MiB\"\nnuma_node = 0\n";
     agrees("none-huge", &on("debian-kernel-vfio", "none", more).text());

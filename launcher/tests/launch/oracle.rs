@@ -208,6 +208,47 @@ fn a_topology_is_in_the_tables() {
     assert_ne!(sockets.fw_cfg.acpi().unwrap().tables, flat.fw_cfg.acpi().unwrap().tables);
 }
 
+/// Memory and vCPUs of several nodes are in a table of their own (ACPI 6.5, 5.2.16), whatever the host's nodes are.
+#[test]
+fn numa_nodes_are_in_the_tables() {
+    let (Some(firmware), Some(program)) = (vector(TDX_FIRMWARE), tree("BULLION_TEST_QEMU_TREE")) else { return };
+    let situation = crate::golden::on("emerald-rapids", "tdx", "numa_nodes = [1, 0]");
+    let plan = situation.plan().unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let ask = |devices| {
+        let question = Question { program: &program, firmware: &firmware, shape: &plan.shape, devices };
+        oracle::ask(&question, cache.path()).unwrap().fw_cfg
+    };
+    let devices = Devices::of(&situation.fixture.vm);
+    assert_eq!(devices, Devices { nodes: 2, topology: Topology { sockets: 2, threads: 1 }, ..Devices::default() });
+    let told = ask(devices);
+    let flat = ask(Devices { nodes: 0, ..devices });
+    assert_ne!(told.acpi().unwrap().tables, flat.acpi().unwrap().tables);
+    let (inherited, _peers) = inherited(&plan, &firmware);
+    let watched = oracle::watch(&program, emulated(&plan, ""), inherited).unwrap();
+    assert!(watched.fw_cfg == told, "fw_cfg differs");
+}
+
+/// Why passed functions are near no node of the guest: behind a host bridge of a node, the tables name their BARs.
+#[test]
+fn the_tables_of_a_host_bridge_of_a_node_depend_on_bars() {
+    let (Some(firmware), Some(program)) = (vector(TDX_FIRMWARE), tree("BULLION_TEST_QEMU_TREE")) else { return };
+    let plan = crate::golden::on("emerald-rapids", "tdx", "numa_nodes = [0, 1]").plan().unwrap();
+    let tables = |function: &str| {
+        let mut words = emulated(&plan, "");
+        let devices = [
+            "pxb-pcie,id=node1,bus=pcie.0,addr=0xd,bus_nr=32,numa_node=1",
+            "pcie-root-port,id=below,bus=node1,chassis=9",
+            function,
+        ];
+        words.extend(devices.iter().flat_map(|device| ["-device".to_owned(), (*device).to_owned()]));
+        words.extend(["-global".to_owned(), "q35-pcihost.pci-hole64-size=8T".to_owned()]);
+        let (inherited, _peers) = inherited(&plan, &firmware);
+        oracle::watch(&program, words, inherited).unwrap().fw_cfg.acpi().unwrap().tables
+    };
+    assert_ne!(tables("pci-testdev,bus=below,membar=16G"), tables("pci-testdev,bus=below,membar=128G"));
+}
+
 /// The plan's own words, without the TEE and its host's CPU, and with this device in the place of what is passed.
 fn emulated(plan: &Plan, function: &str) -> Vec<String> {
     let start = plan.argv.iter().position(|word| word == "-name").unwrap();
@@ -222,6 +263,9 @@ fn emulated(plan: &Plan, function: &str) -> Vec<String> {
     for word in &mut words {
         *word = word.replace(",confidential-guest-support=tee", "").replace("host,pmu=off", "max,phys-bits=46,pmu=off");
         // There is no second NUMA node here, and no function to pass.
+        if let Some((memory, _)) = word.split_once(",host-nodes=") {
+            *word = memory.to_owned();
+        }
         if word == "kvm" {
             "tcg,thread=multi".clone_into(word);
         } else if word.starts_with("vhost-vsock-pci,") {

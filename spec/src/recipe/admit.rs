@@ -71,6 +71,11 @@ impl fmt::Display for Admit {
                 write!(formatter, ", {name}: {}", list(counts))?;
             }
         }
+        for (there, name) in [(&self.watchdog, "watchdog"), (&self.pvpanic, "pvpanic")] {
+            if there.contains(&true) {
+                write!(formatter, ", {name}{}", if there.contains(&false) { " or none" } else { "" })?;
+            }
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Host, Vm};
 use crate::pci::PciAddress;
 use crate::size::Size;
 
@@ -11,6 +12,8 @@ use crate::size::Size;
 pub const MAX_PCI: usize = 16;
 /// Highest NUMA node that a host can have (CONFIG_NODES_SHIFT is at most 10).
 const MAX_NODE: u32 = 1023;
+/// Most NUMA nodes of a guest.
+const MAX_GUEST_NODES: usize = 8;
 
 /// A PCI function that is passed to the guest as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,12 +75,7 @@ impl PciDevice {
 }
 
 /// What is wrong with the placement: the key it is about, and why.
-pub(super) fn fault(
-    pci: &[PciDevice],
-    huge_pages: Option<Size>,
-    memory: Size,
-    node: Option<u32>,
-) -> Option<(&'static str, String)> {
+pub(super) fn fault(pci: &[PciDevice]) -> Option<(&'static str, String)> {
     if pci.len() > MAX_PCI {
         return Some(("pci", format!("there are {} PCI devices: use at most {MAX_PCI}", pci.len())));
     }
@@ -102,16 +100,61 @@ pub(super) fn fault(
             return Some(("address", format!("{address} is named twice")));
         }
     }
-    if let Some(size) = huge_pages {
-        if ![2, 1024].contains(&size.whole_mib().unwrap_or(0)) {
-            return Some(("huge_pages", format!("huge_pages is {size}: this processor has 2MiB and 1GiB")));
-        }
-        if !memory.bytes.is_multiple_of(size.bytes) {
-            return Some(("huge_pages", format!("memory is {memory}: it is not a whole number of pages of {size}")));
-        }
+    None
+}
+
+/// What is wrong with where memory comes from.
+pub(super) fn memory_fault(host: &Host, memory: Size) -> Option<(&'static str, String)> {
+    let size = host.huge_pages?;
+    if ![2, 1024].contains(&size.whole_mib().unwrap_or(0)) {
+        return Some(("huge_pages", format!("huge_pages is {size}: this processor has 2MiB and 1GiB")));
     }
-    node.filter(|node| *node > MAX_NODE)
-        .map(|node| ("numa_node", format!("numa_node is {node}: use at most {MAX_NODE}")))
+    if !memory.bytes.is_multiple_of(size.bytes) {
+        return Some(("huge_pages", format!("memory is {memory}: it is not a whole number of pages of {size}")));
+    }
+    None
+}
+
+/// What is wrong with the NUMA nodes.
+pub(super) fn nodes_fault(vm: &Vm) -> Option<(&'static str, String)> {
+    let host = &vm.host;
+    if let Some(node) = host.numa_node.filter(|node| *node > MAX_NODE) {
+        return Some(("numa_node", format!("numa_node is {node}: use at most {MAX_NODE}")));
+    }
+    let nodes = &host.numa_nodes;
+    let refuse = |message: String| Some(("numa_nodes", message));
+    if nodes.is_empty() {
+        return None;
+    }
+    if host.numa_node.is_some() {
+        return refuse("numa_node and numa_nodes say the same: leave one of them out".to_owned());
+    }
+    if !(2..=MAX_GUEST_NODES).contains(&nodes.len()) {
+        return refuse(format!(
+            "there are {} NUMA nodes: use 2 to {MAX_GUEST_NODES}, or numa_node for one",
+            nodes.len()
+        ));
+    }
+    if let Some(node) = nodes.iter().find(|node| **node > MAX_NODE) {
+        return refuse(format!("{node} is no NUMA node: use at most {MAX_NODE}"));
+    }
+    if nodes.iter().collect::<BTreeSet<_>>().len() < nodes.len() {
+        return refuse("a NUMA node is named twice".to_owned());
+    }
+    let count = nodes.len() as u64;
+    let page_mib = host.huge_pages.and_then(Size::whole_mib).unwrap_or(1);
+    if !vm.memory.whole_mib().is_some_and(|mib| mib.is_multiple_of(count * page_mib)) {
+        return refuse(format!(
+            "{} cannot be divided evenly among {count} nodes in pages of {page_mib} MiB",
+            vm.memory
+        ));
+    }
+    if !u64::from(vm.vcpus).is_multiple_of(count) {
+        return refuse(format!("{} vCPUs cannot be divided evenly among {count} nodes", vm.vcpus));
+    }
+    let sockets = vm.arrangement().sockets;
+    (!u64::from(sockets).is_multiple_of(count))
+        .then(|| ("topology", format!("{sockets} sockets cannot be divided evenly among {count} NUMA nodes")))
 }
 
 /// Whether it is an address as it prints itself: with the domain, in lower case.

@@ -41,6 +41,44 @@ fn wait_for_phase(bench: &e2e::Bench, name: &str, phase: &str) -> Value {
     }
 }
 
+/// Where each thread of a process may run.
+fn processors_of_threads(process: u64) -> Vec<String> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let allowed = |thread: std::io::Result<std::fs::DirEntry>| {
+        let status = std::fs::read_to_string(thread.ok()?.path().join("status")).ok()?;
+        status.lines().find_map(|line| Some(line.strip_prefix("Cpus_allowed_list:")?.trim().to_owned()))
+    };
+    threads.filter_map(allowed).collect()
+}
+
+#[test]
+fn vcpus_run_on_the_processors_of_their_numa_node() {
+    let Some(bench) = bench() else { return };
+    let Ok(node) = std::fs::read_to_string("/sys/devices/system/node/node0/cpulist") else {
+        return e2e::skipped("NUMA node 0: this kernel has none");
+    };
+    let node = node.trim();
+    let Some(one) = node.split([',', '-']).next().filter(|one| *one != node) else {
+        return e2e::skipped("NUMA node 0: it has one processor");
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-numa", "none", 2, bench.image());
+    let text = std::fs::read_to_string(&vm).unwrap();
+    assert!(!text.contains("[host]"), "{text}");
+    std::fs::write(&vm, format!("{text}[host]\nnuma_node = 0\n")).unwrap();
+    // Whoever launches may run on one of them alone.
+    let mut command = std::process::Command::new("taskset");
+    command.args(["-c", one]).arg(bench.command([""; 0]).get_program()).arg("launch").arg(&vm).args(bench.vmm_words());
+    let mut supervisor = bench.at_home(&mut command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let listed = wait_for_phase(&bench, "t-numa", "ready");
+    let processors = processors_of_threads(listed["qemu_pid"].as_u64().unwrap());
+    bench.run(["stop", "t-numa"]).expect(0, &[]);
+    assert!(supervisor.wait().unwrap().success());
+    let at = |place: &str| processors.iter().filter(|found| *found == place).count();
+    assert_eq!(at(node), 2, "{processors:?}");
+    assert_eq!(at(one) + 2, processors.len(), "{processors:?}");
+}
+
 #[test]
 fn a_vm_is_listed_logged_refused_a_twin_and_stopped() {
     let Some(bench) = bench() else { return };

@@ -5,11 +5,12 @@ use super::{Line, Needs, Scope};
 pub(super) fn lines(scope: &Scope<'_>) -> Vec<Line> {
     let Some(needs) = scope.needs else { return Vec::new() };
     let mut lines = Vec::new();
-    if let Some(node) = needs.numa_node {
-        lines.push(numa(scope, needs, node));
-    }
+    lines.extend(needs.numa_nodes.iter().map(|node| numa(scope, needs, *node)));
     if let Some(size) = needs.huge_page_mib.filter(|size| *size > 0) {
-        lines.push(huge_pages(scope, needs, size));
+        if needs.numa_nodes.is_empty() {
+            lines.push(huge_pages(scope, needs, size, None));
+        }
+        lines.extend(needs.numa_nodes.iter().map(|node| huge_pages(scope, needs, size, Some(*node))));
     }
     lines
 }
@@ -23,31 +24,33 @@ fn numa(scope: &Scope<'_>, needs: &Needs, number: u32) -> Line {
             .remedy("name one of them in `numa_node`, or leave it out");
     };
     let found = format!("node {number} has {} of {} MiB free, CPUs {}", node.free_mib, node.total_mib, node.cpus);
-    if needs.huge_page_mib.is_none() && node.free_mib < needs.memory_mib {
+    let wanted = needs.memory_of_a_node();
+    if needs.huge_page_mib.is_none() && node.free_mib < wanted {
         return Line::missing("numa node", true, found)
-            .because(format!("the VM has {} MiB, and takes them from there alone", needs.memory_mib))
+            .because(format!("the VM takes {wanted} MiB from there alone"))
             .remedy("name another node, or leave `numa_node` out");
     }
     Line::ok("numa node", found)
 }
 
-fn huge_pages(scope: &Scope<'_>, needs: &Needs, size_mib: u64) -> Line {
+fn huge_pages(scope: &Scope<'_>, needs: &Needs, size_mib: u64, node: Option<u32>) -> Line {
     let (memory, size_kib) = (&scope.facts.memory, size_mib << 10);
-    let wanted = needs.memory_mib.div_ceil(size_mib);
-    let (free, place) = match needs.numa_node {
+    let wanted = needs.memory_of_a_node().div_ceil(size_mib);
+    let (free, place) = match node {
         Some(node) => {
             let free = memory.nodes.get(&node).map_or(0, |found| found.free_huge_pages(size_kib));
             (free, format!("/sys/devices/system/node/node{node}"))
         }
         None => (memory.free_huge_pages(size_kib), "/sys/kernel/mm".to_owned()),
     };
-    let found = format!("{free} huge pages of {size_mib} MiB are free");
+    let at = node.map(|node| format!(" on node {node}")).unwrap_or_default();
+    let found = format!("{free} huge pages of {size_mib} MiB are free{at}");
     if free < wanted {
         return Line::missing("huge pages", true, found)
             .because(format!("the VM needs {wanted}"))
             .remedy(format!(
                 "echo {} > {place}/hugepages/hugepages-{size_kib}kB/nr_hugepages, soon after the host was booted",
-                all(scope, needs.numa_node, size_kib) + wanted - free
+                all(scope, node, size_kib) + wanted - free
             ))
             .see("Linux Documentation/admin-guide/mm/hugetlbpage.rst");
     }

@@ -131,14 +131,21 @@ impl<M: Machine> Wish<'_, M> {
     fn huge_pages(&mut self) {
         let Some(needs) = self.needs else { return };
         let Some(size_mib) = needs.huge_page_mib.filter(|size| *size > 0) else { return };
+        if needs.numa_nodes.is_empty() {
+            self.huge_pages_of(needs, size_mib, None);
+        }
+        needs.numa_nodes.iter().for_each(|node| self.huge_pages_of(needs, size_mib, Some(*node)));
+    }
+
+    fn huge_pages_of(&mut self, needs: &Needs, size_mib: u64, node: Option<u32>) {
         let memory = &self.facts.memory;
-        let pool = Pool { node: needs.numa_node, size_kib: size_mib << 10 };
-        let nodes = memory.nodes.iter().filter(|(number, _)| needs.numa_node.is_none_or(|node| node == **number));
+        let pool = Pool { node, size_kib: size_mib << 10 };
+        let nodes = memory.nodes.iter().filter(|(number, _)| node.is_none_or(|node| node == **number));
         let (all, free, room_mib) = nodes.fold((0, 0, 0), |(all, free, room), (_, node)| {
             let (there, unused) = node.huge_pages.get(&pool.size_kib).copied().unwrap_or_default();
             (all + there, free + unused, room + node.free_mib)
         });
-        let missing = needs.memory_mib.div_ceil(size_mib).saturating_sub(free);
+        let missing = needs.memory_of_a_node().div_ceil(size_mib).saturating_sub(free);
         let refuse = |found: String| Line::missing("huge pages", true, found);
         if self.machine.text(&pool.file()).is_err() {
             let found = format!("there is no /{}", pool.file());

@@ -125,7 +125,7 @@ impl<'a> Tables<'a> {
 
     fn row(&self, found: &Neighbour) -> Row {
         // Other topologies are not searched for.
-        let Devices { nics, pci, volumes, vsock, watchdog, pvpanic, topology: _ } = found.devices;
+        let Devices { nics, pci, volumes, vsock, watchdog, pvpanic, topology: _, nodes: _ } = found.devices;
         let version = found.qemu_version.map(|number| number.to_string()).join(".");
         let mut parts = Vec::new();
         if self.vcpus != Some(found.vcpus) {
