@@ -118,6 +118,13 @@ pub(crate) enum Verb {
     Ps,
     /// Print a VM's console
     Logs(Logs),
+    /// Type on the serial line of a VM that runs, and see what its guest writes
+    ///
+    /// For images with a shell there, which no release has. The last lines are shown first. One types at a time; who is there is said to
+    /// others. On a terminal what the guest writes drives it as it likes, and Ctrl-] leaves: the VM goes on. A pipe is typed to its
+    /// end, and what the guest writes is printed until the VM has ended. A serial line knows no size of a terminal: where programs
+    /// in the guest need it, `stty rows 50 cols 160` there tells them.
+    Console(Console),
     /// Stop a VM
     Stop(Stop),
     /// Forget VMs that have ended, with their logs
@@ -311,6 +318,12 @@ pub(crate) struct Logs {
     /// Go on printing as the log grows
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Console {
+    /// The VM's name
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]

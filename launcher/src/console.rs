@@ -4,7 +4,7 @@
 //! easier to understand; that a guest is ready is never concluded from here.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write as _};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -13,6 +13,7 @@ use spec::agent::CONSOLE_FAILED;
 use crate::agent::one_line;
 use crate::lines::{Line, Lines};
 use crate::log::Log;
+use crate::typed::Typed;
 
 /// The longest line that is looked at.
 const MAX_LINE: usize = 4096;
@@ -87,6 +88,7 @@ pub(crate) struct Console<'a> {
     stream: UnixStream,
     log: &'a mut Log,
     watch: Watch,
+    typed: Typed,
 }
 
 /// What came with one read.
@@ -105,7 +107,7 @@ impl<'a> Console<'a> {
     pub(crate) fn pair(log: &'a mut Log) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        Ok((Self { stream: ours, log, watch: Watch::new() }, theirs.into()))
+        Ok((Self { stream: ours, log, watch: Watch::new(), typed: Typed::new() }, theirs.into()))
     }
 
     /// Reads what there is, once; `None` when QEMU has closed its end.
@@ -125,10 +127,21 @@ impl<'a> Console<'a> {
         Ok(Some(Received { bytes, findings, log_error }))
     }
 
-    /// Gives bytes to the guest's serial line, as far as they fit into what QEMU has not taken up yet: whoever types faster
-    /// than that types again.
+    /// Gives bytes to the guest's serial line, now or when `flush` finds room. QEMU takes them up as the guest reads them: whoever
+    /// types on while it does not, types again.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write(bytes);
+        self.typed.push(bytes);
+        self.flush();
+    }
+
+    /// Sends what could not be sent before.
+    pub(crate) fn flush(&mut self) {
+        self.typed.write_to(&mut self.stream);
+    }
+
+    /// Whether all that was typed so far was sent.
+    pub(crate) fn takes_more(&self) -> bool {
+        self.typed.is_empty()
     }
 
     /// The last lines.
@@ -145,6 +158,8 @@ impl AsFd for Console<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -164,6 +179,32 @@ mod tests {
         assert_eq!(findings, [panic, failed("verity", "block 3: bad"), failed("boot", "whatever")]);
         assert_eq!(watch.last_words().len(), 5);
         assert_eq!(watch.last_words()[4], "no end");
+    }
+
+    #[test]
+    fn what_is_typed_waits_for_the_guest_and_is_never_logged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console.log");
+        let mut log = Log::begin(&path, Default::default()).unwrap();
+        let (mut console, theirs) = Console::pair(&mut log).unwrap();
+        let mut guest = UnixStream::from(theirs);
+        guest.write_all(b"password: ").unwrap();
+        console.receive().unwrap();
+        let secret = b"hunter2\n".repeat(32);
+        let mut typed = 0;
+        while console.takes_more() {
+            console.send(&secret);
+            typed += secret.len();
+        }
+        let mut read = vec![0; typed];
+        let (first, rest) = read.split_at_mut(typed / 2);
+        guest.read_exact(first).unwrap();
+        console.flush();
+        assert!(console.takes_more());
+        guest.read_exact(rest).unwrap();
+        assert!(read.chunks(8).all(|word| word == b"hunter2\n"));
+        console.receive().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"password: ");
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
 
 /// Gives the terminal back: Ctrl-].
 pub const LEAVE: u8 = 0x1d;
@@ -37,16 +38,21 @@ impl Keyboard {
         Ok(Self { source, before })
     }
 
+    /// Whether it is a terminal, which has a key to leave with: it is read from even while nobody takes what is typed.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// What was typed; `None` at the end of the input, and when the terminal is to be given back.
-    pub(crate) fn read(&mut self) -> Option<Vec<u8>> {
-        let mut buffer = [0; READ_BYTES];
-        match nix::unistd::read(&self.source, &mut buffer) {
-            Err(Errno::EAGAIN | Errno::EINTR) => Some(Vec::new()),
+    pub(crate) fn read(&mut self) -> Option<Zeroizing<Vec<u8>>> {
+        let mut buffer = Zeroizing::new([0; READ_BYTES]);
+        match nix::unistd::read(&self.source, buffer.as_mut_slice()) {
+            Err(Errno::EAGAIN | Errno::EINTR) => Some(Zeroizing::default()),
             Ok(0) | Err(_) => None,
             Ok(length) => {
                 let typed = buffer.get(..length).unwrap_or_default();
-                let leave = self.before.is_some() && typed.contains(&LEAVE);
-                (!leave).then(|| typed.to_vec())
+                let leave = self.is_terminal() && typed.contains(&LEAVE);
+                (!leave).then(|| Zeroizing::new(typed.to_vec()))
             }
         }
     }
@@ -78,7 +84,7 @@ mod tests {
         let before = tcgetattr(&pty.slave).unwrap();
         let mut keyboard = Keyboard::new(&pty.slave).unwrap();
         nix::unistd::write(&pty.master, b"ls\r\x03").unwrap();
-        assert_eq!(keyboard.read().unwrap(), b"ls\r\x03");
+        assert_eq!(*keyboard.read().unwrap(), b"ls\r\x03");
         nix::unistd::write(&pty.master, &[b'x', LEAVE]).unwrap();
         assert_eq!(keyboard.read(), None);
         drop(keyboard);
@@ -90,7 +96,7 @@ mod tests {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let mut keyboard = Keyboard::new(&reader).unwrap();
         nix::unistd::write(&writer, &[b'a', LEAVE, b'b']).unwrap();
-        assert_eq!(keyboard.read().unwrap(), [b'a', LEAVE, b'b']);
+        assert_eq!(*keyboard.read().unwrap(), [b'a', LEAVE, b'b']);
         drop(writer);
         assert_eq!(keyboard.read(), None);
     }

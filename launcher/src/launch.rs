@@ -19,6 +19,8 @@ use spec::time::Timestamp;
 use spec::vm::Vm;
 use spec::{Diagnostic, Outcome};
 
+use crate::attach::admits_typing;
+use crate::attach::visitors::Visitors;
 use crate::cgroup::Group;
 use crate::ending::{Ending, Report, StopHow};
 use crate::gpu::sysfs::{PROCFS, SYSFS};
@@ -34,6 +36,7 @@ use crate::supervise::{Outcome as RunOutcome, Progress, Signals};
 use crate::verdict::{Verdict, Verdicts};
 use crate::volume::{self, Volume, VolumeError};
 pub use artifacts::Artifacts;
+use attempt::Screens;
 use gpus::GpuError;
 use presence::{Informer, Presence};
 use sign::{Rejection, VerifiedRelease};
@@ -186,6 +189,7 @@ fn attempts(
     let request = trial.request;
     let mut told = BTreeSet::new();
     let mut logs = Logs::begin(request)?;
+    let mut visitors = expect_visitors(request, listener);
     let mut restarts = None;
     // The devices are this guest's until it has ended.
     let mut claims = Vec::new();
@@ -208,7 +212,8 @@ fn attempts(
             }
         }
         let started = Instant::now();
-        let mut outcome = trial.run(&plan, signals, screen.as_deref_mut(), presence, &mut logs, listener)?;
+        let screens = Screens { own: screen.as_deref_mut(), visitors: visitors.as_mut() };
+        let mut outcome = trial.run(&plan, signals, screens, presence, &mut logs, listener)?;
         if outcome.kvm_cannot_run && plan.may_fall_back {
             trial.remember(Verdict::Stops, listener);
             trial.give_up_on_kvm();
@@ -233,19 +238,35 @@ fn attempts(
             }
             Next::Again(pause) => {
                 presence.wait(&outcome);
-                logs.mark(presence.record.restarts);
+                let mark = logs.mark(presence.record.restarts);
+                visitors.iter_mut().for_each(|visitors| visitors.show(mark.as_bytes()));
                 let restarts = presence.record.restarts;
                 listener(Progress::Restarting { ending: &outcome.ending, restarts, after: pause });
                 if let Some(by) = presence.pause(signals, pause).map_err(LaunchError::system("wait for signals"))? {
                     outcome.ending = Ending::Stopped { by, how: StopHow::Waiting };
                     return Ok((outcome, plan.accelerator));
                 }
+                visitors.iter_mut().for_each(Visitors::begin);
                 trial.begun = Instant::now();
                 if let Some(by) = trial.check_again(presence, signals)? {
                     outcome.ending = Ending::Stopped { by, how: StopHow::Waiting };
                     return Ok((outcome, plan.accelerator));
                 }
             }
+        }
+    }
+}
+
+/// Who may type to the guest from elsewhere: nobody to a release's, nobody where no guest runs.
+fn expect_visitors(request: &Request<'_>, listener: Listener<'_>) -> Option<Visitors> {
+    if !admits_typing(request.image.manifest.class) || request.options.simulate.is_some() {
+        return None;
+    }
+    match Visitors::expect(&request.directories.running(&request.vm.name)) {
+        Ok(visitors) => Some(visitors),
+        Err(error) => {
+            listener(Progress::Note(&format!("nobody can type to the guest from elsewhere: {error}")));
+            None
         }
     }
 }
@@ -301,8 +322,10 @@ impl Logs {
     }
 
     /// Says where one life of the guest ends and the next begins. A disk that is full is noticed with the guest's own words.
-    fn mark(&mut self, restarts: u32) {
-        let _ = self.console.write(format!("\n[bullion: started again, restart {restarts}]\n").as_bytes());
+    fn mark(&mut self, restarts: u32) -> String {
+        let mark = format!("\n[bullion: started again, restart {restarts}]\n");
+        let _ = self.console.write(mark.as_bytes());
+        mark
     }
 }
 

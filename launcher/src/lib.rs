@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod agent;
+pub mod attach;
 mod cgroup;
 mod channel;
 mod child;
@@ -35,6 +36,7 @@ mod sealed_memory;
 pub mod simulation;
 pub mod state;
 mod supervise;
+mod typed;
 pub mod unit;
 pub mod verdict;
 pub mod volume;

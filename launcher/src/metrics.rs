@@ -177,6 +177,7 @@ mod tests {
             simulated: false,
             image: "/image".into(),
             manifest_sha256: spec::Sha256Digest([1; 32]),
+            class: None,
             accelerator: Some(crate::qemu::Accelerator::Kvm),
             gpu_mode: None,
             gpus: Vec::new(),

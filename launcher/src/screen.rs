@@ -6,8 +6,11 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use zeroize::Zeroizing;
 
 use crate::keyboard::Keyboard;
 
@@ -129,12 +132,17 @@ impl Screen {
     }
 
     /// What was typed; the keyboard is given up when its user leaves. The screen is guarded again then.
-    pub(crate) fn typed(&mut self) -> Vec<u8> {
+    pub(crate) fn typed(&mut self) -> Zeroizing<Vec<u8>> {
         let typed = self.keyboard.as_mut().and_then(Keyboard::read);
         if typed.is_none() && self.keyboard.take().is_some() && self.target.is_terminal() {
             self.guard = Some(TerminalGuard::default());
         }
         typed.unwrap_or_default()
+    }
+
+    /// Whether a person looks at it.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.target.is_terminal()
     }
 
     /// Adds console bytes to what is to be shown.
@@ -162,6 +170,16 @@ impl Screen {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             // Nobody reads any more. The guest is not stopped for that.
             Err(_) => self.backlog.clear(),
+        }
+    }
+
+    /// Shows the rest, as far as that can be done until `deadline`.
+    pub(crate) fn finish(&mut self, deadline: Instant) {
+        while self.has_backlog() && Instant::now() < deadline {
+            let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
+            if poll(&mut fds, PollTimeout::from(50_u8)).is_ok_and(|ready| ready > 0) {
+                self.write_some();
+            }
         }
     }
 

@@ -21,8 +21,8 @@ use spec::{Diagnostic, Outcome};
 
 pub use directories::Directories;
 pub use forget::forget;
-pub(crate) use list::sweep;
 pub use list::{Listed, list};
+pub(crate) use list::{last, running, sweep};
 pub(crate) use lock::Lock;
 pub use logs::{Which, logs};
 pub(crate) use record::now;

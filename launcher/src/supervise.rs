@@ -15,9 +15,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use spec::agent::{Identity, Measurements, Workload};
 
 use crate::agent::Agent;
+use crate::attach::visitors::Visitors;
 use crate::child::Child;
 use crate::console::Console;
 use crate::ending::Ending;
+use crate::keyboard::Keyboard;
 use crate::life::{ANSWER_TIMEOUT, Action, Input, Life};
 use crate::network::Speaker;
 use crate::pinning::{self, Pinned};
@@ -102,6 +104,8 @@ pub(crate) struct Supervision<'a> {
     pub(crate) pinned: &'a [Pinned],
     pub(crate) signals: &'a Signals,
     pub(crate) screen: Option<&'a mut Screen>,
+    /// Who types from elsewhere, where that is admitted.
+    pub(crate) visitors: Option<&'a mut Visitors>,
     pub(crate) life: Life,
     pub(crate) witness: &'a mut dyn Witness,
     pub(crate) started: Instant,
@@ -118,6 +122,9 @@ enum Source {
     Stderr,
     Screen,
     Keyboard,
+    /// Somebody who comes to type, and who is there.
+    Door,
+    Visitor,
     /// A speaker, by its place: its end, and what it prints.
     Speaker(usize),
     SpeakerWords(usize),
@@ -149,7 +156,7 @@ impl Supervision<'_> {
                 break status;
             }
         };
-        self.finish_screen();
+        self.finish_screens();
         Ok(Outcome {
             ending: self.life.ending(status, self.stderr.as_ref().map(Stderr::tail).unwrap_or_default()),
             kvm_cannot_run: self.life.kvm_cannot_run(),
@@ -203,7 +210,7 @@ impl Supervision<'_> {
             sources.push((Source::Agent, agent.as_fd(), stream(agent.has_unsent())));
         }
         if console_open {
-            sources.push((Source::Console, self.console.as_fd(), PollFlags::POLLIN));
+            sources.push((Source::Console, self.console.as_fd(), stream(!self.console.takes_more())));
         }
         if let Some(stderr) = &self.stderr.as_ref().filter(|stderr| stderr.is_open()) {
             sources.push((Source::Stderr, stderr.as_fd(), PollFlags::POLLIN));
@@ -211,8 +218,14 @@ impl Supervision<'_> {
         if let Some(screen) = self.screen.as_ref().filter(|screen| screen.has_backlog()) {
             sources.push((Source::Screen, screen.as_fd(), PollFlags::POLLOUT));
         }
-        if let Some(keyboard) = self.screen.as_ref().and_then(|screen| screen.keyboard()) {
+        let listens = |keyboard: &&Keyboard| self.console.takes_more() || keyboard.is_terminal();
+        if let Some(keyboard) = self.screen.as_ref().and_then(|screen| screen.keyboard()).filter(listens) {
             sources.push((Source::Keyboard, keyboard.as_fd(), PollFlags::POLLIN));
+        }
+        if let Some(visitors) = &self.visitors {
+            sources.extend(visitors.door().map(|door| (Source::Door, door, PollFlags::POLLIN)));
+            let visitor = visitors.visitor(self.console.takes_more());
+            sources.extend(visitor.map(|(socket, flags)| (Source::Visitor, socket, flags)));
         }
         for (place, speaker) in self.speakers.iter().enumerate() {
             if let Some(words) = speaker.words() {
@@ -237,6 +250,12 @@ impl Supervision<'_> {
             Source::Keyboard => {
                 if let Some(screen) = &mut self.screen {
                     self.console.send(&screen.typed());
+                }
+            }
+            Source::Door => self.let_in(),
+            Source::Visitor => {
+                if let Some(visitors) = &mut self.visitors {
+                    self.console.send(&visitors.serve(self.console.takes_more()));
                 }
             }
             Source::Signals => {
@@ -297,9 +316,13 @@ impl Supervision<'_> {
     }
 
     fn listen_to_console(&mut self, now: Instant) -> io::Result<bool> {
+        self.console.flush();
         let Some(received) = self.console.receive()? else { return Ok(false) };
         if let Some(screen) = &mut self.screen {
             screen.show(&received.bytes);
+        }
+        if let Some(visitors) = &mut self.visitors {
+            visitors.show(&received.bytes);
         }
         if let Some(error) = received.log_error {
             self.witness.note(&format!("the console is no longer logged: {error}"));
@@ -332,14 +355,20 @@ impl Supervision<'_> {
         }
     }
 
-    fn finish_screen(&mut self) {
-        let Some(screen) = &mut self.screen else { return };
+    fn let_in(&mut self) {
+        let launch = self.screen.as_ref().is_some_and(|screen| screen.keyboard().is_some());
+        if let Some(Err(error)) = self.visitors.as_mut().map(|visitors| visitors.let_in(launch)) {
+            self.witness.note(&format!("nobody can type to the guest from elsewhere any more: {error}"));
+        }
+    }
+
+    fn finish_screens(&mut self) {
         let deadline = Instant::now() + LAST_WORDS;
-        while screen.has_backlog() && Instant::now() < deadline {
-            let mut fds = [PollFd::new(screen.as_fd(), PollFlags::POLLOUT)];
-            if poll(&mut fds, PollTimeout::from(50_u8)).is_ok_and(|ready| ready > 0) {
-                screen.write_some();
-            }
+        if let Some(screen) = &mut self.screen {
+            screen.finish(deadline);
+        }
+        if let Some(screen) = self.visitors.as_mut().and_then(|visitors| visitors.unseen()) {
+            screen.finish(deadline);
         }
     }
 }

@@ -5,6 +5,7 @@ mod expected;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use launcher::attach::admits_typing;
 use launcher::host::prepare::after;
 use launcher::keyboard::Keyboard;
 use launcher::plan::Simulation;
@@ -14,7 +15,6 @@ use launcher::{Artifacts, Directories, HostFacts, Image, Options, Progress, Repo
 use serde::Serialize;
 use serde_json::{Value, json};
 use spec::agent::{Identity, Measurements, Workload};
-use spec::manifest::Class;
 use spec::vm::Vm;
 use spec::{Outcome, Tee};
 
@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
 /// The screen with what is typed here for the guest. A release listens to nobody.
 fn with_keyboard(screen: Option<Screen>, image: &Image) -> Result<Screen, Failure> {
     let refused = |message: &str| Failure::new(Outcome::Usage, message);
-    if image.manifest.class == Class::Release {
+    if !admits_typing(image.manifest.class) {
         return Err(refused("--console is for images with a shell on their serial line, and no release has one"));
     }
     let screen = screen.ok_or_else(|| refused("--console shows what the guest writes, which --json does not"))?;

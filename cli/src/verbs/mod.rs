@@ -4,6 +4,7 @@ mod build;
 mod cache;
 mod completions;
 mod component;
+mod console;
 mod describe;
 mod diff;
 mod eventlog;
@@ -65,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Launch(verb) => launch::run(arguments, verb, printer),
         Verb::Ps => ps::run(printer),
         Verb::Logs(verb) => logs::run(verb, printer),
+        Verb::Console(verb) => console::run(verb, printer),
         Verb::Stop(verb) => stop::run(verb, printer),
         Verb::Rm(verb) => rm::run(verb, printer),
         Verb::Metrics(verb) => metrics::run(verb, printer),

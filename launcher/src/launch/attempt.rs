@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Informer, Inherited, LaunchError, Listener, Logs, Presence, Trial};
 use crate::agent::Agent;
+use crate::attach::visitors::Visitors;
 use crate::cgroup::Group;
 use crate::child::{self, Place};
 use crate::console::Console;
@@ -28,13 +29,21 @@ use crate::state::directories::create_private_directory;
 use crate::state::{StateError, create_private};
 use crate::supervise::{Outcome, Progress, Signals, Stderr, Supervision};
 
+/// Where the console is shown, and typed on.
+pub(super) struct Screens<'a> {
+    /// Where the VM was launched.
+    pub(super) own: Option<&'a mut Screen>,
+    /// Elsewhere.
+    pub(super) visitors: Option<&'a mut Visitors>,
+}
+
 impl Trial<'_> {
     /// Runs `plan` to its end.
     pub(super) fn run(
         &self,
         plan: &Plan,
         signals: &Signals,
-        screen: Option<&mut Screen>,
+        screens: Screens<'_>,
         presence: &mut Presence<'_>,
         logs: &mut Logs,
         listener: Listener<'_>,
@@ -102,7 +111,8 @@ impl Trial<'_> {
             speakers,
             pinned: &plan.pinned,
             signals,
-            screen,
+            screen: screens.own,
+            visitors: screens.visitors,
             life: Life::new(terms, started),
             witness: &mut Informer { presence, listener, output: &mut logs.workload },
             started,

@@ -49,6 +49,7 @@ impl<'a> Presence<'a> {
             simulated: request.options.simulate.is_some(),
             image: request.image.directory.clone(),
             manifest_sha256: request.image.manifest_sha256,
+            class: Some(request.image.manifest.class),
             accelerator: None,
             prepared_ms: None,
             gpu_mode: None,

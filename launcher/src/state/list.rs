@@ -45,6 +45,21 @@ pub fn list(directories: &Directories, exited: bool) -> Result<Vec<Listed>, Stat
     Ok(all)
 }
 
+/// What is known of VM `name`, which must run.
+pub(crate) fn running(directories: &Directories, name: &str) -> Result<Record, StateError> {
+    directories.check()?;
+    let not_running = || StateError::NotRunning { name: name.to_owned() };
+    if !is_name(name) || !list(directories, false)?.iter().any(|listed| listed.name == name) {
+        return Err(not_running());
+    }
+    Record::read(&directories.running(name).join(FILE_NAME)).ok_or_else(not_running)
+}
+
+/// What was kept of the last VM of this name that has ended.
+pub(crate) fn last(directories: &Directories, name: &str) -> Option<Record> {
+    Record::read(&directories.kept(name).join(LAST))
+}
+
 fn names(directory: &Path, ending: &str) -> Result<BTreeSet<String>, StateError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,

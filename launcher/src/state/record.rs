@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use spec::agent::{Identity, Measurements, Workload};
+use spec::manifest::Class;
 use spec::{PciAddress, Sha256Digest, Tee};
 
 use super::{StateError, write_atomically, write_for_now};
@@ -90,6 +91,9 @@ pub struct Record {
     pub image: PathBuf,
     /// SHA-256 of the image's manifest.
     pub manifest_sha256: Sha256Digest,
+    /// How far the image may be trusted. Records of earlier versions do not say so.
+    #[serde(default)]
+    pub class: Option<Class>,
     /// What runs the guest, once that is decided.
     pub accelerator: Option<Accelerator>,
     /// How long the launch, or the restart, took until QEMU's start.

@@ -7,7 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::record::FILE_NAME;
-use super::{Directories, ProcessId, Record, StateError, is_name, list};
+use super::{Directories, ProcessId, StateError, list, running};
 
 /// What it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +25,9 @@ const HURRY: Duration = Duration::from_secs(4);
 
 /// Stops VM `name`, giving its guest `timeout` (default: what its description says) to shut down.
 pub fn stop(directories: &Directories, name: &str, timeout: Option<Duration>) -> Result<Stopped, StateError> {
-    directories.check()?;
     let not_running = || StateError::NotRunning { name: name.to_owned() };
-    if !is_name(name) || !list(directories, false)?.iter().any(|listed| listed.name == name) {
-        return Err(not_running());
-    }
+    let record = running(directories, name)?;
     let path = directories.running(name).join(FILE_NAME);
-    let record = Record::read(&path).ok_or_else(not_running)?;
     let pid = record.supervisor.pid;
     let failed = |source: rustix::io::Errno| StateError::io("signal the supervisor of", &path)(source.into());
     let process = Pid::from_raw(pid).ok_or_else(not_running)?;

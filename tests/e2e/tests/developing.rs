@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::OnceLock;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use e2e::{Bench, bench, run, skipped};
 
@@ -55,6 +58,124 @@ fn whoever_has_the_serial_line_of_an_overlay_has_a_shell() {
     }
     launch.wait().unwrap();
     assert!(asked && answered, "asked: {asked}");
+}
+
+/// A launch in the background, by whose console the test waits.
+fn launched(bench: &Bench, directory: &Path, name: &str, image: &Path) -> Child {
+    let vm = bench.vm(directory, name, "none", 1, image);
+    let text = std::fs::read_to_string(&vm).unwrap();
+    std::fs::write(&vm, format!("{text}[host]\nready_timeout_s = 180\n")).unwrap();
+    let mut words = vec!["launch".to_owned(), vm.display().to_string()];
+    words.extend(bench.vmm_words());
+    bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Reads until `text` has come.
+fn read_until(source: &mut impl Read, text: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let mut some = [0; 4096];
+        let length = source.read(&mut some).unwrap();
+        assert!(length > 0, "\"{text}\" did not come: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&some[..length]));
+    }
+    seen
+}
+
+/// The child's exit code and standard error.
+fn ended(child: Child) -> (Option<i32>, String) {
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_vm_that_runs_is_typed_to_from_elsewhere_again_and_again() {
+    let Some(bench) = bench() else { return };
+    let Some((_, image)) = overlay(&bench) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let mut launch = launched(&bench, scratch.path(), "t-typed", image);
+    let mut words = launch.stdout.take().unwrap();
+    read_until(&mut words, spec::agent::CONSOLE_READY);
+    // Nobody is kept waiting by a terminal that shows nothing.
+    let shown = std::thread::spawn(move || std::io::copy(&mut words, &mut std::io::sink()));
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let attach = || {
+        let mut command = bench.command(["console", "t-typed"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+
+    // By a pipe: what is typed, and what is not shown while it is typed.
+    let mut console = attach();
+    let mut output = console.stdout.take().unwrap();
+    let keyboard = console.stdin.as_mut().unwrap();
+    assert!(read_until(&mut output, spec::agent::CONSOLE_READY).contains('\n'), "the last lines");
+    keyboard.write_all(b"echo answer $((6 * 7)) $(tty)\n").unwrap();
+    read_until(&mut output, "answer 42 /dev/ttyS0");
+    keyboard.write_all(b"read -s word; echo it has ${#word}\n").unwrap();
+    read_until(&mut output, "${#word}");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    keyboard.write_all(b"opensesame\n").unwrap();
+    read_until(&mut output, "it has 10");
+    kill(Pid::from_raw(console.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let (code, told) = ended(console);
+    assert!(code == Some(0) && told.contains("left by SIGTERM"), "{code:?} {told}");
+
+    // At a terminal: Ctrl-C is the guest's, Ctrl-] gives it back as it was.
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    let mut command = bench.command(["console", "t-typed"]);
+    let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+    let console = command.stdin(slave()).stdout(slave()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut person = std::fs::File::from(pty.master);
+    read_until(&mut person, "it has 10");
+    person.write_all(b"sleep 1000\r").unwrap();
+    read_until(&mut person, "sleep 1000");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    person.write_all(b"\x03echo interrupted $((5 + 4))\r").unwrap();
+    read_until(&mut person, "interrupted 9");
+    let who = format!("process {} of user", console.id());
+    bench.run(["console", "t-typed"]).expect(3, &["somebody types to \"t-typed\" already", &who, "Ctrl-]"]);
+    person.write_all(&[0x1d]).unwrap();
+    let (code, told) = ended(console);
+    assert!(code == Some(0) && told.contains("\"t-typed\" goes on"), "{code:?} {told}");
+    assert_eq!(nix::sys::termios::tcgetattr(&pty.slave).unwrap(), before);
+
+    // One that is killed is no hindrance, and one that stays hears the guest's last words and how it ended.
+    let mut killed = attach();
+    read_until(&mut killed.stdout.take().unwrap(), "interrupted 9");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let mut console = attach();
+    let mut output = console.stdout.take().unwrap();
+    console.stdin.as_mut().unwrap().write_all(b"echo again $((3 * 3))\n").unwrap();
+    read_until(&mut output, "again 9");
+    let rest = std::thread::spawn(move || std::io::read_to_string(output).unwrap());
+    bench.run(["stop", "t-typed"]).expect(0, &[]);
+    let (code, told) = ended(console);
+    assert!(code == Some(0) && told.contains("\"t-typed\" has ended: "), "{code:?} {told}");
+    assert!(rest.join().unwrap().contains("Power down"), "the last words");
+    launch.wait().unwrap();
+    shown.join().unwrap().unwrap();
+    bench.run(["console", "t-typed"]).expect(2, &["no VM named \"t-typed\" is running"]);
+    let log = bench.run(["logs", "t-typed"]).expect(0, &[]).stdout;
+    assert!(log.contains("it has 10") && !log.contains("opensesame"));
+}
+
+#[test]
+fn a_console_outlives_no_supervisor() {
+    let Some(bench) = bench() else { return };
+    let Some((_, image)) = overlay(&bench) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let mut launch = launched(&bench, scratch.path(), "t-orphan", image);
+    let mut words = launch.stdout.take().unwrap();
+    words.read_exact(&mut [0]).unwrap();
+    let mut command = bench.command(["console", "t-orphan"]);
+    let mut console = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    console.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    launch.kill().unwrap();
+    launch.wait().unwrap();
+    let (code, told) = ended(console);
+    assert!(code == Some(0) && told.contains("the supervisor was killed, and QEMU with it"), "{code:?} {told}");
 }
 
 #[test]
