@@ -25,9 +25,6 @@ pub(crate) fn run(verb: &Console, printer: &Printer) -> Result<u8, Failure> {
         Session::attach(&directories, name, &mut |why| printer.note(format_args!("waiting for \"{name}\": {why}")))?;
     let way = if std::io::stdin().is_terminal() { "; Ctrl-] leaves it" } else { "" };
     printer.note(format_args!("the serial line of \"{name}\"{way}"));
-    // From here on the terminal no longer edits; the session gives it back however it ends.
-    let screen =
-        screen().map_err(|error| Failure::new(Outcome::HostCannot, format!("opening the terminal: {error}")))?;
     match session.talk(screen)? {
         End::Left(signal) => {
             let by = signal.map(|signal| format!(" by {signal}")).unwrap_or_default();

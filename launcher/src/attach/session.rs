@@ -145,21 +145,22 @@ impl<'a> Session<'a> {
         Ok(Self { directories, name: name.to_owned(), supervisor: record.supervisor, stream, before })
     }
 
-    /// Shows on `screen` and reads from its keyboard until it is over. On a terminal, what the guest wrote before is shown
-    /// without what could drive it: a question to the terminal would be answered once more, and the answer typed.
-    pub fn talk(mut self, mut screen: Screen) -> Result<End, AttachError> {
-        let failed = |source| system("pass on the console", &self.name)(source);
-        let end = Signals::block().and_then(|signals| {
-            self.stream.set_nonblocking(true)?;
-            Exchange { screen: &mut screen, typed: Typed::new(), guard: TerminalGuard::default(), before: self.before }
-                .run(&mut self.stream, &signals)
-        });
-        // The terminal is given back before anything is waited for.
-        drop(screen);
-        match end.map_err(failed)? {
+    /// Shows on the screen that `open` gives and reads from its keyboard until it is over. On a terminal, what the guest wrote before
+    /// is shown without what could drive it: a question to the terminal would be answered once more, and the answer typed.
+    pub fn talk(mut self, open: impl FnOnce() -> io::Result<Screen>) -> Result<End, AttachError> {
+        match self.exchange(open).map_err(system("pass on the console", &self.name))? {
             Some(end) => Ok(end),
             None => self.farewell(),
         }
+    }
+
+    /// The terminal is given back by its end, whatever signal it comes by: they are blocked before it is taken.
+    fn exchange(&mut self, open: impl FnOnce() -> io::Result<Screen>) -> io::Result<Option<End>> {
+        let signals = Signals::block()?;
+        self.stream.set_nonblocking(true)?;
+        let mut screen = open()?;
+        Exchange { screen: &mut screen, typed: Typed::new(), guard: TerminalGuard::default(), before: self.before }
+            .run(&mut self.stream, &signals)
     }
 
     /// The supervisor has closed the line: what came of the VM.
@@ -423,7 +424,8 @@ mod tests {
         let directories = vm.directories.clone();
         let end = thread::scope(|scope| {
             scope.spawn(|| vm.serve(visitors, |typed| typed.ends_with(b"\x03ls\r")));
-            let talk = scope.spawn(|| attach(&directories).unwrap().talk(screen(&pty.slave, &pty.slave)).unwrap());
+            let talk =
+                scope.spawn(|| attach(&directories).unwrap().talk(|| Ok(screen(&pty.slave, &pty.slave))).unwrap());
             let mut seen = Vec::new();
             let mut see = |person: &mut fs::File, text: &str| {
                 while !String::from_utf8_lossy(&seen).contains(text) {
@@ -454,7 +456,7 @@ mod tests {
         let directories = vm.directories.clone();
         let (end, seen) = thread::scope(|scope| {
             let talk = scope.spawn(|| {
-                let end = attach(&directories).unwrap().talk(screen(&output, &input)).unwrap();
+                let end = attach(&directories).unwrap().talk(|| Ok(screen(&output, &input))).unwrap();
                 drop((input, output));
                 end
             });
@@ -486,7 +488,7 @@ mod tests {
         let (reader, output) = io::pipe().unwrap();
         let (input, typist) = io::pipe().unwrap();
         let end = thread::scope(|scope| {
-            let talk = scope.spawn(|| attach(&vm.directories).unwrap().talk(screen(&output, &input)).unwrap());
+            let talk = scope.spawn(|| attach(&vm.directories).unwrap().talk(|| Ok(screen(&output, &input))).unwrap());
             drop(reader);
             vm.serve(visitors, |_| talk.is_finished());
             talk.join().unwrap()
