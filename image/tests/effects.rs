@@ -454,6 +454,7 @@ fn units_are_enabled_as_systemctl_presets_them() {
         unit("without@.service", wanted),
         unit("instances@.service", "[Install]\nWantedBy=%i.target\n"),
         unit("also.service", "[Install]\nAlso=off.socket missing.service\nWantedBy=a.target\n"),
+        unit("gone@.service", wanted),
         unit("off.socket", "[Install]\nWantedBy=sockets.target\n"),
         unit("off.timer", wanted),
         unit("named.service", "[Install]\nWantedBy=%p-%n.target\n"),
@@ -461,6 +462,14 @@ fn units_are_enabled_as_systemctl_presets_them() {
         unit("empty.service", ""),
         unit("masked.service", wanted),
         unit("q1.service", wanted),
+        unit("set1.service", wanted),
+        unit("set3.service", wanted),
+        unit("set4.service", wanted),
+        unit("other1.service", wanted),
+        unit("otherx.service", wanted),
+        unit("class7.service", wanted),
+        unit("class_.service", wanted),
+        unit("classx.service", wanted),
         unit("elsewhere.service", wanted),
         ("etc/systemd/system/elsewhere.service".to_owned(), "[Install]\nWantedBy=etc.target\n".to_owned()),
         ("usr/lib/systemd/user/of-user.service".to_owned(), "[Install]\nWantedBy=default.target\n".to_owned()),
@@ -468,7 +477,10 @@ fn units_are_enabled_as_systemctl_presets_them() {
         ("usr/lib/systemd/user-preset/50.preset".to_owned(), "disable not-*\n".to_owned()),
         (
             "usr/lib/systemd/system-preset/50.preset".to_owned(),
-            "# x\nenable instances@.service one two\nignore plain.*\ndisable off.*\ndisable q?.service\n".to_owned(),
+            "# x\nenable instances@.service one two\nignore plain.*\ndisable off.*\ndisable q?.service\n\
+             disable set[0-24].service\ndisable other[!a-z].service\ndisable class[[:digit:]_].service\ndisable open[.service\n\
+             disable gone@*\n"
+                .to_owned(),
         ),
         ("usr/lib/systemd/system-preset/60.preset".to_owned(), "enable off.socket\n".to_owned()),
         ("usr/lib/systemd/system-preset/70.preset".to_owned(), "disable *\n".to_owned()),
@@ -478,6 +490,18 @@ fn units_are_enabled_as_systemctl_presets_them() {
     tree.insert("etc/systemd/system/masked.service", Node::symlink("/dev/null", "test"));
     tree.insert("usr/lib/systemd/system/alias.service", Node::symlink("plain.service", "test"));
     tree.insert("usr/lib/systemd/system/gone.service", Node::symlink("/opt/gone.service", "test"));
+    // What packages brought enabled: some of it is to be disabled.
+    for (link, target) in [
+        ("a.target.wants/off.timer", "/usr/lib/systemd/system/off.timer"),
+        ("b.target.requires/set4.service", "../../../../usr/lib/systemd/system/set4.service"),
+        ("by-alias.service", "/usr/lib/systemd/system/q1.service"),
+        ("a.target.wants/instances@three.service", "/usr/lib/systemd/system/instances@.service"),
+        ("a.target.wants/gone@one.service", "/usr/lib/systemd/system/gone@.service"),
+        ("z.target.wants/plain.service", "/usr/lib/systemd/system/plain.service"),
+        ("z.target.wants/reset.service", "/usr/lib/systemd/system/reset.service"),
+    ] {
+        tree.insert(&format!("etc/systemd/system/{link}"), Node::symlink(target, "test"));
+    }
     let [theirs, ours] = enabled(&systemctl, &mut tree);
     assert_eq!(ours, theirs);
     assert!(ours.len() > 15, "{ours:#?}");

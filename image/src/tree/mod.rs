@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 pub use glob::{Glob, GlobError};
 pub use merge::{MergeError, NewEntry, USR_MERGED};
+pub(crate) use overlay::OF_RECIPE;
 pub use overlay::OverlayError;
 pub(crate) use overlay::initrd_files;
 

@@ -102,7 +102,8 @@ impl Diagnostic for OverlayError {
     }
 }
 
-const ORIGIN: &str = "the recipe";
+/// Where nodes come from that a recipe adds.
+pub(crate) const OF_RECIPE: &str = "the recipe";
 
 impl Tree<Content> {
     /// Adds what the recipe (`image`) adds; `beside` is the directory of the recipe file, for `source`.
@@ -110,13 +111,13 @@ impl Tree<Content> {
         for entry in &image.directories {
             let mode = mode(&entry.path, &entry.mode)?;
             let path = inside(&entry.path)?;
-            let node = self.owned(&entry.path, Node::directory(mode, ORIGIN), entry.owner.as_ref())?;
+            let node = self.owned(&entry.path, Node::directory(mode, OF_RECIPE), entry.owner.as_ref())?;
             self.insert(&path, node);
         }
         for entry in &image.files {
             let mode = mode(&entry.path, &entry.mode)?;
             let content = content(entry, beside)?;
-            let node = self.owned(&entry.path, Node::file(content, mode, ORIGIN), entry.owner.as_ref())?;
+            let node = self.owned(&entry.path, Node::file(content, mode, OF_RECIPE), entry.owner.as_ref())?;
             self.replace(&entry.path, node)?;
         }
         for entry in &image.links {
@@ -124,7 +125,7 @@ impl Tree<Content> {
             if crate::deb::clean_target(&path, &entry.target).is_none() {
                 return Err(OverlayError::Target { path: entry.path.clone(), target: entry.target.clone() });
             }
-            self.replace(&entry.path, Node::symlink(&entry.target, ORIGIN))?;
+            self.replace(&entry.path, Node::symlink(&entry.target, OF_RECIPE))?;
         }
         image.capabilities.iter().try_for_each(|entry| self.give(entry))
     }

@@ -83,6 +83,15 @@ impl Install {
     }
 }
 
+/// The template that an instance is made of; of any other unit, its own name.
+pub(super) fn template(unit: &str) -> String {
+    let name = Name::of(unit);
+    match name.instance {
+        Some(_) => name.with("").full(),
+        None => unit.to_owned(),
+    }
+}
+
 /// A unit's name in its parts.
 #[derive(Clone, Copy, Debug)]
 struct Name<'a> {

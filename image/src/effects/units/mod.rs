@@ -2,15 +2,17 @@
 //! systemd.unit(5), "[Install] Section Options"), for the system's units and for those of users.
 //!
 //! Debian's scripts enable the units that a package brings one by one; presets say the same for a whole tree, and a recipe can
-//! add its own. Images without systemd have no use for any of it. What is there already stays, enabled or masked.
+//! add its own. Images without systemd have no use for any of it. What a package enabled is disabled where presets say so; links of the
+//! recipe stay, whatever they do.
 
 mod install;
+mod pattern;
 mod preset;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{EffectError, add_link};
-use crate::tree::{Kind, Tree, name};
+use crate::tree::{Kind, OF_RECIPE, Tree, name};
 use install::Install;
 use preset::{Answer, Presets};
 
@@ -43,6 +45,8 @@ pub(super) fn apply(tree: &mut Tree, is_left_out: impl Fn(&str) -> bool) -> Resu
     }
     for (of, presets) in [("system", "systemd/system-preset"), ("user", "systemd/user-preset")] {
         let presets = Presets::of(tree, presets)?;
+        let disabled = disabled(tree, of, &presets)?;
+        tree.retain(|path| !disabled.contains(path));
         for (path, target) in links(tree, of, &presets)? {
             if !is_left_out(&path) {
                 add_link(tree, &path, &target, EFFECT);
@@ -50,6 +54,38 @@ pub(super) fn apply(tree: &mut Tree, is_left_out: impl Fn(&str) -> bool) -> Resu
         }
     }
     Ok(())
+}
+
+/// The links of packages that enable what presets disable: to a unit, or under its name or that of its template.
+fn disabled(tree: &Tree, of: &str, presets: &Presets) -> Result<BTreeSet<String>, EffectError> {
+    let units = units(tree, of);
+    let mut waiting: Vec<String> =
+        units.keys().filter(|unit| *presets.answer(unit) == Answer::Disable).cloned().collect();
+    let mut marked = BTreeSet::new();
+    while let Some(unit) = waiting.pop() {
+        let Some(path) = units.get(&unit).filter(|_| !marked.contains(&unit)) else { continue };
+        // Units that this one names are disabled with it; those that presets enable get their links again.
+        waiting.extend(install(tree, of, &unit, path)?.also);
+        marked.insert(unit);
+    }
+    let is_marked = |unit: &str| marked.contains(unit) || marked.contains(&install::template(unit));
+    let directory = format!("etc/systemd/{of}");
+    let links = tree.below(&directory).filter_map(|(path, node)| match &node.kind {
+        Kind::Symlink(target) if *node.origin != *OF_RECIPE => Some((path, target)),
+        _ => None,
+    });
+    // A link to nothing masks a unit, and enables none.
+    let enables = links
+        .filter(|(path, target)| target.as_str() != "/dev/null" && (is_marked(name(target)) || is_marked(name(path))));
+    Ok(enables.map(|(path, _)| path.to_owned()).collect())
+}
+
+fn install(tree: &Tree, of: &str, unit: &str, path: &str) -> Result<Install, EffectError> {
+    Install::of(&texts(tree, of, unit, path)).map_err(|reason| EffectError {
+        effect: "units",
+        path: format!("/{path}"),
+        reason,
+    })
 }
 
 /// Every link with its target.
@@ -66,11 +102,7 @@ fn links(tree: &Tree, of: &str, presets: &Presets) -> Result<BTreeMap<String, St
     let mut links = BTreeMap::new();
     while let Some((unit, instances)) = waiting.pop() {
         let Some(path) = units.get(&unit).filter(|_| done.insert(unit.clone())) else { continue };
-        let install = Install::of(&texts(tree, of, &unit, path)).map_err(|reason| EffectError {
-            effect: "units",
-            path: format!("/{path}"),
-            reason,
-        })?;
+        let install = install(tree, of, &unit, path)?;
         // Units that this one names are enabled with it, whatever their preset says.
         waiting.extend(install.also.iter().map(|also| (also.clone(), Vec::new())));
         let target = format!("/{path}");
