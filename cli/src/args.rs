@@ -24,7 +24,7 @@ pub(crate) use gpu::{Gpu, GpuAction};
 pub(crate) use host::{Host, HostAction, HostCheck, HostPrepare, HostRestore};
 pub(crate) use idblock::{CreateIdBlock, IdBlock, IdBlockAction, VerifyIdBlock};
 pub(crate) use inspect::{Derive, EventLog, EventLogAction, Explain, Firmware, FirmwareAction, LogFile, ReplayLog};
-pub(crate) use look::{Describe, Diff, Rebuild};
+pub(crate) use look::{Describe, Diff, DiffTpm, Rebuild};
 pub(crate) use measure::{Measure, MeasureFiles, MeasureSnp, MeasureTdx, MeasureTpm, SevMode, Shapes};
 pub(crate) use publish::{Expiry, ImageAction, ImageVerify, ImageWords, Keygen, Publish, ReleaseWords, TrustWords};
 pub(crate) use selftest::{Selftest, SelftestAction, SelftestGpu};
@@ -73,7 +73,9 @@ pub(crate) enum Verb {
     Describe(Describe),
     /// Compare two images: packages, files, artifacts, measured values, and which change moves which value
     ///
-    /// Every file must be that of its image's manifest. Exit code 0: the same to the byte. 6: something differs.
+    /// Every file must be that of its image's manifest. Measured values are those of the manifests; what one lacks of the other is
+    /// predicted: registers of TDX for direct boots and from the disk, launch digests of SEV-SNP, and PCRs where a machine is named.
+    /// Exit code 0: the same to the byte. 6: something differs.
     Diff(Diff),
     /// Predict launch measurements
     Measure(Measure),

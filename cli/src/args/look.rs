@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use measure::uefi::load_option::PciSlot;
 
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
@@ -16,6 +17,28 @@ pub(crate) struct Diff {
     pub(crate) before: PathBuf,
     /// Another one
     pub(crate) after: PathBuf,
+    #[command(flatten)]
+    pub(crate) tpm: DiffTpm,
+    // For the RTMR0 of shapes that one of the manifests does not have.
+    #[command(flatten)]
+    pub(crate) qemu: super::QemuChoice,
+}
+
+/// The machine whose PCRs are compared, which is no part of an image.
+#[derive(Debug, Args)]
+pub(crate) struct DiffTpm {
+    /// Compare PCRs, too, of a machine with this firmware code and an emulated TPM, as `measure tpm` predicts them
+    #[arg(long, value_name = "FILE", requires_all = ["tpm_variables", "tpm_fw_cfg"])]
+    pub(crate) tpm_firmware: Option<PathBuf>,
+    /// The variables that the firmware starts with
+    #[arg(long, value_name = "FILE", requires = "tpm_firmware")]
+    pub(crate) tpm_variables: Option<PathBuf>,
+    /// What QEMU gives the firmware: the files of fw_cfg, each at its name or at NAME/raw
+    #[arg(long, value_name = "DIR", requires = "tpm_firmware")]
+    pub(crate) tpm_fw_cfg: Option<PathBuf>,
+    /// The firmware starts the images' disks, a virtio disk at this place on PCI bus 0, such as 05.0 [default: their kernels, directly]
+    #[arg(long, value_name = "DEVICE.FUNCTION", value_parser = super::parse_pci_slot, requires = "tpm_firmware")]
+    pub(crate) tpm_disk_at: Option<PciSlot>,
 }
 
 /// `bullion build --verify` runs this as another process.

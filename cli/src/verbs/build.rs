@@ -12,7 +12,7 @@ use launcher::qemu::oracle::Devices;
 use serde_json::json;
 use spec::Outcome;
 use spec::lock::Standing;
-use spec::manifest::{Class, FILE_NAME, Manifest};
+use spec::manifest::{Class, FILE_NAME, Manifest, artifact};
 
 use super::diff;
 use super::rebuild::{self, Again};
@@ -110,8 +110,11 @@ fn say_unpublished(manifest: &Manifest, printer: &Printer) {
 
 /// Shows what two builds of one lock differ in. There is no image then.
 fn not_reproducible(again: &Again, printer: &Printer) -> u8 {
-    diff::show_files(&again.differences, printer);
-    printer.value(&json!({ "same": false, "varied": again.varied, "files": diff::files_as_json(&again.differences) }));
+    // Whatever else differs, the disk holds it.
+    let has_disk = again.differences.iter().any(|file| file.artifact == artifact::DISK);
+    diff::show_files(&again.differences, has_disk, printer);
+    let files = diff::files_as_json(&again.differences, has_disk);
+    printer.value(&json!({ "same": false, "varied": again.varied, "files": files }));
     let message = format!(
         "a second build is another in {} places, and no image was made; varied: {}",
         again.differences.len(),

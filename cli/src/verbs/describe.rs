@@ -1,7 +1,7 @@
 //! `bullion describe`: an image for people. How large, what is in it, what is measured and by what, and what it is good for.
 
 use image::inspect::{RootContent, root_content};
-use image::measured::MEASURED;
+use image::measured::{MEASURED, Measured, is_measured_of};
 use serde_json::json;
 use spec::lock::Package;
 use spec::manifest::{Manifest, artifact};
@@ -105,20 +105,16 @@ fn by_size(manifest: &Manifest) -> Vec<&Package> {
 /// The measured values that files of this image go into, with those files.
 fn measured_here(manifest: &Manifest) -> impl Iterator<Item = (&'static str, Vec<&'static str>, &'static str)> {
     let here = |name: &&&str| manifest.artifacts.contains_key(**name);
-    // A TEE without firmware in the image measures nothing of it.
-    let firmware = |name: &str| match name {
-        "SNP launch digest" => manifest.artifacts.contains_key(artifact::FIRMWARE_SNP),
-        "MRTD" | "RTMR0" | "RTMR1" | "RTMR2" => manifest.artifacts.contains_key(artifact::FIRMWARE_TDX),
-        _ => true,
-    };
-    let values = MEASURED.iter().filter(|value| firmware(value.name)).collect::<Vec<_>>();
+    let is_here = |value: &&Measured| is_measured_of(value.name, |name| manifest.artifacts.contains_key(name));
+    let values = MEASURED.iter().filter(is_here).collect::<Vec<_>>();
     let files =
         values.into_iter().map(|value| (value.name, value.of.iter().filter(here).copied().collect(), value.how));
     files.collect::<Vec<_>>().into_iter()
 }
 
 fn measured(manifest: &Manifest, printer: &Printer) {
-    printer.line("what is measured, when the kernel is started directly");
+    let disk = if manifest.artifacts.contains_key(artifact::DISK) { ", and when firmware starts the disk" } else { "" };
+    printer.line(format_args!("what is measured, when the kernel is started directly{disk}"));
     for (name, of, how) in measured_here(manifest) {
         printer.line(format_args!("  {name:<20} {} ({how})", of.join(", ")));
     }

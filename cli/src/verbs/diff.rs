@@ -1,24 +1,29 @@
 //! `bullion diff`: what two images differ in, from packages and files to measured values, and which change moves which value.
 
+mod values;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use image::compare::{Change, ManifestDifference, compare_manifests};
+use image::compare::{Change, ManifestDifference, ValueChange, compare_manifests};
 use image::measured::moved_by;
 use image::{Difference, compare_images};
+use launcher::qemu::oracle::Devices;
 use serde_json::{Value, json};
 use spec::Outcome;
-use spec::manifest::{FILE_NAME, Manifest};
+use spec::manifest::{FILE_NAME, Manifest, artifact};
 use store::Image;
 
-use crate::args::Diff;
+use crate::args::{Arguments, Diff};
 use crate::failure::Failure;
+use crate::inputs;
 use crate::printer::{Printer, size};
+use crate::weigh::machine::Machine;
 
 /// How many files of one artifact are listed for people.
 const SHOWN: usize = 40;
 
-pub(crate) fn run(verb: &Diff, printer: &Printer) -> Result<u8, Failure> {
+pub(crate) fn run(arguments: &Arguments, verb: &Diff, printer: &Printer) -> Result<u8, Failure> {
     let (before, after) = (open(&verb.before)?, open(&verb.after)?);
     let manifests = compare_manifests(&before.manifest, &after.manifest);
     // A manifest differs wherever anything does; what in it differs is said by `manifests`.
@@ -30,9 +35,13 @@ pub(crate) fn run(verb: &Diff, printer: &Printer) -> Result<u8, Failure> {
         printer.line(format_args!("{what}: {before} -> {after}"));
     }
     packages(&manifests, printer);
-    show_files(&files, printer);
+    let has_disk = [&before, &after].iter().any(|image| image.manifest.artifacts.contains_key(artifact::DISK));
+    show_files(&files, has_disk, printer);
     artifacts(&manifests, printer);
-    values(&manifests, printer);
+    let store = inputs::open_store(arguments)?;
+    let machine = Machine { qemu: &verb.qemu, store: &store, printer, devices: Devices::default() };
+    let measured = values::compare([&before, &after], &manifests.artifacts, &verb.tpm, &machine)?;
+    values::show(&measured, printer);
     if same {
         printer.line("the images are the same to the byte");
     } else if files.is_empty() && manifests.artifacts.is_empty() {
@@ -40,7 +49,7 @@ pub(crate) fn run(verb: &Diff, printer: &Printer) -> Result<u8, Failure> {
             "only {FILE_NAME} differs: what it says of the image, the recipe's echo, expected values or ID blocks"
         ));
     }
-    printer.value(&as_json(same, &standing, &manifests, &files));
+    printer.value(&as_json(same, &standing, &manifests, (&files, has_disk), &measured));
     Ok(if same { 0 } else { Outcome::Refused.code() })
 }
 
@@ -86,13 +95,13 @@ fn packages(found: &ManifestDifference, printer: &Printer) {
 }
 
 /// Lists differences by artifact; `build --verify` shows its own with it.
-pub(super) fn show_files(files: &[Difference], printer: &Printer) {
+pub(super) fn show_files(files: &[Difference], has_disk: bool, printer: &Printer) {
     let mut by_artifact: BTreeMap<&str, Vec<&Difference>> = BTreeMap::new();
     for file in files {
         by_artifact.entry(&file.artifact).or_default().push(file);
     }
     for (artifact, files) in by_artifact {
-        printer.line(format_args!("{artifact}{}", moves(artifact)));
+        printer.line(format_args!("{artifact}{}", moves(artifact, has_disk)));
         for file in files.iter().take(SHOWN) {
             let mark = match file.change {
                 Change::Added => "+",
@@ -111,8 +120,9 @@ pub(super) fn show_files(files: &[Difference], printer: &Printer) {
     }
 }
 
-fn moves(artifact: &str) -> String {
-    match moved_by(artifact).as_slice() {
+fn moves(artifact: &str, has_disk: bool) -> String {
+    match moved_by(artifact, has_disk).as_slice() {
+        [] if has_disk => " (moves no measured value)".to_owned(),
         [] => " (moves no measured value of a direct boot)".to_owned(),
         values => format!(" (moves {})", values.join(", ")),
     }
@@ -130,31 +140,8 @@ fn artifacts(found: &ManifestDifference, printer: &Printer) {
     }
 }
 
-fn values(found: &ManifestDifference, printer: &Printer) {
-    printer.line("measured values");
-    for value in &found.values {
-        let name = match &value.shape {
-            Some(shape) => format!("{} ({shape})", value.name),
-            None => value.name.to_owned(),
-        };
-        let cause = match value.moved_by.as_slice() {
-            [] => String::new(),
-            files => format!(", moved by {}", files.join(", ")),
-        };
-        let short = |text: &Option<String>| match text {
-            Some(text) => text.chars().take(16).collect(),
-            None => "not predicted".to_owned(),
-        };
-        let line = match (&value.before, &value.after) {
-            (Some(before), Some(after)) if before == after => format!("{name}: the same"),
-            (before, after) => format!("{name}: {} -> {}{cause}", short(before), short(after)),
-        };
-        printer.line(format_args!("  {line}"));
-    }
-}
-
 /// The differences of files for machines.
-pub(super) fn files_as_json(files: &[Difference]) -> Vec<Value> {
+pub(super) fn files_as_json(files: &[Difference], has_disk: bool) -> Vec<Value> {
     let change = |change| match change {
         Change::Added => "added",
         Change::Removed => "removed",
@@ -166,7 +153,7 @@ pub(super) fn files_as_json(files: &[Difference]) -> Vec<Value> {
             "path": file.path.as_ref().map(|path| format!("/{path}")),
             "change": change(file.change),
             "what": file.what,
-            "moves": moved_by(&file.artifact),
+            "moves": moved_by(&file.artifact, has_disk),
         })
     };
     files.iter().map(file).collect()
@@ -176,25 +163,26 @@ fn as_json(
     same: bool,
     standing: &BTreeMap<&'static str, [String; 2]>,
     found: &ManifestDifference,
-    files: &[Difference],
+    (files, has_disk): (&[Difference], bool),
+    measured: &[ValueChange],
 ) -> Value {
     let packages = found.packages.iter().map(
         |(name, change)| json!({ "name": name, "before": change.before, "after": change.after, "uses": change.uses }),
     );
     let artifacts = found.artifacts.iter().map(
-        |(name, (before, after))| json!({ "name": name, "before": before, "after": after, "moves": moved_by(name) }),
+        |(name, (before, after))| json!({ "name": name, "before": before, "after": after, "moves": moved_by(name, has_disk) }),
     );
-    let values = found.values.iter().map(|value| {
+    let values = measured.iter().map(|value| {
         json!({
             "value": value.name, "shape": value.shape, "before": value.before, "after": value.after,
-            "moved_by": value.moved_by,
+            "moved_by": value.moved_by, "inputs": value.inputs,
         })
     });
     json!({
         "same": same,
         "standing": standing,
         "packages": packages.collect::<Vec<_>>(),
-        "files": files_as_json(files),
+        "files": files_as_json(files, has_disk),
         "artifacts": artifacts.collect::<Vec<_>>(),
         "measured": values.collect::<Vec<_>>(),
     })

@@ -2,7 +2,7 @@
 
 mod snp;
 mod tdx;
-mod tpm;
+pub(super) mod tpm;
 mod write;
 
 use std::path::Path;

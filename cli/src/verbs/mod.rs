@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments, printer: &Printer) -> Result<u8, Failur
         Verb::Component(verb) => component::run(arguments, verb, printer),
         Verb::Rebuild(verb) => rebuild::run(arguments, verb, printer),
         Verb::Describe(verb) => describe::run(verb, printer),
-        Verb::Diff(verb) => diff::run(verb, printer),
+        Verb::Diff(verb) => diff::run(arguments, verb, printer),
         Verb::Measure(verb) => measure::run(arguments, verb, printer),
         Verb::Explain(verb) => explain::run(arguments, verb, printer),
         Verb::EventLog(verb) => eventlog::run(verb, printer),

@@ -1,11 +1,11 @@
-//! What two manifests differ in: packages, artifacts and measured values, and which artifact moves which value.
+//! What two manifests differ in: packages and artifacts; and what is predicted of two images, with the artifacts that move it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use spec::lock::{Package, Use};
-use spec::manifest::{Artifact, Manifest};
+use spec::manifest::{Artifact, Manifest, SnpReference, TdxPlatform, TdxReference, TdxRtmr0};
 
-use crate::measured::{MEASURED, MRTD, ROOT_HASH, RTMR, SNP};
+use crate::measured::{MEASURED, MRTD, ROOT_HASH, RTMR, RTMR_OF_DISK, SNP};
 
 /// What differs between two manifests. Only what differs is listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,10 +13,11 @@ pub struct ManifestDifference {
     /// Packages by name.
     pub packages: BTreeMap<String, PackageChange>,
     /// Artifacts by name, as they were and as they are.
-    pub artifacts: BTreeMap<String, (Option<Artifact>, Option<Artifact>)>,
-    /// Measured values that one of the manifests has, or whose inputs differ.
-    pub values: Vec<ValueChange>,
+    pub artifacts: Changed,
 }
+
+/// Artifacts that differ, as they were and as they are.
+pub type Changed = BTreeMap<String, (Option<Artifact>, Option<Artifact>)>;
 
 /// A package that is in one image only, or in both and not the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +33,9 @@ pub struct PackageChange {
 /// A measured value in two images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueChange {
-    /// What kind of value it is, as in `MEASURED`.
+    /// What kind of value it is, as in `MEASURED`, or a PCR.
     pub name: &'static str,
-    /// The machine that it is of, where it is of one.
+    /// The machine or the boot that it is of, where it is of one.
     pub shape: Option<String>,
     /// The value in the first image, where it is predicted.
     pub before: Option<String>,
@@ -42,15 +43,14 @@ pub struct ValueChange {
     pub after: Option<String>,
     /// The artifacts it covers that differ. Empty where the value is the same.
     pub moved_by: Vec<String>,
+    /// What is measured otherwise in it, event by event, in words; empty where that was not looked at.
+    pub inputs: Vec<String>,
 }
 
 /// Compares two manifests.
 pub fn compare_manifests(a: &Manifest, b: &Manifest) -> ManifestDifference {
-    let artifacts = changed(&a.artifacts, &b.artifacts);
-    ManifestDifference { packages: packages(a, b), values: values(a, b, &artifacts), artifacts }
+    ManifestDifference { packages: packages(a, b), artifacts: changed(&a.artifacts, &b.artifacts) }
 }
-
-type Changed = BTreeMap<String, (Option<Artifact>, Option<Artifact>)>;
 
 fn changed(a: &BTreeMap<String, Artifact>, b: &BTreeMap<String, Artifact>) -> Changed {
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
@@ -76,56 +76,81 @@ fn packages(a: &Manifest, b: &Manifest) -> BTreeMap<String, PackageChange> {
     found
 }
 
-/// Values by kind and shape.
-type Values = BTreeMap<(usize, Option<String>), String>;
+/// A measured value of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Predicted {
+    /// What kind of value it is, as in `MEASURED`.
+    pub name: &'static str,
+    /// The machine that it is of, where it is of one.
+    pub shape: Option<String>,
+    /// The value; of a register that may have several, all of them, with " or " between.
+    pub value: String,
+}
 
-fn values(a: &Manifest, b: &Manifest, artifacts: &Changed) -> Vec<ValueChange> {
-    let (before, after) = (predicted(a), predicted(b));
-    let mut keys: BTreeSet<(usize, Option<String>)> = before.keys().chain(after.keys()).cloned().collect();
+/// Compares what is predicted of two images, of which these artifacts differ.
+pub fn compare_values(a: &[Predicted], b: &[Predicted], artifacts: &Changed) -> Vec<ValueChange> {
+    let by_key = |all: &[Predicted]| -> BTreeMap<(Option<usize>, Option<String>), String> {
+        let place = |name: &str| MEASURED.iter().position(|measured| measured.name == name);
+        all.iter().map(|of| ((place(of.name), of.shape.clone()), of.value.clone())).collect()
+    };
+    let (before, after) = (by_key(a), by_key(b));
+    let mut keys: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
     for (index, _) in MEASURED.iter().enumerate() {
-        if !keys.iter().any(|(known, _)| *known == index) {
-            keys.insert((index, None));
+        if !keys.iter().any(|(known, _)| *known == Some(index)) {
+            keys.insert((Some(index), None));
         }
     }
-    let change = |key: (usize, Option<String>)| {
-        let measured = MEASURED.get(key.0)?;
+    let change = |key: (Option<usize>, Option<String>)| {
+        let measured = MEASURED.get(key.0?)?;
         let (before, after) = (before.get(&key).cloned(), after.get(&key).cloned());
         let same = before.is_some() && before == after;
-        let inputs = measured.of.iter().filter(|name| !same && artifacts.contains_key(**name));
-        let moved_by: Vec<String> = inputs.map(|name| (*name).to_owned()).collect();
+        let covered = measured.of.iter().filter(|name| !same && artifacts.contains_key(**name));
+        let moved_by: Vec<String> = covered.map(|name| (*name).to_owned()).collect();
         let known = before.is_some() || after.is_some() || !moved_by.is_empty();
-        known.then_some(ValueChange { name: measured.name, shape: key.1, before, after, moved_by })
+        let inputs = Vec::new();
+        known.then_some(ValueChange { name: measured.name, shape: key.1, before, after, moved_by, inputs })
     };
     keys.into_iter().filter_map(change).collect()
 }
 
 /// Everything that a manifest predicts.
-fn predicted(manifest: &Manifest) -> Values {
-    let mut found = Values::new();
-    let mut add = |name: &str, shape: Option<String>, value: String| {
-        if let Some(index) = MEASURED.iter().position(|measured| measured.name == name) {
-            found.insert((index, shape), value);
-        }
-    };
-    add(ROOT_HASH, None, manifest.verity.root_hash.to_string());
-    for of in &manifest.references.snp {
-        let plural = if of.vcpus == 1 { "" } else { "s" };
-        let features =
-            if of.sev_features == 1 { String::new() } else { format!(", SEV_FEATURES {:#x}", of.sev_features) };
-        let shape = format!("{}, {} vCPU{plural}{features}", of.cpu, of.vcpus);
-        add(SNP, Some(shape), of.launch_digest.to_string());
-    }
-    for of in &manifest.references.tdx {
-        add(MRTD, None, of.mrtd.to_string());
-        let [rtmr0, rtmr1, rtmr2] = RTMR;
-        for shape in of.platform.iter().flat_map(|platform| &platform.rtmr0) {
+pub fn predicted(manifest: &Manifest) -> Vec<Predicted> {
+    let mut found = vec![Predicted { name: ROOT_HASH, shape: None, value: manifest.verity.root_hash.to_string() }];
+    found.extend(manifest.references.snp.iter().map(of_snp));
+    found.extend(manifest.references.tdx.iter().flat_map(of_tdx));
+    found
+}
+
+/// The launch digest of a reference.
+pub fn of_snp(of: &SnpReference) -> Predicted {
+    let plural = if of.vcpus == 1 { "" } else { "s" };
+    let features = if of.sev_features == 1 { String::new() } else { format!(", SEV_FEATURES {:#x}", of.sev_features) };
+    let shape = format!("{}, {} vCPU{plural}{features}", of.cpu, of.vcpus);
+    Predicted { name: SNP, shape: Some(shape), value: of.launch_digest.to_string() }
+}
+
+/// MRTD and the registers of a reference, of a kernel that is started directly and of the disk.
+pub fn of_tdx(of: &TdxReference) -> Vec<Predicted> {
+    let value = |name, value: String| Predicted { name, shape: None, value };
+    let of_shapes = |name, platform: &Option<TdxPlatform>| {
+        let shapes = platform.iter().flat_map(|platform| &platform.rtmr0);
+        let of = |shape: &TdxRtmr0| {
             let words = format!("{} vCPUs, {} MiB", shape.vcpus, shape.memory_mib);
-            add(rtmr0, Some(words), shape.rtmr0.to_string());
-        }
-        if let Some(image) = &of.image {
-            add(rtmr1, None, image.rtmr1.to_string());
-            add(rtmr2, None, image.rtmr2.to_string());
-        }
+            Predicted { name, shape: Some(words), value: shape.rtmr0.to_string() }
+        };
+        shapes.map(of).collect::<Vec<_>>()
+    };
+    let mut found = vec![value(MRTD, of.mrtd.to_string())];
+    found.extend(of_shapes(RTMR[0], &of.platform));
+    if let Some(image) = &of.image {
+        found.push(value(RTMR[1], image.rtmr1.to_string()));
+        found.push(value(RTMR[2], image.rtmr2.to_string()));
+    }
+    if let Some(disk) = &of.disk {
+        found.extend(of_shapes(RTMR_OF_DISK[0], &disk.platform));
+        let one_of: Vec<String> = disk.rtmr1_one_of.iter().map(ToString::to_string).collect();
+        found.push(value(RTMR_OF_DISK[1], one_of.join(" or ")));
+        found.push(value(RTMR_OF_DISK[2], disk.rtmr2.to_string()));
     }
     found
 }

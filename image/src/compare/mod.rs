@@ -16,7 +16,10 @@ use spec::{Diagnostic, Outcome};
 
 use crate::{deb, erofs};
 pub use cpio::CpioReadError;
-pub use manifests::{ManifestDifference, PackageChange, ValueChange, compare_manifests};
+pub use manifests::{
+    Changed, ManifestDifference, PackageChange, Predicted, ValueChange, compare_manifests, compare_values, of_snp,
+    of_tdx, predicted,
+};
 use nodes::Facts;
 pub use nodes::initrd_paths;
 use store::open_regular;

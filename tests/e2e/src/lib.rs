@@ -133,6 +133,30 @@ impl Bench {
         recipe
     }
 
+    /// Builds the image of `minimal-disk`, and one that differs in a file of its root and holds no expected values, below
+    /// `directory`; `None` (and a word why) where its recipe was not named.
+    pub fn disk_images(&self, directory: &Path) -> Option<[PathBuf; 2]> {
+        let Some(recipe) = std::env::var_os("BULLION_TEST_DISK_RECIPE").map(PathBuf::from) else {
+            skipped("BULLION_TEST_DISK_RECIPE is set by scripts/test only");
+            return None;
+        };
+        self.copy_recipe(directory);
+        std::fs::copy(&recipe, directory.join("plain.toml")).unwrap();
+        let changed = directory.join("changed.toml");
+        let text = "schema = 1\nname = \"minimal-disk\"\nextends = \"plain.toml\"\n\
+            [[rootfs.file]]\npath = \"/etc/motd\"\ncontent = \"other\"\n";
+        std::fs::write(&changed, text).unwrap();
+        let lock = recipe.with_extension("lock");
+        let build = |recipe: &Path, name: &str, words: &[&str]| {
+            let output = directory.join(name);
+            let path = |path: &Path| path.display().to_string();
+            let build = ["build".into(), path(recipe), "-o".into(), path(&output), "--lock".into(), path(&lock)];
+            self.run(build.into_iter().chain(words.iter().map(|word| (*word).to_owned()))).expect(0, &[]);
+            output
+        };
+        Some([build(&recipe, "plain", &[]), build(&changed, "changed", &["--no-references"])])
+    }
+
     /// Builds the minimal image into `output`.
     #[track_caller]
     pub fn build(&self, output: &Path) {

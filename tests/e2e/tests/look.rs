@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::{Bench, bench, judge, names, run};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The root file system as `fsck.erofs` unpacks it.
 fn extract(image: &Path, to: PathBuf) -> Option<PathBuf> {
@@ -131,6 +131,67 @@ fn diff_names_every_file_that_differs_and_what_it_moves() {
     );
     let same = ["diff", before.to_str().unwrap(), before.to_str().unwrap()];
     assert!(bench.run(same).expect(0, &[]).stdout.contains("the same to the byte"));
+}
+
+#[test]
+fn diff_compares_the_registers_of_both_boots_as_measure_has_them() {
+    let Some(bench) = bench() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(images) = bench.disk_images(scratch.path()) else { return };
+    if bench.unpublished {
+        return e2e::skipped("the firmware may not be pinned, and then no register is predicted");
+    }
+    // RTMR0 of a shape is in one manifest, and of the other image nothing.
+    let words = ["measure", images[0].to_str().unwrap(), "--write", "--vcpus", "2", "--memory", "1GiB"];
+    bench.run(words).expect(0, &[]);
+    let words = ["diff".as_ref(), images[0].as_os_str(), images[1].as_os_str(), "--json".as_ref()];
+    let told = bench.run(words).expect(6, &[]).json();
+    let measured = told["measured"].as_array().unwrap();
+
+    // What `measure` says of the files of each image: of the second, no manifest holds it.
+    let shape = &measured.iter().find(|value| value["value"] == "RTMR0 from disk").unwrap()["shape"];
+    let (vcpus, memory) = shape.as_str().unwrap().split_once(" vCPUs, ").unwrap();
+    let memory = memory.replace(" MiB", "MiB");
+    let measure = |image: &Path, words: &[&str]| {
+        let firmware = image.join("firmware-tdx.fd").display().to_string();
+        let words =
+            [&["measure", "tdx", "--json", "--vcpus", vcpus, "--memory", &memory, "--firmware", &firmware], words];
+        bench.run(words.concat()).expect(0, &[]).json()
+    };
+    let at = |image: &Path, name: &str| image.join(name).display().to_string();
+    for (image, side) in images.iter().zip(["before", "after"]) {
+        let cmdline = fs::read_to_string(image.join("cmdline")).unwrap();
+        let words = ["--kernel", &at(image, "vmlinuz"), "--initrd", &at(image, "initrd"), "--cmdline", &cmdline];
+        let (direct, disk) = (measure(image, &words), measure(image, &["--disk", &at(image, "disk.raw")]));
+        let of = |name: &str, shape: Option<&Value>| {
+            let is = |value: &&Value| value["value"] == name && shape.is_none_or(|shape| value["shape"] == *shape);
+            measured.iter().find(is).unwrap()[side].clone()
+        };
+        for (name, value) in [("MRTD", "mrtd"), ("RTMR1", "rtmr1"), ("RTMR2", "rtmr2")] {
+            assert_eq!(of(name, None), direct[value], "{side} {name}");
+        }
+        assert_eq!(of("RTMR0", Some(shape)), direct["rtmr0"], "{side}");
+        assert_eq!(of("RTMR0 from disk", Some(shape)), disk["rtmr0"], "{side}");
+        let one_of: Vec<&str> =
+            disk["rtmr1_one_of"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+        assert_eq!(of("RTMR1 from disk", None), one_of.join(" or "), "{side}");
+        assert_eq!(of("RTMR2 from disk", None), disk["rtmr2"], "{side}");
+    }
+
+    // A file of the root moves what covers the command line, and through the unified kernel image what firmware starts.
+    let moved = |name: &str| {
+        let value = measured.iter().find(|value| value["value"] == name).unwrap();
+        (value["before"] != value["after"]).then(|| (value["moved_by"].clone(), value["inputs"].clone()))
+    };
+    for name in ["MRTD", "RTMR0", "RTMR1", "RTMR0 from disk"] {
+        assert_eq!(moved(name), None, "{name}");
+    }
+    assert_eq!(moved("RTMR2"), Some((json!(["cmdline"]), json!(["kernel command line"]))));
+    let whole = json!(["unified kernel image", "partition table"]);
+    assert_eq!(moved("RTMR1 from disk"), Some((json!(["cmdline", "uki.efi", "disk.raw"]), whole)));
+    let parts = json!(["kernel command line", "section .cmdline of the unified kernel image"]);
+    assert_eq!(moved("RTMR2 from disk"), Some((json!(["cmdline", "uki.efi"]), parts)));
+    assert!(told["files"].to_string().contains("\"RTMR1 from disk\""), "{told}");
 }
 
 #[test]

@@ -70,8 +70,42 @@ struct Step {
 pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
     let pins = inputs::pins()?;
     let file = FirmwareFile::read(&verb.firmware)?;
+    let Prediction { profile, variables, kernel, initrd, pcrs, events } = predict(verb, &file, &pins)?;
+    let answer = Answer {
+        note: NOTE,
+        inputs: Inputs {
+            firmware: file.input(&pins),
+            profile,
+            variables_sha256: variables,
+            kernel_sha256: kernel,
+            disk_sha256: verb.disk.as_deref().map(sha256).transpose()?,
+            initrd_sha256: initrd,
+            cmdline: verb.cmdline.as_deref().unwrap_or_default(),
+        },
+        pcrs: pcrs.into_iter().map(|(number, value)| (format!("pcr{number}"), value.to_string())).collect(),
+        steps: events.iter().map(step).collect(),
+    };
+    show(&answer, verb.steps, printer);
+    printer.value(&answer);
+    Ok(0)
+}
+
+/// What a boot leads to.
+pub(crate) struct Prediction {
+    profile: &'static str,
+    variables: Sha256Digest,
+    kernel: Option<Sha256Digest>,
+    initrd: Option<Sha256Digest>,
+    /// The PCRs that can be told, by number.
+    pub(crate) pcrs: Vec<(usize, Digest384)>,
+    /// Their events.
+    pub(crate) events: Vec<PredictedEvent<Pcr>>,
+}
+
+/// Predicts the PCRs of the boot that these words describe, with this firmware.
+pub(crate) fn predict(verb: &MeasureTpm, file: &FirmwareFile, pins: &Pins) -> Result<Prediction, Failure> {
     let variables = FirmwareFile::read(&verb.variables)?;
-    let facts = known(&file, &pins)?;
+    let facts = known(file, pins)?;
     let kernel = verb.kernel.as_deref().map(read).transpose()?;
     let initrd = verb.initrd.as_deref().map(read).transpose()?;
     let cmdline = verb.cmdline.as_deref().unwrap_or_default();
@@ -102,30 +136,20 @@ pub(super) fn run(verb: &MeasureTpm, printer: &Printer) -> Result<u8, Failure> {
         _ => return Err(Failure::new(Outcome::Usage, "there is neither --kernel nor --disk")),
     };
     // Such builds have SMM.
-    let code = if facts.has_secure_boot { None } else { Some(code(&file, &facts)?) };
-    let events = tpm::events(code.as_ref(), &common, &boot);
+    let code = if facts.has_secure_boot { None } else { Some(code(file, &facts)?) };
+    let mut events = tpm::events(code.as_ref(), &common, &boot);
     let pcrs = tpm::pcrs(&events).into_iter().enumerate();
     let is_told = |number: usize| number != IMA_PCR && (number != 0 || code.is_some());
-    let answer = Answer {
-        note: NOTE,
-        inputs: Inputs {
-            firmware: file.input(&pins),
-            profile: facts.profile.name,
-            variables_sha256: variables.sha256,
-            kernel_sha256: kernel.as_deref().map(Sha256Digest::of),
-            disk_sha256: verb.disk.as_deref().map(sha256).transpose()?,
-            initrd_sha256: initrd.as_deref().map(Sha256Digest::of),
-            cmdline,
-        },
-        pcrs: pcrs
-            .filter(|(number, _)| is_told(*number))
-            .map(|(number, value)| (format!("pcr{number}"), value.to_string()))
-            .collect(),
-        steps: events.iter().filter(|event| event.register != Pcr(0) || code.is_some()).map(step).collect(),
-    };
-    show(&answer, verb.steps, printer);
-    printer.value(&answer);
-    Ok(0)
+    let pcrs = pcrs.filter(|(number, _)| is_told(*number)).collect();
+    events.retain(|event| event.register != Pcr(0) || code.is_some());
+    Ok(Prediction {
+        profile: facts.profile.name,
+        variables: variables.sha256,
+        kernel: kernel.as_deref().map(Sha256Digest::of),
+        initrd: initrd.as_deref().map(Sha256Digest::of),
+        pcrs,
+        events,
+    })
 }
 
 /// What is known of the firmware, by its pin.

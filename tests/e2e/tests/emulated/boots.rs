@@ -73,6 +73,44 @@ fn a_disk_is_measured_as_predicted() {
     }
 }
 
+/// The PCRs of two images in the machine that was booted: of the one that was, what its TPM held.
+#[test]
+fn diff_compares_pcrs_and_says_what_moved_them() {
+    let (Some(bench), Some(trees)) = (bench(), Trees::find()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let Some([image, other]) = bench.disk_images(directory.path()) else { return };
+    let (code, variables) = (trees.ovmf("OVMF_CODE_4M.fd"), trees.ovmf("OVMF_VARS_4M.fd"));
+    let words = disk_words(&image);
+    let stopped = trees.boot(Firmware::Split(&code, &variables), &words, |memory| log(memory).is_some());
+    let path = |path: &Path| path.display().to_string();
+    let machine = ["--tpm-firmware", &path(&code), "--tpm-variables", &path(&variables), "--tpm-fw-cfg"];
+    let machine =
+        machine.map(str::to_owned).into_iter().chain([path(&stopped.fw_cfg), "--tpm-disk-at".into(), SLOT.into()]);
+    let words = ["diff".to_owned(), path(&image), path(&other), "--json".to_owned()];
+    let told = bench.run(words.into_iter().chain(machine)).expect(6, &[]).json();
+    let words =
+        ["measure", "tpm", "--json", "--disk-at", SLOT, "--firmware", &path(&code), "--variables", &path(&variables)];
+    let files = ["--fw-cfg".to_owned(), path(&stopped.fw_cfg), "--disk".into(), path(&other.join("disk.raw"))];
+    let predicted = bench.run(words.map(str::to_owned).into_iter().chain(files)).expect(0, &[]).json();
+    let mut moved = Vec::new();
+    for number in (0..16).filter(|number| *number != 10) {
+        let is_it = |value: &&serde_json::Value| value["value"] == format!("PCR {number}");
+        let value = told["measured"].as_array().unwrap().iter().find(is_it).unwrap();
+        assert_eq!(value["before"], stopped.pcrs[&number], "PCR {number}");
+        assert_eq!(value["after"], predicted[format!("pcr{number}")], "PCR {number}");
+        if value["before"] != value["after"] {
+            moved.push((number, value["moved_by"].to_string(), value["inputs"].to_string()));
+        }
+    }
+    let expected = [
+        (4, r#"["uki.efi"]"#, r#"["unified kernel image"]"#),
+        (5, r#"["disk.raw"]"#, r#"["partition table"]"#),
+        (9, r#"["cmdline"]"#, r#"["kernel command line"]"#),
+        (11, r#"["cmdline"]"#, r#"["section .cmdline of the unified kernel image"]"#),
+    ];
+    assert_eq!(moved, expected.map(|(number, by, inputs)| (number, by.to_owned(), inputs.to_owned())));
+}
+
 /// What firmware measured into these PCRs, as the one register that TDX has for them: in the order of the log, and with one separator.
 fn as_rtmr(stopped: &Stopped, pcrs: std::ops::RangeInclusive<u32>) -> String {
     let log = log(&stopped.memory).unwrap();
