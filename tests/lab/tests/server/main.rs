@@ -56,6 +56,7 @@ fn shelves() -> Vec<Shelf> {
                 kills::whoever_is_killed_at_whatever_phase_nothing_is_left,
                 kills::of_two_vms_that_race_for_a_drive_one_gets_it,
                 unit::a_unit_is_ready_with_its_guest_and_ends_with_it_whoever_is_killed,
+                unit::a_unit_with_devices_sees_who_has_one_open,
                 prepare::prepare_killed_at_any_moment_is_undone,
                 prepare::what_is_prepared_for_good_is_there_after_a_start,
                 prepare::a_power_cut_with_a_guest_running_leaves_nothing_but_the_journal,

@@ -72,3 +72,30 @@ fn begin(server: &mut Server<'_>, then: &str) {
 fn has_failed(server: &mut Server<'_>) {
     server.run(&format!("systemctl is-failed {UNIT}; systemctl reset-failed {UNIT}")).expect(0).says(&["failed"]);
 }
+
+/// In a unit with passed functions it is seen what any process has open; in another, that other users' processes have something open, and
+/// not what. The server has no bus, by which `systemd-run` would wait: a unit of the test's own looks with the rights of the VM's.
+pub(crate) fn a_unit_with_devices_sees_who_has_one_open(server: &mut Server<'_>) {
+    let device = guest::addresses(server, "1234:11e8").remove(0);
+    let seen = |server: &mut Server<'_>, more: &str| {
+        guest::describe(server, "sees", more);
+        let script = r#"/opt/bullion vm install sees /run/lab-sees.toml --print --qemu /usr/bin/qemu-system-x86_64 >/run/lab-sees.unit || exit 9
+            rights=$(grep -E '^(CapabilityBoundingSet|ProtectProc|NoNewPrivileges)=' /run/lab-sees.unit) || exit 8
+            setpriv --reuid=65534 --clear-groups sleep 600 </etc/os-release & holder=$!
+            until [ $(stat -c %u /proc/$holder) = 65534 ]; do sleep 0.1; done
+            unit=/run/systemd/system/lab-sees.service; rm -f /run/lab-sees.fds; mkdir -p ${unit%/*}
+            printf '[Service]\nType=oneshot\n%s\nStandardOutput=file:/run/lab-sees.fds\nStandardError=file:/run/lab-sees.fds\nExecStart=/bin/ls -l /proc/%s/fd\n' \
+              "$rights" $holder >$unit
+            systemctl daemon-reload && systemctl start lab-sees.service; echo "started: $?"
+            kill $holder; systemctl reset-failed lab-sees.service 2>/dev/null; rm $unit; systemctl daemon-reload
+            cat /run/lab-sees.fds"#;
+        server.run(script).stdout
+    };
+    let with = seen(server, &guest::pci(&[&device]));
+    assert!(with.contains("started: 0") && with.contains("os-release"), "{with}");
+    let without = seen(server, "");
+    let denied =
+        |text: &str| text.matches("ls: cannot read symbolic link").count() > 2 && text.contains("Permission denied");
+    assert!(denied(&without) && !without.contains("os-release") && !denied(&with), "{without}");
+    server.run("rm /run/lab-sees.*").expect(0);
+}
