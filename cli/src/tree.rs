@@ -70,16 +70,28 @@ pub(crate) fn qemu(choice: &QemuChoice, store: &Store) -> Result<(Option<Unpacke
     if let Some(path) = &choice.qemu {
         return Ok((None, QemuProgram::at(path)?));
     }
+    // What is there already needs nothing of its lock but the digest.
+    let there = if choice.vmm.is_none() { image::open_tree(&inputs::pinned_vmm_lock_sha256(), store)? } else { None };
+    let tree = match there {
+        Some(tree) => {
+            tree.verify_quick()?;
+            tree
+        }
+        None => unpacked_qemu(choice, store)?,
+    };
+    let program = QemuProgram::from_tree(&tree.root())?;
+    Ok((Some(tree), program))
+}
+
+fn unpacked_qemu(choice: &QemuChoice, store: &Store) -> Result<UnpackedTree, Failure> {
     let (recipe, lock) = qemu_recipe(choice.vmm.as_deref())?;
     let missing = lock.lock.package.iter().any(|package| !store.has(&package.sha256));
-    let tree = unpacked(&recipe, &lock, store).map_err(|failure| match failure.outcome {
+    unpacked(&recipe, &lock, store).map_err(|failure| match failure.outcome {
         Outcome::InputMismatch if missing => {
             failure.with_hint("fetch the pinned QEMU with: bullion fetch --vmm, or name another with --qemu PATH")
         }
         _ => failure,
-    })?;
-    let program = QemuProgram::from_tree(&tree.root())?;
-    Ok((Some(tree), program))
+    })
 }
 
 /// The QEMUs of other trees in the cache, and what keeps them there meanwhile. Trees that were tampered with are passed over.

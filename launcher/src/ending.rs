@@ -221,7 +221,7 @@ pub struct Report {
     pub console_log: PathBuf,
     /// What ran the guest.
     pub accelerator: Accelerator,
-    /// How long the guest took from QEMU's start to being ready.
+    /// How long the guest took to be ready, from when it was let run.
     pub ready_ms: Option<u64>,
     /// What the guest said about itself.
     pub identity: Option<Identity>,

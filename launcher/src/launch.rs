@@ -1,4 +1,4 @@
-//! Carrying out a plan: lock the name, check the inputs, start QEMU, supervise it, record how it ended, leave nothing.
+//! Carrying out a plan: lock the name, start QEMU, check the inputs, let the guest run, record how it ended, leave nothing.
 
 mod artifacts;
 mod attempt;
@@ -35,12 +35,12 @@ use crate::state::{Directories, StateError};
 use crate::supervise::{Outcome as RunOutcome, Progress, Signals};
 use crate::verdict::{Verdict, Verdicts};
 use crate::volume::{self, Volume, VolumeError};
-pub use artifacts::Artifacts;
+use artifacts::Artifacts;
 use attempt::Screens;
 use gpus::GpuError;
 use presence::{Informer, Presence};
 use sign::{Rejection, VerifiedRelease};
-use store::{Image, OpenArtifacts, VerifyError, verify_again};
+use store::{Image, VerifyError, verify_open};
 
 /// What is to be launched, and with what.
 #[derive(Clone, Copy, Debug)]
@@ -157,19 +157,22 @@ pub fn plan_only(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Launc
     Ok(plan_with(request, facts, &features)?)
 }
 
-/// Launches a VM and supervises it until it ends. Call it from the thread that lives as long as the VM shall, before
+/// Launches a VM on a host of which these are the facts, and supervises it until it ends. Call it from the thread that lives as long as the VM shall, before
 /// others are started: QEMU is killed when that thread ends, and signals are blocked in it.
 pub fn launch(
     request: &Request<'_>,
-    artifacts: Artifacts,
+    facts: HostFacts,
     mut screen: Option<Screen>,
     listener: Listener<'_>,
 ) -> Result<Report, LaunchError> {
     let begun = Instant::now();
     let signals = Signals::block().map_err(LaunchError::system("block signals"))?;
     let mut presence = Presence::begin(request)?;
-    let trial = Trial::begin(request, artifacts, begun, listener);
-    match trial.and_then(|trial| attempts(trial, &mut presence, &signals, screen.as_mut(), listener)) {
+    let ended = Trial::begin(request, facts, begun, listener).and_then(|mut trial| {
+        let ended = attempts(&mut trial, &mut presence, &signals, screen.as_mut(), listener);
+        trial.artifacts.said_first(request.image, ended)
+    });
+    match ended {
         Ok((outcome, accelerator)) => Ok(presence.end(outcome.ending, outcome.last_words, accelerator)),
         Err(error) => {
             presence.fail(&error);
@@ -180,7 +183,7 @@ pub fn launch(
 
 /// Starts the VM until it stays ended.
 fn attempts(
-    mut trial: Trial<'_>,
+    trial: &mut Trial<'_>,
     presence: &mut Presence<'_>,
     signals: &Signals,
     mut screen: Option<&mut Screen>,
@@ -203,6 +206,8 @@ fn attempts(
         if let Some(preparation) = &plan.gpus {
             presence.record.gpus = preparation.members.iter().map(|member| member.address).collect();
             presence.record.gpu_mode = Some(preparation.mode);
+            // No GPU is touched for a guest that will not run.
+            trial.artifacts.verify(request.image)?;
             let roots = (Path::new(SYSFS), Path::new(PROCFS));
             gpus::prepare(preparation, &mut claims, roots, request.directories, listener)?;
             if !preparation.resizes.is_empty() {
@@ -211,7 +216,6 @@ fn attempts(
                 plan = plan_with(request, &trial.facts, &trial.features)?;
             }
         }
-        let started = Instant::now();
         let screens = Screens { own: screen.as_deref_mut(), visitors: visitors.as_mut() };
         let mut outcome = trial.run(&plan, signals, screens, presence, &mut logs, listener)?;
         if outcome.kvm_cannot_run && plan.may_fall_back {
@@ -228,8 +232,9 @@ fn attempts(
         if ready_ms.is_some() && plan.may_fall_back {
             trial.remember(Verdict::Runs, listener);
         }
+        let until_ready = ready_ms.zip(presence.record.prepared_ms).map(|(ready, prepared)| ready + prepared);
         let ready_for =
-            ready_ms.map_or(Duration::ZERO, |ms| started.elapsed().saturating_sub(Duration::from_millis(ms)));
+            until_ready.map_or(Duration::ZERO, |ms| trial.begun.elapsed().saturating_sub(Duration::from_millis(ms)));
         match restarts.get_or_insert_with(|| Restarts::new(plan.restart)).after(&outcome.ending, ready_for) {
             Next::End => return Ok((outcome, plan.accelerator)),
             Next::Enough(times) => {
@@ -334,7 +339,7 @@ struct Trial<'a> {
     request: &'a Request<'a>,
     facts: HostFacts,
     features: Features,
-    artifacts: OpenArtifacts,
+    artifacts: Artifacts,
     /// The volumes by name, open and locked.
     volumes: BTreeMap<String, Flock<File>>,
     /// QEMU's control group, where it has one.
@@ -345,15 +350,13 @@ struct Trial<'a> {
 impl<'a> Trial<'a> {
     fn begin(
         request: &'a Request<'a>,
-        artifacts: Artifacts,
+        facts: HostFacts,
         begun: Instant,
         listener: Listener<'_>,
     ) -> Result<Self, LaunchError> {
-        let facts = HostFacts::probe();
-        let features = Features::of(request.program, request.cache);
-        // A file that is not the manifest's is said before anything about QEMU.
-        let artifacts = artifacts.wait()?;
-        let (features, volumes) = (features?, open_volumes(request)?);
+        let mut artifacts = Artifacts::open(request.image, request.options.dangerously_skip_artifact_verification)?;
+        let asked = || Ok((Features::of(request.program, request.cache)?, open_volumes(request)?));
+        let (features, volumes) = artifacts.said_first(request.image, asked())?;
         Ok(Self { request, facts, features, artifacts, volumes, group: make_group(request, listener), begun })
     }
 }
@@ -364,7 +367,7 @@ impl Trial<'_> {
     fn check_again(&self, presence: &Presence<'_>, signals: &Signals) -> Result<Option<&'static str>, LaunchError> {
         let Request { image, options, release, clock, .. } = self.request;
         if !options.dangerously_skip_artifact_verification {
-            let verify = || verify_again(&self.artifacts, &image.directory, &image.manifest);
+            let verify = || verify_open(&self.artifacts.open, &image.directory, &image.manifest);
             let (by, verified) =
                 presence.pause_during(signals, verify).map_err(LaunchError::system("hash the files"))?;
             if by.is_some() {

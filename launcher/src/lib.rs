@@ -43,7 +43,7 @@ pub mod volume;
 
 pub use ending::{Ending, Report};
 pub use host::HostFacts;
-pub use launch::{Artifacts, LaunchError, Request, launch};
+pub use launch::{LaunchError, Request, launch};
 pub use plan::{Options, Plan, PlanError, plan, shape};
 pub use qemu::QemuProgram;
 pub use state::Directories;

@@ -210,6 +210,12 @@ impl Life {
                 vec![Action::Phase(Phase::Running), Action::Qmp("query-status")]
             }
             Message::Reply { command: "query-status", result: Ok(status) } => self.on_status(now, &status),
+            // It would wait for ever.
+            Message::Reply { command: "cont", result: Err(error) } => {
+                self.cause.get_or_insert(Cause::Failed { stage: "start".to_owned(), reason: one_line(&error) });
+                self.ready_deadline = None;
+                self.quit(now)
+            }
             Message::Reply { command, result: Err(error) } => {
                 vec![Action::Note(format!("QEMU refused {command}: {}", one_line(&error)))]
             }

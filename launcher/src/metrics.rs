@@ -119,12 +119,15 @@ fn expose(vms: &[Listed], version: &str, resident: impl Fn(u32) -> Option<f64>) 
     of_each(
         "bullion_vm_preparation_duration_seconds",
         Kind::Gauge,
-        "From the launch, or the restart, to QEMU's start.",
+        "From the launch, or the restart, until the guest may run.",
         &|record, _| record.prepared_ms.map(seconds),
     );
-    of_each("bullion_vm_boot_duration_seconds", Kind::Gauge, "From QEMU's start to the ready guest.", &|record, _| {
-        record.ready_ms.map(seconds)
-    });
+    of_each(
+        "bullion_vm_boot_duration_seconds",
+        Kind::Gauge,
+        "From when the guest may run until it is ready.",
+        &|record, _| record.ready_ms.map(seconds),
+    );
     of_each(
         "bullion_vm_qemu_resident_memory_bytes",
         Kind::Gauge,

@@ -36,7 +36,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// What is told while a launch goes on.
 #[derive(Debug)]
 pub enum Progress<'a> {
-    /// QEMU was started.
+    /// QEMU was started, and its guest let run.
     Started {
         /// Its process number.
         pid: u32,
@@ -49,7 +49,7 @@ pub enum Progress<'a> {
     Ready {
         /// Who it says it is, which agrees with what was launched.
         identity: &'a Identity,
-        /// How long after QEMU's start.
+        /// How long after it was let run.
         after: Duration,
     },
     /// The guest said what it can measure.

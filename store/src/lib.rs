@@ -24,4 +24,4 @@ pub use partial::{Begin, PartialBlob};
 pub use place::Store;
 pub use regular::{hash_file, hash_file_384, hash_with, open_regular};
 pub use tree::{NewTree, TreeHold};
-pub use verify::{OpenArtifacts, VerifyError, open_unverified, verify, verify_again, verify_all};
+pub use verify::{OpenArtifacts, VerifyError, open_unverified, verify, verify_all, verify_open};

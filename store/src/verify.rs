@@ -78,28 +78,62 @@ pub fn verify_all(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts
     verify_files(directory, manifest.files().collect())
 }
 
-fn verify_files(directory: &Path, mut queue: Vec<(&String, &Artifact)>) -> Result<OpenArtifacts, VerifyError> {
+fn verify_files(directory: &Path, files: Vec<Named<'_>>) -> Result<OpenArtifacts, VerifyError> {
+    let open = open_all(directory, files.iter().map(|(name, _)| *name))?;
+    compare_all(&open, directory, files, processors())?;
+    Ok(open)
+}
+
+/// Opens every artifact without looking at its content.
+pub fn open_unverified(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
+    open_all(directory, manifest.artifacts.keys())
+}
+
+/// Compares artifacts that are open with the manifest, as often as is wanted: a file can be written to while it is open. What lies in
+/// `directory` now, which only names them in errors, is not looked at. One processor is left to what goes on meanwhile.
+pub fn verify_open(artifacts: &OpenArtifacts, directory: &Path, manifest: &Manifest) -> Result<(), VerifyError> {
+    compare_all(artifacts, directory, manifest.artifacts.iter().collect(), processors() - 1)
+}
+
+type Named<'a> = (&'a String, &'a Artifact);
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+fn open_all<'a>(directory: &Path, names: impl Iterator<Item = &'a String>) -> Result<OpenArtifacts, VerifyError> {
+    names.map(|name| Ok((name.clone(), open(&directory.join(name))?))).collect()
+}
+
+/// Compares with at least one thread, and at most `workers`.
+fn compare_all(
+    artifacts: &OpenArtifacts,
+    directory: &Path,
+    mut files: Vec<Named<'_>>,
+    workers: usize,
+) -> Result<(), VerifyError> {
     // The largest first, so that the last one to finish is a small one.
-    queue.sort_by_key(|(_, artifact)| std::cmp::Reverse(artifact.size));
-    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(queue.len());
-    let queue = Mutex::new(VecDeque::from(queue));
+    files.sort_by_key(|(_, artifact)| std::cmp::Reverse(artifact.size));
+    let workers = workers.min(files.len()).max(1);
+    let queue = Mutex::new(VecDeque::from(files));
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(|| verify_from(directory, &queue))).collect();
-        let mut all = OpenArtifacts::new();
-        for worker in workers {
-            match worker.join() {
-                Ok(done) => all.extend(done?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+        let compare = || compare_from(artifacts, directory, &queue);
+        let others: Vec<_> = (1..workers).map(|_| scope.spawn(compare)).collect();
+        let mut done = compare();
+        for other in others {
+            done = done.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
-        Ok(all)
+        done
     })
 }
 
-/// Compares artifacts that have been open since `verify` with the manifest once more: a file can be written to while it is open.
-/// What lies in `directory` now, which only names them in errors, is not looked at.
-pub fn verify_again(artifacts: &OpenArtifacts, directory: &Path, manifest: &Manifest) -> Result<(), VerifyError> {
-    for (name, artifact) in &manifest.artifacts {
+fn compare_from(
+    artifacts: &OpenArtifacts,
+    directory: &Path,
+    queue: &Mutex<VecDeque<Named<'_>>>,
+) -> Result<(), VerifyError> {
+    let next = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
+    while let Some((name, artifact)) = next() {
         let path = directory.join(name);
         let unreadable = |source| VerifyError::Unreadable { path: path.clone(), source };
         let mut file = artifacts.get(name).ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
@@ -107,28 +141,6 @@ pub fn verify_again(artifacts: &OpenArtifacts, directory: &Path, manifest: &Mani
         compare(file, &path, artifact)?;
     }
     Ok(())
-}
-
-/// Opens every artifact without looking at its content.
-pub fn open_unverified(directory: &Path, manifest: &Manifest) -> Result<OpenArtifacts, VerifyError> {
-    manifest.artifacts.keys().map(|name| Ok((name.clone(), open(&directory.join(name))?))).collect()
-}
-
-type Queue<'a> = Mutex<VecDeque<(&'a String, &'a Artifact)>>;
-
-fn verify_from(directory: &Path, queue: &Queue<'_>) -> Result<OpenArtifacts, VerifyError> {
-    let next = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
-    let mut done = OpenArtifacts::new();
-    while let Some((name, artifact)) = next() {
-        done.insert(name.clone(), verify_one(&directory.join(name), artifact)?);
-    }
-    Ok(done)
-}
-
-fn verify_one(path: &Path, artifact: &Artifact) -> Result<File, VerifyError> {
-    let file = open(path)?;
-    compare(&file, path, artifact)?;
-    Ok(file)
 }
 
 fn compare(file: &File, path: &Path, artifact: &Artifact) -> Result<(), VerifyError> {

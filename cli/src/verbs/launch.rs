@@ -4,6 +4,7 @@ mod expected;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use launcher::attach::admits_typing;
 use launcher::host::prepare::after;
@@ -11,7 +12,7 @@ use launcher::keyboard::Keyboard;
 use launcher::plan::Simulation;
 use launcher::screen::Screen;
 use launcher::simulation::SimulationReport;
-use launcher::{Artifacts, Directories, HostFacts, Image, Options, Progress, Report, Request};
+use launcher::{Directories, HostFacts, Image, Options, Progress, Report, Request};
 use serde::Serialize;
 use serde_json::{Value, json};
 use spec::agent::{Identity, Measurements, Workload};
@@ -30,12 +31,16 @@ use expected::{Expected, RtmrValues, Rtmrs};
 pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Result<u8, Failure> {
     let (vm, named) = inputs::vm(&verb.vm)?;
     let image = Image::open(verb.image.as_deref().unwrap_or(&named))?;
-    // A plan reads no artifact.
-    let artifacts = (!verb.plan).then(|| Artifacts::check(&image, verb.dangerously_skip_artifact_verification));
     let store = inputs::open_store(arguments)?;
+    // Each takes some milliseconds.
+    let (tree, facts, expected) = thread::scope(|scope| {
+        let expected = scope.spawn(|| Expected::of_launch(&vm, &image));
+        let (tree, facts) = (tree::qemu(&verb.qemu, &store), HostFacts::probe());
+        (tree, facts, expected.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
     // The tree is held for as long as QEMU runs, so that no `cache prune` takes it away.
-    let (_hold, program) = tree::qemu(&verb.qemu, &store)?;
-    let mut expected = Expected::of_launch(&vm, &image)?;
+    let (_hold, program) = tree?;
+    let mut expected = expected?;
     if let (Tee::Tdx, Some(expected), false) = (vm.tee, &mut expected, verb.plan && !verb.simulate) {
         match Rtmrs::predict(&vm, &image, &verb.qemu, &store) {
             Ok(rtmrs) => expected.rtmrs = Some(rtmrs),
@@ -67,16 +72,15 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
         directories: &directories,
         clock: || trust::now().ok(),
     };
-    let Some(artifacts) = artifacts else {
-        return show_plan(&request, expected.as_ref(), printer);
-    };
+    if verb.plan {
+        return show_plan(&request, &facts, expected.as_ref(), printer);
+    }
     let mut screen = if printer.json() { None } else { Screen::new(&std::io::stdout()).ok() };
     if verb.console {
         screen = Some(with_keyboard(screen, &image)?);
     }
-    let report = launcher::launch(&request, artifacts, screen, &mut |progress| {
-        tell(progress, expected.as_ref(), verb, printer)
-    })?;
+    let report =
+        launcher::launch(&request, facts, screen, &mut |progress| tell(progress, expected.as_ref(), verb, printer))?;
     finish(&vm, &report, expected.as_ref(), verb, printer)
 }
 
@@ -149,13 +153,17 @@ fn simulator() -> Result<PathBuf, Failure> {
     })
 }
 
-fn show_plan(request: &Request<'_>, expected: Option<&Expected>, printer: &Printer) -> Result<u8, Failure> {
+fn show_plan(
+    request: &Request<'_>,
+    facts: &HostFacts,
+    expected: Option<&Expected>,
+    printer: &Printer,
+) -> Result<u8, Failure> {
     // A host that is not ready yet is planned for as it will be once it is.
-    let facts = HostFacts::probe();
     let (_, preparation) =
-        super::host::prepare::plan(&facts, Some(&super::host::prepare::needs(request.vm, &facts)?), None, false);
+        super::host::prepare::plan(facts, Some(&super::host::prepare::needs(request.vm, facts)?), None, false);
     let changes = if preparation.refusals.is_empty() { preparation.steps } else { Vec::new() };
-    let plan = launcher::launch::plan_only(request, &after(&facts, &changes))?;
+    let plan = launcher::launch::plan_only(request, &after(facts, &changes))?;
     changes.iter().for_each(|step| printer.line(format_args!("{:<12} {step}", "prepare")));
     printer.line(&plan);
     printer.value(&json!({

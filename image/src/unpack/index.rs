@@ -3,11 +3,13 @@
 //! `d PATH`, `f MODE SIZE SHA256 PATH`, `l TARGET<tab>PATH`; paths have no leading `/` and hold no control characters.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, readlinkat};
+use nix::sys::stat::{FileStat, SFlag, fstatat};
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 use spec::Sha256Digest;
@@ -55,9 +57,13 @@ impl Index {
 
     /// Compares the tree at `root` with the index; with `content`, hashes files and looks for what does not belong.
     pub(super) fn verify(&self, root: &Path, content: bool) -> Result<(), UnpackError> {
+        // From there the way to each file is short, which is half of what looking at it takes.
+        let directory = File::open(root)
+            .map_err(|error| UnpackError::Damaged { path: root.to_owned(), reason: error.to_string() })?;
         let check = |item: &Item| {
-            let path = root.join(&item.path);
-            item.check(&path, content).map_err(|reason| UnpackError::Damaged { path, reason })
+            let damaged = |reason| UnpackError::Damaged { path: root.join(&item.path), reason };
+            item.check(&directory).map_err(damaged)?;
+            if content { item.check_content(&root.join(&item.path)).map_err(damaged) } else { Ok(()) }
         };
         // One after the other is faster as long as nothing is hashed: a few thousand lstat calls take milliseconds.
         if content {
@@ -107,40 +113,46 @@ impl Item {
         clean.then(|| Self { path: path.to_owned(), what })
     }
 
-    /// What is different about the file at `path`.
-    fn check(&self, path: &Path, content: bool) -> Result<(), String> {
-        let found = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    /// What is different about it in the directory `root`, but for its content.
+    fn check(&self, root: &File) -> Result<(), String> {
+        let path = if self.path.is_empty() { "." } else { &self.path };
+        let said = |error: Errno| io::Error::from(error).to_string();
+        let found = fstatat(root, path, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(said)?;
+        let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+        let size = found.st_size.cast_unsigned();
+        let permissions = found.st_mode & 0o7777;
         match &self.what {
-            What::Directory if !found.is_dir() => Err("it is not a directory".to_owned()),
+            What::Directory if kind != SFlag::S_IFDIR => Err("it is not a directory".to_owned()),
             What::Directory => untouched(&found),
-            What::Link { target } => match fs::read_link(path) {
+            What::Link { target } => match readlinkat(root, path) {
                 Ok(link) if link.as_os_str() == target.as_str() => Ok(()),
                 _ => Err(format!("it is not a link to {target}")),
             },
-            What::File { .. } if !found.is_file() => Err("it is not a file".to_owned()),
-            What::File { size, .. } if found.len() != *size => {
-                Err(format!("it has {} bytes, expected {size}", found.len()))
+            What::File { .. } if kind != SFlag::S_IFREG => Err("it is not a file".to_owned()),
+            What::File { size: expected, .. } if size != *expected => {
+                Err(format!("it has {size} bytes, expected {expected}"))
             }
-            What::File { mode, .. } if found.permissions().mode() & 0o7777 != *mode => {
-                Err(format!("it has mode {:o}, expected {mode:o}", found.permissions().mode() & 0o7777))
+            What::File { mode, .. } if permissions != *mode => {
+                Err(format!("it has mode {permissions:o}, expected {mode:o}"))
             }
-            What::File { sha256, .. } => {
-                untouched(&found)?;
-                if content {
-                    let found = hash(path).map_err(|error| error.to_string())?;
-                    if found != *sha256 {
-                        return Err(format!("it has SHA-256 {found}, expected {sha256}"));
-                    }
-                }
-                Ok(())
-            }
+            What::File { .. } => untouched(&found),
         }
+    }
+
+    /// What is different about the content of the file at `path`.
+    fn check_content(&self, path: &Path) -> Result<(), String> {
+        let What::File { sha256, .. } = &self.what else { return Ok(()) };
+        let found = hash(path).map_err(|error| error.to_string())?;
+        if found != *sha256 {
+            return Err(format!("it has SHA-256 {found}, expected {sha256}"));
+        }
+        Ok(())
     }
 }
 
 /// Everything is unpacked with time 0.
-fn untouched(found: &Metadata) -> Result<(), String> {
-    if (found.mtime(), found.mtime_nsec()) != (0, 0) {
+fn untouched(found: &FileStat) -> Result<(), String> {
+    if (found.st_mtime, found.st_mtime_nsec) != (0, 0) {
         return Err("it was modified".to_owned());
     }
     Ok(())

@@ -1,27 +1,41 @@
-//! The files of an image, hashed beside everything else that comes before QEMU: no other step of a launch takes as long.
+//! The files of an image: open from the start, and held against its manifest before the guest may run.
+//!
+//! QEMU reads the very descriptors that are hashed here, so that it can be started first, and make its machine meanwhile: no other
+//! step of a launch takes as long.
 
-use std::thread::{self, JoinHandle};
+use store::{Image, OpenArtifacts, VerifyError, open_unverified, verify_open};
 
-use nix::sys::signal::SigSet;
-use store::{Image, OpenArtifacts, VerifyError, open_unverified, verify};
+use super::LaunchError;
 
-/// An image whose files are being held against its manifest.
+/// An image's files.
 #[derive(Debug)]
-pub struct Artifacts(JoinHandle<Result<OpenArtifacts, VerifyError>>);
+pub(super) struct Artifacts {
+    pub(super) open: OpenArtifacts,
+    accepted: bool,
+}
 
 impl Artifacts {
-    /// Begins; `dangerously_skip` opens the files and looks at none.
-    pub fn check(image: &Image, dangerously_skip: bool) -> Self {
-        let Image { directory, manifest, .. } = image.clone();
-        Self(thread::spawn(move || {
-            // Signals are the supervisor's, which may come to block them only later.
-            let _ = SigSet::all().thread_block();
-            if dangerously_skip { open_unverified(&directory, &manifest) } else { verify(&directory, &manifest) }
-        }))
+    /// Opens the files; `dangerously_skip` accepts them as they are.
+    pub(super) fn open(image: &Image, dangerously_skip: bool) -> Result<Self, VerifyError> {
+        let open = open_unverified(&image.directory, &image.manifest)?;
+        Ok(Self { open, accepted: dangerously_skip })
     }
 
-    /// The files, open, once all are checked.
-    pub(super) fn wait(self) -> Result<OpenArtifacts, VerifyError> {
-        self.0.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    /// Returns when every file is what the manifest says. What was accepted before is not looked at again.
+    pub(super) fn verify(&mut self, image: &Image) -> Result<(), VerifyError> {
+        if !self.accepted {
+            verify_open(&self.open, &image.directory, &image.manifest)?;
+            self.accepted = true;
+        }
+        Ok(())
+    }
+
+    /// What became of the rest, unless a file is not what the manifest says: that is said before anything else.
+    pub(super) fn said_first<T>(&mut self, image: &Image, rest: Result<T, LaunchError>) -> Result<T, LaunchError> {
+        match rest {
+            Err(LaunchError::Verify(_)) | Ok(_) => {}
+            Err(_) => self.verify(image)?,
+        }
+        rest
     }
 }

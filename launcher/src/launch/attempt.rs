@@ -1,4 +1,6 @@
-//! One attempt: the descriptors of a plan made real, QEMU started with them, and supervised to its end.
+//! One attempt: the descriptors of a plan made real, QEMU started with them, its guest let run, and supervised to its end.
+//!
+//! QEMU waits (`-S`) until it is told to go on, and is told so only when every file of the image is what the manifest says.
 
 use std::fs::{self, File};
 use std::io;
@@ -40,7 +42,7 @@ pub(super) struct Screens<'a> {
 impl Trial<'_> {
     /// Runs `plan` to its end.
     pub(super) fn run(
-        &self,
+        &mut self,
         plan: &Plan,
         signals: &Signals,
         screens: Screens<'_>,
@@ -59,6 +61,9 @@ impl Trial<'_> {
         let (mut qmp, qmp_end) = Qmp::pair().map_err(&making)?;
         let (agent, agent_end) = Agent::pair().map_err(&making)?;
         let (console, console_end) = Console::pair(&mut logs.console).map_err(&making)?;
+        if !self.may_start_early(plan) {
+            self.artifacts.verify(self.request.image)?;
+        }
         let mut inherited = self.open(plan)?;
         for (role, end) in [(Role::Qmp, qmp_end), (Role::Console, console_end), (Role::Agent, agent_end)] {
             inherited.extend(
@@ -71,15 +76,9 @@ impl Trial<'_> {
         }
 
         let starting = |source| LaunchError::Start { program: plan.argv.first().cloned().unwrap_or_default(), source };
-        let started = Instant::now();
         let inside = presence.directories.running(&plan.name).join("root");
         create_private_directory(&inside)?;
         let speakers = self.speakers(plan, &inside, &qemu_log, &mut inherited)?;
-        if !speakers.is_empty() {
-            // passt sends to the address that it has seen frames from, and a guest that only serves sends none by itself.
-            let once = json!({ "initial": 50, "max": 50, "rounds": 1, "step": 0 });
-            qmp.execute("announce-self", Some(once));
-        }
         let confinement = plan.confinement.as_ref().map(|confinement| (confinement, inside.as_path()));
         let group = self.entrance()?;
         let inherited = inherited.into_iter().collect();
@@ -89,9 +88,18 @@ impl Trial<'_> {
         let pid = child.id();
         presence.record.qemu_pid = Some(pid);
         presence.record.accelerator = Some(plan.accelerator);
-        presence.record.prepared_ms = u64::try_from((started - self.begun).as_millis()).ok();
         presence.save()?;
-        listener(Progress::Started { pid, accelerator: plan.accelerator, after: started - self.begun });
+        self.artifacts.verify(self.request.image)?;
+        qmp.execute("cont", None);
+        if !speakers.is_empty() {
+            // passt sends to the address that it has seen frames from, and a guest that only serves sends none by itself.
+            let once = json!({ "initial": 50, "max": 50, "rounds": 1, "step": 0 });
+            qmp.execute("announce-self", Some(once));
+        }
+        let released = Instant::now();
+        presence.record.prepared_ms = u64::try_from((released - self.begun).as_millis()).ok();
+        presence.save()?;
+        listener(Progress::Started { pid, accelerator: plan.accelerator, after: released - self.begun });
         let terms = Terms {
             expected: plan.expected.clone(),
             guest_runs: plan.simulation.as_ref().is_none_or(|simulation| !simulation.keep_running),
@@ -113,9 +121,9 @@ impl Trial<'_> {
             signals,
             screen: screens.own,
             visitors: screens.visitors,
-            life: Life::new(terms, started),
+            life: Life::new(terms, released),
             witness: &mut Informer { presence, listener, output: &mut logs.workload },
-            started,
+            started: released,
         };
         let outcome = supervision.run().map_err(LaunchError::system("supervise QEMU"))?;
         Ok(match &plan.simulation {
@@ -125,6 +133,12 @@ impl Trial<'_> {
             },
             None => outcome,
         })
+    }
+
+    /// Whether QEMU may be started while the image's files are still looked at. Shut in, it can do nothing with them but read them; a
+    /// passed function would be reset for nothing.
+    fn may_start_early(&self, plan: &Plan) -> bool {
+        plan.confinement.is_some() && self.request.vm.host.pci.is_empty()
     }
 
     /// QEMU's control group, with all that works for it.
@@ -185,7 +199,7 @@ impl Trial<'_> {
                 None => return Err(io::Error::other(format!("there is no volume \"{name}\""))),
             },
             Role::Device(path) => fs::OpenOptions::new().read(true).write(true).open(path)?.into(),
-            Role::Artifact(name) => match self.artifacts.get(*name) {
+            Role::Artifact(name) => match self.artifacts.open.get(*name) {
                 Some(file) => readable_by_others(file)?,
                 None => return Err(io::Error::other(format!("the image has no artifact \"{name}\""))),
             },

@@ -262,6 +262,15 @@ fn a_stop_before_the_handshake_is_found_by_asking() {
 }
 
 #[test]
+fn a_qemu_that_does_not_let_its_guest_run_is_ended() {
+    let mut case = Case::new();
+    let refused =
+        Message::Reply { command: "cont", result: Err("Resetting the Virtual Machine is required".to_owned()) };
+    assert_eq!(case.give(Input::Qmp(refused)), [Action::Qmp("quit")]);
+    assert_eq!(case.ending(), failed("start", "Resetting the Virtual Machine is required"));
+}
+
+#[test]
 fn stopping_goes_from_asking_to_killing() {
     let mut case = Case::ready();
     assert_eq!(case.give(Input::Stop("SIGTERM")), [Action::Phase(Phase::Stopping), Action::Ask(Method::PowerOff)]);

@@ -96,7 +96,7 @@ pub struct Record {
     pub class: Option<Class>,
     /// What runs the guest, once that is decided.
     pub accelerator: Option<Accelerator>,
-    /// How long the launch, or the restart, took until QEMU's start.
+    /// How long the launch, or the restart, took until its guest might run.
     #[serde(default)]
     pub prepared_ms: Option<u64>,
     /// The mode of its GPUs, where it has any.
@@ -105,7 +105,7 @@ pub struct Record {
     /// Its GPUs and NVSwitches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<PciAddress>,
-    /// How long the guest took from QEMU's start to being ready.
+    /// How long the guest took to be ready, from when it was let run.
     pub ready_ms: Option<u64>,
     /// What the guest said about itself. Its own word, over a channel of the host: a convenience, never a proof.
     pub identity: Option<Identity>,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use launcher::plan::Simulation;
-use launcher::{Artifacts, Directories, Image, LaunchError, Options, Progress, QemuProgram, Report, Request, launch};
+use launcher::{Directories, HostFacts, Image, LaunchError, Options, Progress, QemuProgram, Report, Request, launch};
 use serde_json::json;
 use sign::{Algorithm, PrivateKey, Seen, Trust, VerifiedRelease, Wanted, sign_release, verify_release};
 use spec::manifest::{Class, artifact};
@@ -184,9 +184,8 @@ impl Fixture {
             clock,
         };
         let mut told = Vec::new();
-        let artifacts = Artifacts::check(&image, self.options.dangerously_skip_artifact_verification);
-        let report =
-            launch(&request, artifacts, None, &mut |progress: Progress<'_>| told.push(format!("{progress:?}")));
+        let facts = HostFacts::probe();
+        let report = launch(&request, facts, None, &mut |progress: Progress<'_>| told.push(format!("{progress:?}")));
         (report, told)
     }
 }

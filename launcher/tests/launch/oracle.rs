@@ -260,6 +260,8 @@ fn emulated(plan: &Plan, function: &str) -> Vec<String> {
             words.drain(at - 1..=at);
         }
     }
+    // Nobody is there to let it run.
+    words.retain(|word| word != "-S");
     for word in &mut words {
         *word = word.replace(",confidential-guest-support=tee", "").replace("host,pmu=off", "max,phys-bits=46,pmu=off");
         // There is no second NUMA node here, and no function to pass.

@@ -139,8 +139,10 @@ fn a_guest_that_is_another_one() {
 #[test]
 fn a_guest_that_is_late() {
     let fixture = Fixture::new("none", "accelerator = \"tcg\"\nready_timeout_s = 1");
-    // The first line is the handshake, the second the question about the status, the third the order to quit.
-    let script = "read a <&3; read b <&3; case $b in *query-status*) ;; *) exit 9;; esac; read c <&3; case $c in *quit*) exit 0;; esac; exit 9";
+    // The first line is the handshake, the second lets the guest run, the third is the question about the status, the fourth the order
+    // to quit.
+    let script = "read a <&3; read b <&3; case $b in *cont*) ;; *) exit 9;; esac; read c <&3; case $c in *query-status*) ;; *) exit 9;; esac
+        read d <&3; case $d in *quit*) exit 0;; esac; exit 9";
     assert_eq!(ending(&fixture, script), Ending::NotReadyInTime { seconds: 1 });
     assert_eq!(ending(&fixture, "exec sleep 100"), Ending::NotReadyInTime { seconds: 1 });
 }
@@ -171,9 +173,9 @@ fn kvm_that_stops_the_guest_makes_way_for_tcg() {
     let fixture = Fixture::new("none", "ready_timeout_s = 20");
     let script = "
         if [ $ACCEL = tcg ]; then ready; shutdown guest-shutdown; fi
-        read a <&3; read b <&3; say '{\"return\": {\"status\": \"running\"}, \"id\": 2}'
+        read a <&3; read b <&3; read b <&3; say '{\"return\": {\"status\": \"running\"}, \"id\": 3}'
         say '{\"event\": \"STOP\"}'; read c <&3
-        say '{\"return\": {\"status\": \"internal-error\"}, \"id\": 3}'; exec sleep 100";
+        say '{\"return\": {\"status\": \"internal-error\"}, \"id\": 4}'; exec sleep 100";
     let toy = program(&fixture, script);
     let (report, told) = fixture.launch(&toy);
     assert_eq!(report.unwrap().ending, Ending::GuestPoweredOff);
@@ -350,7 +352,7 @@ fn a_guest_that_measures_otherwise_is_never_ready() {
         fixture.options.expected_measurements = vec![("MEASUREMENT".to_owned(), "aa".to_owned())];
         let script = format!(
             "ready; read request <&5; echo '{{\"id\":1,\"result\":{{\"tee\":\"none\",\"registers\":{{{register}}}}}}}' >&5
-            read a <&3; read b <&3; read c <&3; case $c in *quit*) exit 0;; esac; shutdown guest-shutdown"
+            read a <&3; read b <&3; read b <&3; read c <&3; case $c in *quit*) exit 0;; esac; shutdown guest-shutdown"
         );
         let (report, told) = fixture.launch(&program(&fixture, &script));
         (report.unwrap(), told)

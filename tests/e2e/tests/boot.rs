@@ -167,7 +167,7 @@ fn host_refuses(artifact: &str, change: impl Fn(&mut Vec<u8>)) -> Option<Run> {
 }
 
 #[test]
-fn a_changed_artifact_is_refused_before_anything_starts() {
+fn a_changed_artifact_is_refused_before_the_guest_runs() {
     for artifact in ["vmlinuz", "initrd", "rootfs", "cmdline"] {
         if host_refuses(artifact, |bytes| bytes[20] ^= 1).is_none() {
             return;

@@ -2,8 +2,13 @@
 //! simulator; what it submitted must hash to the prediction.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use e2e::vectors::{sha, unhex, unpacked};
-use e2e::{Bench, bench, documented, skipped};
+use e2e::{Bench, bench, documented, run, skipped};
 
 /// Debian's IntelTdxX64 build with keys.
 const ENROLLED: &str = "tdx/firmware/debian-sid_ovmf-inteltdx_2026.08+ds-2_OVMF.inteltdx.ms.fd.xz";
@@ -329,4 +334,56 @@ fn a_quote_generation_service_is_wired_and_moves_nothing() {
         (&without["measured"]["mrtd"], &without["from_fw_cfg"])
     );
     assert_eq!(quoted["measured"]["mrtd"], quoted["expected"]["mrtd"]);
+}
+
+/// A root file system that takes much longer to hash than QEMU takes to start. Whether the secure processor was told that the guest is
+/// complete, after which its vCPUs run, stands in the simulator's report.
+#[test]
+fn the_guest_of_a_changed_image_never_runs_though_its_qemu_is_there() {
+    const LARGE: u64 = 512 << 20;
+    let Some(bench) = bench().filter(can_simulate) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = bench.copy_image(scratch.path());
+    let rootfs = File::options().write(true).open(image.join("rootfs")).unwrap();
+    rootfs.set_len(LARGE).unwrap();
+    let judged = run(Command::new("sha256sum").arg(image.join("rootfs"))).expect(0, &[]).stdout;
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(image.join("manifest.json")).unwrap()).unwrap();
+    manifest["artifacts"]["rootfs"] = serde_json::json!({ "size": LARGE, "sha256": &judged[..64] });
+    std::fs::write(image.join("manifest.json"), manifest.to_string()).unwrap();
+    let vm = bench.vm(scratch.path(), "t-changed", "snp", 1, &image);
+    let [running, kept] = ["run", "state"].map(|name| scratch.path().join(name));
+    [&running, &kept].into_iter().for_each(|path| DirBuilder::new().mode(0o700).create(path).unwrap());
+    let launch = || {
+        let mut words = vec!["launch".to_owned(), vm.display().to_string(), "--simulate".to_owned()];
+        words.extend(bench.vmm_words());
+        let mut command = bench.command(words);
+        command.env("BULLION_RUN_DIR", &running).env("BULLION_STATE_DIR", &kept);
+        command
+    };
+    let report = kept.join("t-changed/simulation.json");
+    run(&mut launch()).expect(0, &["QEMU started"]);
+    assert!(report.exists(), "of what the manifest says it goes to its end");
+
+    rootfs.write_all_at(b"x", LARGE - 1).unwrap();
+    let mut launched = launch().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut qemu = None;
+    while launched.try_wait().unwrap().is_none() {
+        let record = std::fs::read(running.join("t-changed/state.json")).unwrap_or_default();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+        qemu = qemu.or(record["qemu_pid"].as_u64());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = launched.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("rootfs does not match the manifest") && !said.contains("QEMU started"), "{said}");
+    assert!(!report.exists(), "the launch was finished");
+    let qemu = qemu.expect("QEMU was there while the files were hashed");
+    let lives = || std::fs::read_to_string(format!("/proc/{qemu}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while lives() {
+        assert!(Instant::now() < deadline, "QEMU outlives the refusal");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

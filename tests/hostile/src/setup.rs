@@ -38,6 +38,8 @@ impl Setup {
                 _ => arguments.push((word.clone(), None)),
             }
         }
+        // What a supervisor lets run, runs at once where there is none.
+        arguments.retain(|(option, _)| option != "-S");
         let directory = tempfile::tempdir().unwrap();
         let program = argv[..first].to_vec();
         Self { program, environment, arguments, image: image.to_owned(), directory, server: None, backend: None }
