@@ -142,6 +142,8 @@ pub fn size<F: Function + ?Sized>(function: &mut F, bar: u8) -> Result<Option<Ba
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::trace::Recorded;
+    use proptest::prelude::*;
 
     #[test]
     fn sizes_are_powers_of_two_mib() {
@@ -152,5 +154,20 @@ mod tests {
             ["64 MiB", "512 MiB", "1 GiB", "256 GiB"]
         );
         assert_eq!((BarSize(63).bytes(), BarSize(44).bytes()), (u64::MAX, u64::MAX), "larger than all addresses");
+    }
+
+    proptest! {
+        /// Whatever a device says of itself is a size that a BAR can have, or none, and is read to an end.
+        #[test]
+        fn any_capabilities_are_a_size_or_none(words in proptest::collection::vec((0x40_u16..0x400, any::<u32>()), 0..40), begins in any::<bool>()) {
+            let mut text = r#"{"op":"device","schema":1,"address":"0000:01:00.0","device_id":10497}"#.to_owned();
+            let head = begins.then_some((0x40, 0x1_0015)).into_iter();
+            for (word, value) in head.chain(words) {
+                text.push_str(&format!("\n{{\"op\":\"config\",\"offset\":{},\"value\":{value}}}", 4 * word));
+            }
+            if let Ok(Some(found)) = size(&mut Recorded::parse(&text).unwrap(), MEMORY_BAR) {
+                prop_assert!(found.0 < 64 && found.bytes() >= 1 << 20);
+            }
+        }
     }
 }
