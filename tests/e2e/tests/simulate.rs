@@ -83,7 +83,7 @@ fn what_a_td_reads_by_fw_cfg_leads_to_the_predicted_registers() {
     let scratch = tempfile::tempdir().unwrap();
     let plain = std::fs::read_to_string(bench.vm(scratch.path(), "t-inside", "tdx", 4, bench.image())).unwrap();
     let disk = scratch.path().join("disk");
-    std::fs::File::create(&disk).unwrap().set_len(16 << 20).unwrap();
+    File::create(&disk).unwrap().set_len(16 << 20).unwrap();
     let volume = format!(
         "[[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/lib/containers\"\n\
          [[host.volume]]\nname = \"tmp\"\npath = {disk:?}\n"
@@ -312,9 +312,9 @@ fn a_quote_generation_service_is_wired_and_moves_nothing() {
     let within = |words: &[&str]| {
         let script =
             "mount -t tmpfs none /run && mkdir /run/tdx-qgs && mount --bind \"$0\" /run/tdx-qgs && exec \"$@\"";
-        let mut command = std::process::Command::new("unshare");
+        let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", script]).arg(&service).arg(&bench.bullion).args(words);
-        e2e::run(bench.at_home(&mut command))
+        run(bench.at_home(&mut command))
     };
     if within(&["--version"]).code != 0 {
         return skipped("a mount namespace cannot be made here");
