@@ -79,6 +79,14 @@ impl Sign {
             Self::Pvpanic => PVPANIC_MODULE,
         }
     }
+
+    /// What its driver calls itself (Linux `drivers/watchdog/i6300esb.c`, `drivers/misc/pvpanic/pvpanic-pci.c`).
+    fn driver(self) -> &'static str {
+        match self {
+            Self::Watchdog => "i6300ESB timer",
+            Self::Pvpanic => "pvpanic-pci",
+        }
+    }
 }
 
 impl fmt::Display for Sign {
@@ -172,7 +180,7 @@ pub(crate) fn bind_network() -> Result<(), Failure> {
 
 /// Lets the driver of a device by which the guest says how it is have the first one, which must be there.
 pub(crate) fn bind_sign(sign: Sign) -> Result<(), Failure> {
-    match Buses(Path::new(SYSFS)).bind_first(Part::Sign(sign)).or_fail(Stage::Devices)? {
+    match Buses(Path::new(SYSFS)).bind_first(sign).or_fail(Stage::Devices)? {
         Bound::Driven => Ok(()),
         Bound::NoDriver => {
             let reason =
@@ -329,12 +337,19 @@ impl Buses<'_> {
         Ok(())
     }
 
-    /// Offers the first device of a part to the drivers that are there.
-    fn bind_first(&self, part: Part) -> Result<Bound, SysfsError> {
+    /// Offers the first device of its kind to the drivers that are there, and takes it from one that is not its own: a host can give a
+    /// device of these numbers another class, by which others are found.
+    fn bind_first(&self, sign: Sign) -> Result<Bound, SysfsError> {
         let devices = self.devices()?;
-        let Some(device) = devices.iter().find(|device| device.part() == part) else { return Ok(Bound::NoDevice) };
+        let Some(device) = devices.iter().find(|device| device.part() == Part::Sign(sign)) else {
+            return Ok(Bound::NoDevice);
+        };
         self.probe("pci", &device.address)?;
-        Ok(if self.driver(device)?.is_some() { Bound::Driven } else { Bound::NoDriver })
+        match self.driver(device)? {
+            Some(driver) if driver == sign.driver() => Ok(Bound::Driven),
+            Some(_) => self.unbind(device).map(|()| Bound::NoDriver),
+            None => Ok(Bound::NoDriver),
+        }
     }
 
     fn probe(&self, bus: &str, name: &str) -> Result<(), SysfsError> {

@@ -61,7 +61,8 @@ impl Keyboard {
 impl Drop for Keyboard {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            let _ = tcsetattr(&self.source, SetArg::TCSADRAIN, before);
+            // What nobody has read is no command for the shell: the terminal may have answered a question of the guest.
+            let _ = tcsetattr(&self.source, SetArg::TCSAFLUSH, before);
         }
     }
 }

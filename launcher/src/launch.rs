@@ -212,7 +212,15 @@ fn attempts(
             gpus::prepare(preparation, &mut claims, roots, request.directories, listener)?;
             if !preparation.resizes.is_empty() {
                 // Their driver has them anew, and their device nodes may have other numbers.
-                trial.facts.devices = HostFacts::probe().devices;
+                let is_prepared =
+                    |address: &str| preparation.members.iter().any(|member| member.address.to_string() == address);
+                let anew = HostFacts::probe().devices;
+                for device in trial.facts.devices.iter_mut().filter(|device| is_prepared(&device.address)) {
+                    // Of the others nothing else may be known than when these were chosen.
+                    if let Some(found) = anew.iter().find(|found| found.address == device.address) {
+                        device.clone_from(found);
+                    }
+                }
                 plan = plan_with(request, &trial.facts, &trial.features)?;
             }
         }
@@ -367,7 +375,7 @@ impl Trial<'_> {
     fn check_again(&self, presence: &Presence<'_>, signals: &Signals) -> Result<Option<&'static str>, LaunchError> {
         let Request { image, options, release, clock, .. } = self.request;
         if !options.dangerously_skip_artifact_verification {
-            let verify = || verify_open(&self.artifacts.open, &image.directory, &image.manifest);
+            let verify = || verify_open(&self.artifacts.open, &image.directory, &image.manifest, |_| true, false);
             let (by, verified) =
                 presence.pause_during(signals, verify).map_err(LaunchError::system("hash the files"))?;
             if by.is_some() {

@@ -38,13 +38,11 @@ impl fmt::Display for Pinned {
 
 /// Where the vCPUs of a VM run: nowhere in particular where it is bound to no node.
 pub(crate) fn of(vm: &Vm, facts: &HostFacts) -> Vec<Pinned> {
-    let nodes = vm.host.nodes();
-    let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-    let pinned = |(number, node): (u32, u32)| {
+    let pinned = |(node, vcpus)| {
         let cpus = facts.memory.nodes.get(&node).map(|node| node.cpus.clone()).filter(|cpus| !cpus.is_empty())?;
-        Some(Pinned { vcpus: (vm.vcpus * number / count, vm.vcpus * (number + 1) / count), node, cpus })
+        Some(Pinned { vcpus, node, cpus })
     };
-    (0..).zip(nodes).filter_map(pinned).collect()
+    vm.host.nodes().into_iter().zip(vm.host.node_vcpus(vm.vcpus)).filter_map(pinned).collect()
 }
 
 /// Keeps the vCPU threads of the process `qemu` to their processors. `answer` is what QEMU said to [`QUESTION`].

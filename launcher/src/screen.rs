@@ -120,10 +120,11 @@ impl Screen {
         Ok(Self { target, guard, keyboard: None, backlog: Vec::new(), left_out: 0 })
     }
 
-    /// With a keyboard, what the guest writes drives the terminal as it likes: programs that read keys edit lines with it.
+    /// With a keyboard that is a terminal's, what the guest writes drives the terminal as it likes: programs that read keys edit lines with it.
     #[must_use]
     pub fn with_keyboard(self, keyboard: Keyboard) -> Self {
-        Self { guard: None, keyboard: Some(keyboard), ..self }
+        let guard = self.guard.filter(|_| !keyboard.is_terminal());
+        Self { guard, keyboard: Some(keyboard), ..self }
     }
 
     /// The keyboard, for as long as somebody types on it.

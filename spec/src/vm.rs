@@ -135,6 +135,12 @@ impl Host {
     pub fn nodes(&self) -> Vec<u32> {
         self.numa_node.into_iter().chain(self.numa_nodes.iter().copied()).collect()
     }
+
+    /// The vCPUs of each of these nodes: the first, and the one after the last.
+    pub fn node_vcpus(&self, vcpus: u32) -> Vec<(u32, u32)> {
+        let count = u32::try_from(self.nodes().len()).unwrap_or(u32::MAX);
+        (0..count).map(|number| (vcpus * number / count, vcpus * (number + 1) / count)).collect()
+    }
 }
 
 /// Which accelerator runs a guest without a TEE.

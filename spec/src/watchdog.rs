@@ -1,7 +1,7 @@
 //! `[guest.watchdog]`: how long the guest's first process may be stuck before its machine is stopped.
 //!
 //! A part of what the guest must be able to prove it was given: the guest gives the device a driver, and feeds it, because its own
-//! measured configuration says so, and a relying party can rule over it.
+//! measured configuration says so: it is in HOST_DATA or MRCONFIGID.
 
 use serde::{Deserialize, Serialize};
 

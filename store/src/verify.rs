@@ -89,10 +89,18 @@ pub fn open_unverified(directory: &Path, manifest: &Manifest) -> Result<OpenArti
     open_all(directory, manifest.artifacts.keys())
 }
 
-/// Compares artifacts that are open with the manifest, as often as is wanted: a file can be written to while it is open. What lies in
-/// `directory` now, which only names them in errors, is not looked at. One processor is left to what goes on meanwhile.
-pub fn verify_open(artifacts: &OpenArtifacts, directory: &Path, manifest: &Manifest) -> Result<(), VerifyError> {
-    compare_all(artifacts, directory, manifest.artifacts.iter().collect(), processors() - 1)
+/// Compares artifacts that are open with the manifest, those whose names are `wanted`, as often as that is: a file can be written to while
+/// it is open. What lies in `directory` now, which only names them in errors, is not looked at. With `beside`, one processor is left
+/// to what goes on meanwhile.
+pub fn verify_open(
+    artifacts: &OpenArtifacts,
+    directory: &Path,
+    manifest: &Manifest,
+    wanted: impl Fn(&str) -> bool,
+    beside: bool,
+) -> Result<(), VerifyError> {
+    let files = manifest.artifacts.iter().filter(|(name, _)| wanted(name)).collect();
+    compare_all(artifacts, directory, files, processors() - usize::from(beside))
 }
 
 type Named<'a> = (&'a String, &'a Artifact);

@@ -41,6 +41,9 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
     // The tree is held for as long as QEMU runs, so that no `cache prune` takes it away.
     let (_hold, program) = tree?;
     let mut expected = expected?;
+    // Before its firmware is run to be asked: that of an image that nobody has released is run by nobody.
+    let directories = Directories::from_environment();
+    let release = release(&vm, &image, verb, &directories)?;
     if let (Tee::Tdx, Some(expected), false) = (vm.tee, &mut expected, verb.plan && !verb.simulate) {
         match Rtmrs::predict(&vm, &image, &verb.qemu, &store) {
             Ok(rtmrs) => expected.rtmrs = Some(rtmrs),
@@ -54,13 +57,14 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
         }
     }
     // In a simulation, nothing of the guest runs; and who skips the artifacts has others than the manifest's.
-    if !verb.simulate && !verb.dangerously_skip_artifact_verification {
-        admission::check(&vm, &image, &verb.qemu, &store)?;
+    if !verb.simulate
+        && !verb.dangerously_skip_artifact_verification
+        && let Some(doubt) = admission::check(&vm, &image, &verb.qemu, &store)?
+    {
+        printer.warning(doubt);
     }
     let options = options(verb, expected.as_ref())?;
     let pins = inputs::pins()?;
-    let directories = Directories::from_environment();
-    let release = release(&vm, &image, verb, &directories)?;
     let request = Request {
         vm: &vm,
         image: &image,

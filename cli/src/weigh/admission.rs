@@ -2,13 +2,14 @@
 //! one is launched, so that a machine that the kernel would stop in is refused before it starts.
 //!
 //! Both ask in the same words. What is not among the digests of an image is nothing that its builder predicted, whatever real
-//! firmware makes of it: a refusal here is never of a machine that the kernel would take.
+//! firmware makes of it: a refusal here is never of a machine that the kernel would take. Where there is no answer, or the tables name
+//! the BARs of one host's devices, nothing is foreseen, and nothing refused.
 
 use launcher::Image;
 use launcher::qemu::oracle::Devices;
 use measure::shape::{Boot, Shape, SnpShape, TdxShape, TeeShape};
 use spec::manifest::{AcpiAdmission, Manifest, artifact};
-use spec::vm::{Boot as From, Vm};
+use spec::vm::{Boot as From, Topology, Vm};
 use spec::{Outcome, Sha256Digest, Tee};
 use store::Store;
 
@@ -35,10 +36,15 @@ pub(crate) fn digest(
 }
 
 /// Refuses a VM whose machine the image's kernel does not admit. Images that admit any, and disks, which have a list of their own
-/// inside, are not looked at.
-pub(crate) fn check(vm: &Vm, image: &Image, qemu: &QemuChoice, store: &Store) -> Result<(), Failure> {
+/// inside, are not looked at. Otherwise it says why it is not foreseen, where it is not.
+pub(crate) fn check(vm: &Vm, image: &Image, qemu: &QemuChoice, store: &Store) -> Result<Option<String>, Failure> {
     let manifest = &image.manifest;
-    let Some(admitted) = manifest.acpi.as_ref().filter(|_| vm.boot == From::Kernel) else { return Ok(()) };
+    let Some(admitted) = manifest.acpi.as_ref().filter(|_| vm.boot == From::Kernel) else { return Ok(None) };
+    let doubt = |reason: &str| format!("it is not foreseen whether the image's kernel admits this machine: {reason}");
+    // Of a TDX guest QEMU is told the window that it names (`launcher::qemu::devices`).
+    if vm.tee != Tee::Tdx && !vm.host.pci.is_empty() {
+        return Ok(Some(doubt("its ACPI tables name the BARs of the functions that are passed")));
+    }
     let firmware = match vm.tee {
         // QEMU's own.
         Tee::None => Vec::new(),
@@ -47,12 +53,15 @@ pub(crate) fn check(vm: &Vm, image: &Image, qemu: &QemuChoice, store: &Store) ->
     };
     let devices = Devices::of(vm);
     let oracle = Oracle::new(qemu, store, devices);
-    let (found, version) = digest(&oracle, &firmware, (vm.tee, vm.vcpus, whole_mib(vm.memory)?), devices)?;
-    if admitted.digests.contains(&found) { Ok(()) } else { Err(refusal(vm, manifest, admitted, &found, version)) }
+    let (found, version) = match digest(&oracle, &firmware, (vm.tee, vm.vcpus, whole_mib(vm.memory)?), devices) {
+        Ok(told) => told,
+        Err(failure) => return Ok(Some(doubt(&failure.messages.join(": ")))),
+    };
+    if admitted.digests.contains(&found) { Ok(None) } else { Err(refusal(vm, manifest, admitted, &found, version)) }
 }
 
 fn refusal(vm: &Vm, manifest: &Manifest, admitted: &AcpiAdmission, found: &Sha256Digest, version: [u64; 3]) -> Failure {
-    let Devices { nics, pci, volumes, vsock, watchdog, pvpanic, .. } = Devices::of(vm);
+    let Devices { nics, pci, volumes, vsock, watchdog, pvpanic, topology, nodes } = Devices::of(vm);
     let version = version.map(|number| number.to_string()).join(".");
     let mut machine = format!("tee {}, {} vCPUs, {}", vm.tee, vm.vcpus, vm.memory);
     let counts = [
@@ -62,11 +71,15 @@ fn refusal(vm: &Vm, manifest: &Manifest, admitted: &AcpiAdmission, found: &Sha25
         (usize::from(vsock), "vsock"),
         (usize::from(watchdog), "watchdog"),
         (usize::from(pvpanic), "pvpanic"),
+        (nodes, "NUMA nodes"),
     ];
     for (count, name) in counts {
         if count > 0 {
             machine.push_str(&format!(", {name}: {count}"));
         }
+    }
+    if topology != Topology::default() {
+        machine.push_str(&format!(", sockets: {}, threads: {}", topology.sockets, topology.threads));
     }
     let message = format!(
         "the kernel of image \"{}\" would stop in this machine ({machine}; QEMU {version}): the digest of its ACPI tables is {found}, \
@@ -81,10 +94,15 @@ fn refusal(vm: &Vm, manifest: &Manifest, admitted: &AcpiAdmission, found: &Sha25
     } else {
         format!("the image admits tables of QEMU {}, or else ", admitted.qemu_version)
     };
-    let hint = format!(
-        "{other_qemu}give the VM a machine that the image admits ({}), or name this one in [[kernel.admit]] and build the image again",
-        named.join("; ")
-    );
+    // What no recipe can name.
+    let unnamed = [(vsock, "host.vsock"), (nodes > 0, "host.numa_nodes"), (vm.topology.is_some(), "topology")];
+    let unnamed: Vec<&str> = unnamed.into_iter().filter_map(|(there, key)| there.then_some(key)).collect();
+    let way = if unnamed.is_empty() {
+        "or name this one in [[kernel.admit]] and build the image again".to_owned()
+    } else {
+        format!("and leave out {}, which no release admits", unnamed.join(" and "))
+    };
+    let hint = format!("{other_qemu}give the VM a machine that the image admits ({}), {way}", named.join("; "));
     Failure::new(Outcome::Refused, message).with_hint(hint)
 }
 

@@ -244,8 +244,17 @@ fn a_watchdog_and_a_pvpanic_device_are_for_a_configuration_that_names_them() {
     let none = buses.settle(&Declared::default(), &[]).unwrap();
     assert_eq!(addresses(&none), ["0000:00:18.0", "0000:00:19.0", "0000:01:00.0"]);
 
-    let of = |sign| buses.bind_first(Part::Sign(sign)).unwrap();
+    let of = |sign| buses.bind_first(sign).unwrap();
     assert_eq!((of(Sign::Pvpanic), of(Sign::Watchdog)), (Bound::Driven, Bound::NoDriver));
     assert_eq!(text(&directory, "bus/pci/drivers_probe"), "0000:00:18.0", "the first one is offered, and no other");
-    assert_eq!(Buses(Path::new("/no-such-sysfs")).bind_first(Part::Sign(Sign::Watchdog)).unwrap(), Bound::NoDevice);
+    assert_eq!(Buses(Path::new("/no-such-sysfs")).bind_first(Sign::Watchdog).unwrap(), Bound::NoDevice);
+}
+
+#[test]
+fn a_device_that_another_driver_takes_by_its_class_is_taken_from_it() {
+    let mut functions = MACHINE.to_vec();
+    functions.push(("0000:00:19.0", "1b36", "0011", "010802", Some("nvme")));
+    let directory = sysfs(&functions);
+    assert_eq!(Buses(directory.path()).bind_first(Sign::Pvpanic).unwrap(), Bound::NoDriver);
+    assert_eq!(text(&directory, "bus/pci/drivers/nvme/unbind"), "0000:00:19.0");
 }

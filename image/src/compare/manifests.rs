@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use spec::lock::{Package, Use};
 use spec::manifest::{Artifact, Manifest, SnpReference, TdxPlatform, TdxReference, TdxRtmr0};
 
-use crate::measured::{MEASURED, MRTD, ROOT_HASH, RTMR, RTMR_OF_DISK, SNP};
+use crate::measured::{MEASURED, MRTD, ROOT_HASH, RTMR, RTMR_OF_DISK, SNP, is_measured_of};
 
 /// What differs between two manifests. Only what differs is listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,16 +87,21 @@ pub struct Predicted {
     pub value: String,
 }
 
-/// Compares what is predicted of two images, of which these artifacts differ.
-pub fn compare_values(a: &[Predicted], b: &[Predicted], artifacts: &Changed) -> Vec<ValueChange> {
+/// Compares what is predicted of two images, of which these artifacts differ; `has` says which artifacts one of them has.
+pub fn compare_values(
+    a: &[Predicted],
+    b: &[Predicted],
+    artifacts: &Changed,
+    has: impl Fn(&str) -> bool,
+) -> Vec<ValueChange> {
     let by_key = |all: &[Predicted]| -> BTreeMap<(Option<usize>, Option<String>), String> {
         let place = |name: &str| MEASURED.iter().position(|measured| measured.name == name);
         all.iter().map(|of| ((place(of.name), of.shape.clone()), of.value.clone())).collect()
     };
     let (before, after) = (by_key(a), by_key(b));
     let mut keys: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
-    for (index, _) in MEASURED.iter().enumerate() {
-        if !keys.iter().any(|(known, _)| *known == Some(index)) {
+    for (index, measured) in MEASURED.iter().enumerate() {
+        if is_measured_of(measured.name, &has) && !keys.iter().any(|(known, _)| *known == Some(index)) {
             keys.insert((Some(index), None));
         }
     }

@@ -131,8 +131,12 @@ impl<'a> Session<'a> {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     return Err(deaf(&record, "its supervisor does not listen (it may be of an earlier version)"));
                 }
-                // It is about to end.
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                // It is about to end, or lets nobody in any more.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    if begun.elapsed() > FAREWELL {
+                        return Err(deaf(&record, "its supervisor lets nobody in any more"));
+                    }
+                }
                 Err(source) => return Err(system("reach the supervisor", name)(source)),
             }
             if patient && begun.elapsed() > PATIENCE {

@@ -139,6 +139,11 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// The key of the description that names its nodes.
+    fn nodes_key(&self) -> &'static str {
+        if self.numa_nodes.len() > 1 { "numa_nodes" } else { "numa_node" }
+    }
+
     /// How much of its memory comes from each node that it is bound to; all of it where there is one, or none.
     pub(in crate::host) fn memory_of_a_node(&self) -> u64 {
         self.memory_mib / (self.numa_nodes.len() as u64).max(1)

@@ -61,6 +61,7 @@ impl Trial<'_> {
         let (mut qmp, qmp_end) = Qmp::pair().map_err(&making)?;
         let (agent, agent_end) = Agent::pair().map_err(&making)?;
         let (console, console_end) = Console::pair(&mut logs.console).map_err(&making)?;
+        self.artifacts.verify_what_qemu_reads(self.request.image)?;
         if !self.may_start_early(plan) {
             self.artifacts.verify(self.request.image)?;
         }

@@ -33,6 +33,10 @@ impl Life {
             *known = known.take().or(words);
             return vec![];
         }
+        // As of one that hangs: what was to stop anyway has not failed, and is not started again for it.
+        if self.stopped_by.is_some() {
+            return vec![];
+        }
         self.fail(now, Cause::Panicked(words))
     }
 

@@ -67,7 +67,7 @@ impl Plan {
         }
         let fallback = if self.may_fall_back { ", else tcg" } else { "" };
         line(f, "accelerator", format_args!("{}{fallback}", self.accelerator))?;
-        line(f, "artifacts", if self.verify_artifacts { "verified before the start" } else { "NOT VERIFIED" })?;
+        line(f, "artifacts", if self.verify_artifacts { "verified before the guest runs" } else { "NOT VERIFIED" })?;
         let (ready, stop) = (self.ready_timeout.as_secs(), self.stop_timeout.as_secs());
         let watchdog = self.watchdog.map(|silence| format!(", silent {} s", silence.as_secs())).unwrap_or_default();
         let hang = self.hang_timeout.map(|hang| format!(", hung {} s", hang.as_secs())).unwrap_or_default();

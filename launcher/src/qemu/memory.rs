@@ -30,11 +30,11 @@ impl CommandLine<'_> {
             }
             return;
         };
-        let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-        for (number, node) in (0..).zip(nodes) {
+        let part = mib / nodes.len() as u64;
+        let vcpus = self.host.node_vcpus(self.shape.vcpus);
+        for (number, (node, (first, next))) in nodes.into_iter().zip(vcpus).enumerate() {
             let name = format!("ram{number}");
-            arguments.option("-object", self.memory_object(&name, mib / u64::from(count), Some(node)));
-            let (first, next) = (self.shape.vcpus * number / count, self.shape.vcpus * (number + 1) / count);
+            arguments.option("-object", self.memory_object(&name, part, Some(node)));
             let node = Properties::of("node").with("nodeid", &number.to_string()).with("memdev", &name);
             arguments.option("-numa", node.with("cpus", &format!("{first}-{}", next.saturating_sub(1))));
         }

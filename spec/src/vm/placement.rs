@@ -138,8 +138,9 @@ pub(super) fn nodes_fault(vm: &Vm) -> Option<(&'static str, String)> {
     if let Some(node) = nodes.iter().find(|node| **node > MAX_NODE) {
         return refuse(format!("{node} is no NUMA node: use at most {MAX_NODE}"));
     }
-    if nodes.iter().collect::<BTreeSet<_>>().len() < nodes.len() {
-        return refuse("a NUMA node is named twice".to_owned());
+    let mut seen = BTreeSet::new();
+    if let Some(node) = nodes.iter().find(|node| !seen.insert(**node)) {
+        return refuse(format!("NUMA node {node} is named twice"));
     }
     let count = nodes.len() as u64;
     let page_mib = host.huge_pages.and_then(Size::whole_mib).unwrap_or(1);

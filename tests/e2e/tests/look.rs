@@ -106,6 +106,8 @@ fn diff_names_every_file_that_differs_and_what_it_moves() {
     assert!(files.iter().any(|file| file["path"] == "/etc/added" && file["change"] == "added"));
     assert!(files.iter().any(|file| file["path"] == "/usr/share/zoneinfo/Africa" && file["change"] == "removed"));
 
+    let of_disk = |value: &Value| value["value"].as_str().unwrap().contains("disk");
+    assert!(!told["measured"].as_array().unwrap().iter().any(of_disk), "neither has a disk: {told}");
     // The values are those of the manifests, and what does not depend on the root has not moved.
     let moved = |name: &str| {
         let values: Vec<&Value> =

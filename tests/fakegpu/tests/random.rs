@@ -49,6 +49,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         Just(Fault::Forbidden(45)),
         Just(Fault::ResetArmsPowerManagement),
         Just(Fault::StuckAsleep),
+        Just(Fault::ResizeIgnored),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! What the lab is made of: the server's image, the disk with the program and a guest's image, QEMU and its helpers. Built once
 //! for all servers of one run of the tests.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -61,6 +62,11 @@ impl Parts {
         Some(parts)
     }
 
+    /// The name that the locked QEMU has in a cache: the digest of its lock.
+    pub(crate) fn vmm(&self) -> &str {
+        self.qemu.parent().and_then(Path::file_name).and_then(OsStr::to_str).unwrap()
+    }
+
     /// Whether it is there.
     pub fn has(&self, kernel: Kernel) -> bool {
         kernel == Kernel::Debian || self.path(kernel.name()).exists()
@@ -94,7 +100,12 @@ impl Parts {
         for file in [&inputs.bullion, &inputs.bullion.with_file_name("libteesim.so")] {
             std::fs::copy(file, payload.join(file.file_name().unwrap())).unwrap();
         }
-        run(Command::new(inputs.tools.join("mkfs.erofs")).arg("--quiet").arg(self.path("payload.erofs")).arg(&payload));
+        let mkfs = |disk: &str, of: &Path| {
+            run(Command::new(inputs.tools.join("mkfs.erofs")).arg("--quiet").arg(self.path(disk)).arg(of))
+        };
+        mkfs("payload.erofs", &payload);
+        // With its index, as it lies in the cache: times of files too, by which the program knows that it is untouched.
+        mkfs("vmm.erofs", self.qemu.parent().unwrap());
         let busybox = std::fs::read(inputs.tools.join("../share/busybox")).unwrap();
         let initrd = std::fs::read(self.path("host").join("initrd")).unwrap();
         let place = |kernel: Kernel, from: &Path, built_in: Option<&[u8]>| {

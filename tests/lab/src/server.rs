@@ -68,6 +68,19 @@ impl<'a> Server<'a> {
         self.run_for(300, script)
     }
 
+    /// Puts the locked QEMU into the cache of the server's user, where the program looks for it, until `without_vmm`.
+    #[track_caller]
+    pub fn with_vmm(&mut self) {
+        let tree = format!("~root/.cache/bullion/trees/{}", self.parts.vmm());
+        self.run(&format!("mkdir -p {tree} && mount -o ro /dev/disk/by-id/virtio-vmm {tree}")).expect(0);
+    }
+
+    /// Takes it away again.
+    #[track_caller]
+    pub fn without_vmm(&mut self) {
+        self.run("umount ~root/.cache/bullion/trees/* && rm -r ~root/.cache/bullion").expect(0);
+    }
+
     /// Cuts the power: nothing that has not reached a disk stays.
     pub fn cut_power(&mut self) {
         self.running = None;
@@ -143,6 +156,7 @@ impl<'a> Server<'a> {
             ("root", self.parts.path("host/rootfs"), ",readonly=on"),
             ("payload", self.parts.path("payload.erofs"), ",readonly=on"),
             ("state", self.path("state"), ""),
+            ("vmm", self.parts.path("vmm.erofs"), ",readonly=on"),
         ];
         for (name, file, options) in disks {
             qemu.args(["-drive", &format!("if=none,id={name},format=raw,file={}{options}", file.display())]);

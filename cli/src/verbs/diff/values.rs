@@ -38,7 +38,9 @@ pub(super) fn compare(
 ) -> Result<Vec<ValueChange>, Failure> {
     let [before, after] = images;
     let complete = |image: &Image| complete(image, [&before.manifest, &after.manifest], machine);
-    let mut values = compare_values(&complete(before)?, &complete(after)?, artifacts);
+    let mut values = compare_values(&complete(before)?, &complete(after)?, artifacts, |name| {
+        [before, after].iter().any(|image| image.manifest.artifacts.contains_key(name))
+    });
     name_inputs(&mut values, images);
     values.extend(pcrs(images, artifacts, tpm)?);
     Ok(values)
@@ -138,8 +140,9 @@ fn name_inputs(values: &mut [ValueChange], [before, after]: [&Image; 2]) {
         if !values.iter().any(|value| names.contains(&value.name) && moved(value)) {
             continue;
         }
-        // What has no events has them nowhere, and the value itself is there all the same.
-        let events = [before, after].map(|image| events(image, boot).unwrap_or_default());
+        // Of what has no events on one side, nothing can be said; the value itself is there all the same.
+        let [Ok(was), Ok(is)] = [before, after].map(|image| events(image, boot)) else { continue };
+        let events = [was, is];
         let qemu = [before, after].map(|image| {
             let [direct, disk] = platforms(&image.manifest);
             let platform = if boot == Boot::Disk { disk } else { direct };

@@ -21,14 +21,14 @@ fn numa(scope: &Scope<'_>, needs: &Needs, number: u32) -> Line {
         let known: Vec<_> = nodes.keys().map(u32::to_string).collect();
         return Line::missing("numa node", true, format!("there is no NUMA node {number}"))
             .because(format!("this host has the nodes {}", known.join(", ")))
-            .remedy("name one of them in `numa_node`, or leave it out");
+            .remedy(format!("name one of them in `{}`, or leave it out", needs.nodes_key()));
     };
     let found = format!("node {number} has {} of {} MiB free, CPUs {}", node.free_mib, node.total_mib, node.cpus);
     let wanted = needs.memory_of_a_node();
     if needs.huge_page_mib.is_none() && node.free_mib < wanted {
         return Line::missing("numa node", true, found)
             .because(format!("the VM takes {wanted} MiB from there alone"))
-            .remedy("name another node, or leave `numa_node` out");
+            .remedy(format!("name another node, or leave `{}` out", needs.nodes_key()));
     }
     Line::ok("numa node", found)
 }

@@ -2,8 +2,8 @@
 
 use lab::{Run, Server};
 
-/// The program with the server's own QEMU.
-const LAUNCH: &str = "/opt/bullion launch --qemu /usr/bin/qemu-system-x86_64";
+/// The server's own QEMU, which is not confined: nobody knows what it needs.
+const OF_THE_SERVER: &str = "--qemu /usr/bin/qemu-system-x86_64";
 
 /// The addresses of the functions with this ID, in order.
 pub(crate) fn addresses(server: &mut Server<'_>, id: &str) -> Vec<String> {
@@ -53,16 +53,25 @@ pub(crate) fn pci(addresses: &[&str]) -> String {
 
 /// Starts a launch that goes on beside the test.
 pub(crate) fn launch(server: &mut Server<'_>, name: &str) {
+    start(server, name, OF_THE_SERVER);
+}
+
+/// The same with the locked QEMU, which has to be in the cache (`Server::with_vmm`).
+pub(crate) fn launch_confined(server: &mut Server<'_>, name: &str) {
+    start(server, name, "");
+}
+
+fn start(server: &mut Server<'_>, name: &str, qemu: &str) {
     let script = format!(
         "rm -f /run/lab-{name}.code
-         setsid bash -c '{LAUNCH} /run/lab-{name}.toml; echo $? >/run/lab-{name}.code' >/run/lab-{name}.out 2>/run/lab-{name}.err &"
+         setsid bash -c '/opt/bullion launch {qemu} /run/lab-{name}.toml; echo $? >/run/lab-{name}.code' >/run/lab-{name}.out 2>/run/lab-{name}.err &"
     );
     server.run(&script).expect(0);
 }
 
 /// Runs a launch to its end.
 pub(crate) fn launch_to_the_end(server: &mut Server<'_>, name: &str) -> Run {
-    server.run_for(900, &format!("{LAUNCH} /run/lab-{name}.toml"))
+    server.run_for(900, &format!("/opt/bullion launch {OF_THE_SERVER} /run/lab-{name}.toml"))
 }
 
 /// Waits until a launch has said `text`, which it must before it ends.

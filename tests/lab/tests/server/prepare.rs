@@ -12,20 +12,21 @@ pub(crate) fn from_check_to_restore_a_guest_sees_a_drive_and_a_device(server: &m
     let drive = guest::addresses(server, "1b36:0010").remove(0);
     let device = guest::addresses(server, "1234:11e8").remove(0);
     guest::describe(server, "sees", &format!("{HUGE}{}", guest::pci(&[&drive, &device])));
-    let check = "/opt/bullion host check --for /run/lab-sees.toml --qemu /usr/bin/qemu-system-x86_64";
+    server.with_vmm();
+    let check = "/opt/bullion host check --for /run/lab-sees.toml";
     server.run(check).expect(3).says(&[&format!("{drive} [1b36:0010] driven by nvme")]);
     server.run("/opt/bullion host prepare --for /run/lab-sees.toml").expect(0).says(&[&drive, &device]);
     server.run(&format!("readlink /sys/bus/pci/devices/{drive}/driver; ls {JOURNAL}")).says(&["/nvme", "No such file"]);
     server.run("/opt/bullion host prepare --for /run/lab-sees.toml --yes").expect(0);
     server.run(check).expect(0);
-    guest::launch(server, "sees");
+    guest::launch_confined(server, "sees");
     guest::wait_for(server, "sees", "the guest is ready");
+    let qemu = confined_qemu(server);
     // The guest's kernel says what it finds; the host's, who has the devices open and where the guest's memory is.
     let console = server.run("/opt/bullion logs sees").expect(0);
     console.says(&["[1b36:0010] type 00 class 0x010802", "[1234:11e8] type 00", "nvme nvme0: pci function"]);
-    let open =
-        "ls -l /proc/$(pgrep -f ^/usr/bin/qemu-system)/fd | grep -oE '/dev/(vfio/([0-9]|devices/)|iommu)' | sort";
-    let open = server.run(open).expect(0).stdout;
+    let open = format!("ls -l /proc/{qemu}/fd | grep -oE '/dev/(vfio/([0-9]|devices/)|iommu)' | sort");
+    let open = server.run(&open).expect(0).stdout;
     match guest::has_iommufd(server) {
         true => assert_eq!(open, "/dev/iommu\n/dev/vfio/devices/\n/dev/vfio/devices/\n", "one iommufd for both"),
         false => assert_eq!(open.lines().count(), 2, "one group for each: {open}"),
@@ -38,6 +39,29 @@ pub(crate) fn from_check_to_restore_a_guest_sees_a_drive_and_a_device(server: &m
     server.run("/opt/bullion ps").expect(0).says(&["sees", "ready"]);
     guest::stop(server, "sees");
     restore(server, &drive);
+    server.without_vmm();
+}
+
+/// The process of the one QEMU that runs, after the kernel has said that it is shut in: another user without a right, a network and
+/// processes of its own, no file of the host's but its own and the devices it was given.
+fn confined_qemu(server: &mut Server<'_>) -> u64 {
+    let listed = server.run("/opt/bullion --json ps").expect(0).json();
+    let qemu = listed["vms"][0]["qemu_pid"].as_u64().unwrap_or_else(|| panic!("{listed}"));
+    let status = server.run(&format!("cat /proc/{qemu}/status")).expect(0).stdout.replace('\t', " ");
+    for line in
+        ["Uid: 65532 65532", "CapEff: 0000000000000000", "CapBnd: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2"]
+    {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    let spaces = format!(
+        "cd /proc; for ns in mnt net pid ipc uts; do [ $(readlink {qemu}/ns/$ns) != $(readlink self/ns/$ns) ] || echo $ns; done"
+    );
+    assert_eq!(server.run(&spaces).expect(0).stdout, "", "namespaces of the host");
+    let root = server.run(&format!("ls /proc/{qemu}/root; ls /proc/{qemu}/root/root/.cache/bullion")).expect(0).stdout;
+    let root: Vec<&str> = root.lines().collect();
+    assert!(root.contains(&"dev") && root.contains(&"trees"), "{root:?}");
+    assert!(!["etc", "run", "usr", "var", "opt", "verdicts"].iter().any(|name| root.contains(name)), "{root:?}");
+    qemu
 }
 
 pub(crate) fn prepare_killed_at_any_moment_is_undone(server: &mut Server<'_>) {
