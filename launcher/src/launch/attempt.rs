@@ -93,9 +93,10 @@ impl Trial<'_> {
         self.artifacts.verify(self.request.image)?;
         qmp.execute("cont", None);
         if !speakers.is_empty() {
-            // passt sends to the address that it has seen frames from, and a guest that only serves sends none by itself.
-            let once = json!({ "initial": 50, "max": 50, "rounds": 1, "step": 0 });
-            qmp.execute("announce-self", Some(once));
+            // passt sends to the address that it has seen frames from, and a guest that only serves sends none by itself. Again and again
+            // for some minutes, at ever longer intervals: of a frame nobody says whether it was heard.
+            let often = json!({ "initial": 50, "max": 10_000, "rounds": 60, "step": 500 });
+            qmp.execute("announce-self", Some(often));
         }
         let released = Instant::now();
         presence.record.prepared_ms = u64::try_from((released - self.begun).as_millis()).ok();
