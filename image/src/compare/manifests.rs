@@ -126,11 +126,11 @@ pub fn predicted(manifest: &Manifest) -> Vec<Predicted> {
     found
 }
 
-/// The launch digest of a reference.
+/// The launch digest of a reference. A CPU model can stand there with several signatures.
 pub fn of_snp(of: &SnpReference) -> Predicted {
     let plural = if of.vcpus == 1 { "" } else { "s" };
     let features = if of.sev_features == 1 { String::new() } else { format!(", SEV_FEATURES {:#x}", of.sev_features) };
-    let shape = format!("{}, {} vCPU{plural}{features}", of.cpu, of.vcpus);
+    let shape = format!("{} ({:#010x}), {} vCPU{plural}{features}", of.cpu, of.cpu_signature, of.vcpus);
     Predicted { name: SNP, shape: Some(shape), value: of.launch_digest.to_string() }
 }
 
@@ -158,4 +158,33 @@ pub fn of_tdx(of: &TdxReference) -> Vec<Predicted> {
         found.push(value(RTMR_OF_DISK[2], disk.rtmr2.to_string()));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::Sha384Digest;
+
+    use super::*;
+
+    #[test]
+    fn a_digest_of_another_stepping_hides_no_digest_that_moved() {
+        let reference = |cpu_signature, byte| SnpReference {
+            vcpus: 1,
+            cpu: "EPYC-Milan".to_owned(),
+            cpu_signature,
+            sev_features: 1,
+            launch_digest: Sha384Digest([byte; 48]),
+            id_block: None,
+        };
+        let all = |bytes: [u8; 2]| -> Vec<Predicted> {
+            [0x00a0_0f11, 0x00a0_0f12]
+                .into_iter()
+                .zip(bytes)
+                .map(|(signature, byte)| of_snp(&reference(signature, byte)))
+                .collect()
+        };
+        let found = compare_values(&all([1, 9]), &all([2, 9]), &Changed::default(), |_| false);
+        let moved: Vec<bool> = found.iter().map(|value| value.before != value.after).collect();
+        assert_eq!(moved, [true, false], "{found:?}");
+    }
 }
