@@ -12,7 +12,7 @@ use spec::{PciAddress, Tee};
 
 use super::access::{AccessError, Function};
 use super::capability;
-use super::product::{Family, product};
+use super::product::Family;
 use crate::host::PciFunction;
 
 /// The extended capability's number.
@@ -83,9 +83,7 @@ impl fmt::Display for Resize {
 
 /// Whether the memory BAR is larger than a guest in `tee` needs it.
 fn is_oversized(tee: Tee, function: &PciFunction) -> bool {
-    let number = |id: &str| u16::from_str_radix(id, 16).ok();
-    let id = function.id.strip_prefix("10de:").and_then(number);
-    let family = id.and_then(|id| product(id, function.subsystem_id)).map(|product| product.family);
+    let family = function.product().map(|product| product.family);
     let largest = function.prefetchable_bars.iter().max();
     tee != Tee::None && family == Some(Family::Blackwell) && largest.is_some_and(|bytes| *bytes > CONFIDENTIAL.bytes())
 }

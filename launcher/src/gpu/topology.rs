@@ -11,7 +11,7 @@ use spec::gpus::Gpus;
 use spec::{PciAddress, Tee};
 
 use super::mode::{ActiveMode, Mode};
-use super::product::{Family, GPU_CLASSES, NVIDIA, NVSWITCH_CLASS, Product, product};
+use super::product::{Family, GPU_CLASSES, NVIDIA, NVSWITCH_CLASS, Product};
 use crate::host::PciFunction;
 
 /// A GPU or NVSwitch that a guest is to have.
@@ -72,10 +72,9 @@ pub fn is_accelerator(function: &PciFunction) -> bool {
 
 /// The devices among these functions that have confidential modes. NVIDIA's others, such as an A100, have none.
 pub fn members<'a>(functions: impl Iterator<Item = &'a PciFunction>) -> Vec<Member> {
-    let known = functions.filter(|function| is_accelerator(function)).filter_map(|function| {
-        let id = u16::from_str_radix(function.id.split_once(':')?.1, 16).ok()?;
-        Some(Member { address: function.address.parse().ok()?, product: product(id, function.subsystem_id)? })
-    });
+    let known = functions
+        .filter(|function| is_accelerator(function))
+        .filter_map(|function| Some(Member { address: function.address.parse().ok()?, product: function.product()? }));
     known.collect()
 }
 
@@ -214,6 +213,7 @@ fn plural(count: usize) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::product::product;
     use super::*;
 
     fn these(parts: &[(usize, u16)]) -> Vec<Member> {

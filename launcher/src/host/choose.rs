@@ -8,7 +8,7 @@ use spec::vm::{PciDevice, PciKind, Vm};
 
 use super::check::{Line, obstacle};
 use super::{HostFacts, PciFunction};
-use crate::gpu::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS, product};
+use crate::gpu::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS};
 
 /// Classes by their upper 16 bits (PCI Code and ID Assignment Specification).
 const NVME_CLASS: u32 = 0x0108;
@@ -49,15 +49,13 @@ fn find(wanted: &PciDevice, taken: &[String], nodes: &[u32], facts: &HostFacts) 
 
 fn is(device: &PciFunction, wanted: &PciDevice) -> bool {
     let class = device.class >> 8;
-    let number = |text: &str| u16::from_str_radix(text, 16).ok();
-    let (vendor, id) = device.id.split_once(':').map_or((None, None), |(vendor, id)| (number(vendor), number(id)));
-    let nvidia = vendor == Some(NVIDIA);
+    let nvidia = device.id.starts_with(&format!("{NVIDIA:04x}:"));
     match wanted.kind {
         Some(PciKind::Nvme) => class == NVME_CLASS,
         Some(PciKind::Network) => class >> 8 == NETWORK_CLASS,
         Some(PciKind::Nvswitch) => nvidia && class == u32::from(NVSWITCH_CLASS),
         Some(PciKind::Gpu) => {
-            let name = id.and_then(|id| product(id, None)).map_or("", |product| product.name);
+            let name = device.product().map_or("", |product| product.name);
             let is_gpu = nvidia && GPU_CLASSES.iter().any(|listed| u32::from(*listed) == class);
             is_gpu && wanted.model.as_deref().is_none_or(|model| starts_with_words(name, model))
         }

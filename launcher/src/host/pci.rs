@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::usage::Usage;
 use super::{names, read_trimmed};
+use crate::gpu::product::{NVIDIA, Product, product};
 use crate::gpu::resizable::{BarSize, ResizableBar};
 
 /// One function.
@@ -49,6 +50,13 @@ impl PciFunction {
     /// are of it (0x068000, which is not 0x0604).
     pub fn is_bridge(&self) -> bool {
         self.class >> 16 == 0x06 && self.class >> 8 != 0x0680
+    }
+
+    /// What it is among NVIDIA's devices that have confidential modes, whatever its class says.
+    pub fn product(&self) -> Option<Product> {
+        let (vendor, device) = self.id.split_once(':')?;
+        let number = |text: &str| u16::from_str_radix(text, 16).ok();
+        product(number(device)?, self.subsystem_id).filter(|_| number(vendor) == Some(NVIDIA))
     }
 }
 
