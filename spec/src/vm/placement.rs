@@ -131,7 +131,7 @@ pub(super) fn nodes_fault(vm: &Vm) -> Option<(&'static str, String)> {
     }
     if !(2..=MAX_GUEST_NODES).contains(&nodes.len()) {
         return refuse(format!(
-            "there are {} NUMA nodes: use 2 to {MAX_GUEST_NODES}, or numa_node for one",
+            "numa_nodes names {} of them: use 2 to {MAX_GUEST_NODES}, or numa_node for one",
             nodes.len()
         ));
     }
