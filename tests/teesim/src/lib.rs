@@ -15,6 +15,7 @@
 //! - `cbitpos` must be what the host's own CPUID instruction says (leaf 0x8000001F, EBX[5:0]; 0 on most hosts without SEV),
 //!   because QEMU executes it itself. It reaches only the CPUID page, which is not measured.
 //! - The CPUID page is accepted whatever it says, and every CPUID bit of a TD may be configured (`tdx::capabilities`).
+//! - On a processor with less than 48 bits of physical addresses a TD has 48 all the same.
 //! - There is no RMP, no Secure EPT and no key: conversions of memory always succeed, and a page is discarded when it becomes
 //!   shared. VCEK, GOSVW and migration are noted or absent.
 //! - A TD may have more vCPUs than the host has CPUs; TDX would refuse that.

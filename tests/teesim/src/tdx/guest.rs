@@ -265,11 +265,13 @@ fn configured<'a>(entries: &'a [kvm_cpuid_entry2], wanted: &kvm_cpuid_entry2) ->
     entries.iter().find(|entry| entry.function == wanted.function && entry.index == wanted.index)
 }
 
-/// `setup_tdparams_eptp_controls`: 48 or 52.
+/// `setup_tdparams_eptp_controls`: 48 or 52. QEMU gives no guest more than the processor has by its own CPUID instruction: less than 48, as in
+/// many VMs, stands for a server's 48.
 fn address_width(cpuid: &[kvm_cpuid_entry2]) -> Result<u32, Refusal> {
     let entry = cpuid.iter().find(|entry| entry.function == ADDRESS_SIZES_LEAF);
     match entry.map(|entry| entry.eax >> 16 & 0xff) {
         Some(width @ (48 | 52)) => Ok(width),
+        Some(width @ 36..48) if entry.is_some_and(|entry| entry.eax & 0xff == width) => Ok(48),
         found => Err(Refusal::new(
             Errno::EINVAL,
             format!("INIT_VM: the width of guest-physical addresses is {found:?}, expected 48 or 52"),
