@@ -10,10 +10,12 @@ CACHE=${BULLION_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bullion}
 
 say() { printf '%s\n' "$*" >&2; }
 
-# cargo without the network where the crates are already there, else with it. The lock file decides the versions either way.
+# cargo without the network where the crates are already there. Where one is not, all are fetched first: what component `guest` is made from is
+# more than any one build needs. The lock file decides the versions.
 cargo_locked() {
   local verb=$1; shift
-  if cargo fetch --locked --offline >/dev/null 2>&1; then cargo "$verb" --locked --offline "$@"; else cargo "$verb" --locked "$@"; fi
+  cargo fetch --locked --offline >/dev/null 2>&1 || cargo fetch --locked --quiet || return
+  cargo "$verb" --locked --offline "$@"
 }
 
 build_programs() {
