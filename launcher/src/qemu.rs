@@ -205,8 +205,10 @@ impl CommandLine<'_> {
         // A guest that resets ends here: what it would boot next was not looked at by anyone.
         arguments.flag("-no-reboot");
         if !self.stand_in {
-            // The guest runs when it is told to: its files are held against the manifest meanwhile.
-            arguments.flag("-S");
+            // The machine is made when QEMU is told to, and runs when it is told to: files are held against the manifest meanwhile.
+            for flag in ["-preconfig", "-S"] {
+                arguments.flag(flag);
+            }
         }
         if self.sandbox {
             let denied = ["obsolete", "elevateprivileges", "spawn", "resourcecontrol"];

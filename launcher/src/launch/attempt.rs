@@ -1,6 +1,7 @@
 //! One attempt: the descriptors of a plan made real, QEMU started with them, its guest let run, and supervised to its end.
 //!
-//! QEMU waits (`-S`) until it is told to go on, and is told so only when every file of the image is what the manifest says.
+//! QEMU waits twice until it is told to go on: before it makes a machine (`-preconfig`), for what it reads to be what the manifest says,
+//! and before its guest runs (`-S`), for every file of the image to be.
 
 use std::fs::{self, File};
 use std::io;
@@ -30,6 +31,9 @@ use crate::simulation::{self, SimulationReport};
 use crate::state::directories::create_private_directory;
 use crate::state::{StateError, create_private};
 use crate::supervise::{Outcome, Progress, Signals, Stderr, Supervision};
+
+/// Ends `-preconfig` (QEMU documentation, "QEMU QMP Reference Manual").
+const MAKE_THE_MACHINE: &str = "x-exit-preconfig";
 
 /// Where the console is shown, and typed on.
 pub(super) struct Screens<'a> {
@@ -61,7 +65,6 @@ impl Trial<'_> {
         let (mut qmp, qmp_end) = Qmp::pair().map_err(&making)?;
         let (agent, agent_end) = Agent::pair().map_err(&making)?;
         let (console, console_end) = Console::pair(&mut logs.console).map_err(&making)?;
-        self.artifacts.verify_what_qemu_reads(self.request.image)?;
         if !self.may_start_early(plan) {
             self.artifacts.verify(self.request.image)?;
         }
@@ -72,9 +75,6 @@ impl Trial<'_> {
             );
         }
         qmp.execute("qmp_capabilities", None);
-        if !plan.pinned.is_empty() {
-            qmp.execute(pinning::QUESTION, None);
-        }
 
         let starting = |source| LaunchError::Start { program: plan.argv.first().cloned().unwrap_or_default(), source };
         let inside = presence.directories.running(&plan.name).join("root");
@@ -90,6 +90,11 @@ impl Trial<'_> {
         presence.record.qemu_pid = Some(pid);
         presence.record.accelerator = Some(plan.accelerator);
         presence.save()?;
+        self.artifacts.verify_what_qemu_reads(self.request.image)?;
+        qmp.execute(MAKE_THE_MACHINE, None);
+        if !plan.pinned.is_empty() {
+            qmp.execute(pinning::QUESTION, None);
+        }
         self.artifacts.verify(self.request.image)?;
         qmp.execute("cont", None);
         if !speakers.is_empty() {

@@ -261,7 +261,7 @@ fn emulated(plan: &Plan, function: &str) -> Vec<String> {
         }
     }
     // Nobody is there to let it run.
-    words.retain(|word| word != "-S");
+    words.retain(|word| !["-preconfig", "-S"].contains(&word.as_str()));
     for word in &mut words {
         *word = word.replace(",confidential-guest-support=tee", "").replace("host,pmu=off", "max,phys-bits=46,pmu=off");
         // There is no second NUMA node here, and no function to pass.

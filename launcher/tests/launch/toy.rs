@@ -139,10 +139,10 @@ fn a_guest_that_is_another_one() {
 #[test]
 fn a_guest_that_is_late() {
     let fixture = Fixture::new("none", "accelerator = \"tcg\"\nready_timeout_s = 1");
-    // The first line is the handshake, the second lets the guest run, the third is the question about the status, the fourth the order
-    // to quit.
-    let script = "read a <&3; read b <&3; case $b in *cont*) ;; *) exit 9;; esac; read c <&3; case $c in *query-status*) ;; *) exit 9;; esac
-        read d <&3; case $d in *quit*) exit 0;; esac; exit 9";
+    // The first line is the handshake, the second lets QEMU make the machine, the third lets the guest run, the fourth is the question about
+    // the status, the fifth the order to quit.
+    let script = "expect() { read line <&3; case $line in *$1*) ;; *) exit 9;; esac; }
+        read hand <&3; expect x-exit-preconfig; expect cont; expect query-status; expect quit; exit 0";
     assert_eq!(ending(&fixture, script), Ending::NotReadyInTime { seconds: 1 });
     assert_eq!(ending(&fixture, "exec sleep 100"), Ending::NotReadyInTime { seconds: 1 });
 }

@@ -82,7 +82,8 @@ fn replace_whole(word: &mut String, from: &str, to: &str) {
 
 /// The machine without what only the real host has, and with its serial line on standard output.
 fn plain(words: &mut Vec<String>) {
-    let starts = ["-object tdx-guest", "-object sev-snp-guest", "-qmp ", "-chardev socket,id=qmp", "-sandbox "];
+    let starts =
+        ["-object tdx-guest", "-object sev-snp-guest", "-qmp ", "-chardev socket,id=qmp", "-sandbox ", "-preconfig"];
     // Nobody is there to let it go on.
     words.retain(|word| word != "-S" && !starts.iter().any(|start| word.starts_with(start)));
     for word in words.iter_mut() {

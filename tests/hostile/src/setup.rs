@@ -39,7 +39,7 @@ impl Setup {
             }
         }
         // What a supervisor lets run, runs at once where there is none.
-        arguments.retain(|(option, _)| option != "-S");
+        arguments.retain(|(option, _)| !["-preconfig", "-S"].contains(&option.as_str()));
         let directory = tempfile::tempdir().unwrap();
         let program = argv[..first].to_vec();
         Self { program, environment, arguments, image: image.to_owned(), directory, server: None, backend: None }
