@@ -15,6 +15,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 pub use documented::documented;
 pub use vectors::vector;
@@ -224,15 +225,23 @@ impl Bench {
         path
     }
 
+    /// Waits until the VM `name` is in `phase`, and gives what is listed of it.
+    pub fn wait_for_phase(&self, name: &str, phase: &str) -> serde_json::Value {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        loop {
+            let listed = self.run(["ps", "--json"]).expect(0, &[]).json();
+            let mut all = listed["vms"].as_array().unwrap().iter();
+            if let Some(vm) = all.find(|vm| vm["name"] == name && vm["phase"] == phase) {
+                return vm.clone();
+            }
+            assert!(Instant::now() < deadline, "{name} was never {phase}: {listed}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// A copy of the minimal image that a test may spoil.
     pub fn copy_image(&self, to: &Path) -> PathBuf {
-        let target = to.join("image");
-        std::fs::create_dir(&target).unwrap();
-        for entry in std::fs::read_dir(self.image()).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
-        }
-        target
+        copy_of(self.image(), to)
     }
 
     /// A copy with other firmware in the place of the artifact `name`, as its manifest says too.
@@ -270,6 +279,17 @@ impl Bench {
         arguments.extend(words.iter().map(|word| (*word).to_owned()));
         self.run(arguments)
     }
+}
+
+/// A copy, in `directory`, of an image that a test may spoil.
+pub fn copy_of(image: &Path, directory: &Path) -> PathBuf {
+    let target = directory.join("image");
+    std::fs::create_dir(&target).unwrap();
+    for entry in std::fs::read_dir(image).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+    }
+    target
 }
 
 /// Runs a command to its end.

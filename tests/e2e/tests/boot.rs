@@ -26,21 +26,6 @@ fn the_guest_says_which_root_it_verified_and_which_configuration_it_was_given() 
     assert_eq!(identity["configuration"]["digest"], config.host_data().unwrap().to_string());
 }
 
-/// Waits until `ps` shows a VM in a phase.
-fn wait_for_phase(bench: &e2e::Bench, name: &str, phase: &str) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(90);
-    loop {
-        let listed = bench.run(["ps", "--json"]).expect(0, &[]).json();
-        let found =
-            listed["vms"].as_array().unwrap().iter().find(|vm| vm["name"] == name && vm["phase"] == phase).cloned();
-        if let Some(vm) = found {
-            return vm;
-        }
-        assert!(Instant::now() < deadline, "{name} was never {phase}: {listed}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
 /// Where each thread of a process may run.
 fn processors_of_threads(process: u64) -> Vec<String> {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
@@ -70,7 +55,7 @@ fn vcpus_run_on_the_processors_of_their_numa_node() {
     let mut command = std::process::Command::new("taskset");
     command.args(["-c", one]).arg(bench.command([""; 0]).get_program()).arg("launch").arg(&vm).args(bench.vmm_words());
     let mut supervisor = bench.at_home(&mut command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let listed = wait_for_phase(&bench, "t-numa", "ready");
+    let listed = bench.wait_for_phase("t-numa", "ready");
     let processors = processors_of_threads(listed["qemu_pid"].as_u64().unwrap());
     bench.run(["stop", "t-numa"]).expect(0, &[]);
     assert!(supervisor.wait().unwrap().success());
@@ -87,7 +72,7 @@ fn a_vm_is_listed_logged_refused_a_twin_and_stopped() {
     let mut words = vec!["launch".to_owned(), vm.display().to_string()];
     words.extend(bench.vmm_words());
     let mut supervisor = bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let listed = wait_for_phase(&bench, "t-life", "ready");
+    let listed = bench.wait_for_phase("t-life", "ready");
     let qemu = i32::try_from(listed["qemu_pid"].as_i64().unwrap()).unwrap();
 
     bench.launch(&vm, &[]).expect(3, &["t-life", "hint:"]);
@@ -120,7 +105,7 @@ fn qemu_does_not_outlive_a_killed_supervisor_and_the_name_is_free_again() {
     let mut words = vec!["launch".to_owned(), vm.display().to_string()];
     words.extend(bench.vmm_words());
     let mut supervisor = bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let listed = wait_for_phase(&bench, "t-killed", "ready");
+    let listed = bench.wait_for_phase("t-killed", "ready");
     let qemu = i32::try_from(listed["qemu_pid"].as_i64().unwrap()).unwrap();
     supervisor.kill().unwrap();
     supervisor.wait().unwrap();

@@ -2,11 +2,13 @@
 //! names. Debian's kernel runs the same code that it refuses.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use e2e::container::Archive;
-use e2e::{Bench, bench};
+use e2e::{Bench, bench, copy_of};
 use serde_json::Value;
 use spec::Sha256Digest;
 
@@ -51,6 +53,62 @@ fn a_container_runs_under_the_compiled_kernel() {
     assert_eq!((&answer["workload"]["state"], &answer["workload"]["exit_code"]), (&"ended".into(), &7.into()));
     let printed = bench.run(["logs", "t-hardened-container", "--workload"]).expect(0, &[]);
     assert_eq!(printed.stdout, "under the compiled kernel\n");
+}
+
+/// What the configuration of a guest with both devices says of them.
+const SIGNS: &str = "pvpanic = true\n[guest.watchdog]\ntimeout_s = 15\n";
+
+#[test]
+fn a_release_feeds_its_watchdog() {
+    let Some(bench) = bench() else { return };
+    let Some(image) = bench.release("minimal") else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let vm = bench.vm(scratch.path(), "t-hardened-fed", "none", 1, &image);
+    let text = std::fs::read_to_string(&vm).unwrap();
+    std::fs::write(&vm, text + SIGNS).unwrap();
+    let supervisor = started(&bench, &emulated(vm));
+    bench.wait_for_phase("t-hardened-fed", "ready");
+    // Longer than the watchdog waits.
+    std::thread::sleep(Duration::from_secs(25));
+    bench.wait_for_phase("t-hardened-fed", "ready");
+    bench.run(["stop", "t-hardened-fed"]).expect(0, &[]);
+    let ended = supervisor.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+/// Once a release is ready its console is closed, so that its kernel's last words go nowhere.
+#[test]
+fn the_panic_of_a_release_is_told_by_pvpanic() {
+    let Some(bench) = bench() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let Some(image) = bench.release("container") else { return };
+    let image = copy_of(&image, directory.path());
+    let archive = Archive::new("never printed", 7);
+    std::fs::write(directory.path().join("app.tar"), &archive.bytes).unwrap();
+    let more = format!("[guest]\n{SIGNS}{}", archive.description("app.tar"));
+    let supervisor = started(&bench, &emulated(bench.container_vm(directory.path(), "t-hardened-panic", &image, &more)));
+    bench.wait_for_phase("t-hardened-panic", "ready");
+    flip_everywhere(&image.join("rootfs"));
+    let ended = supervisor.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(7), "{said}");
+    let words = "the guest's kernel panicked: QEMU was told so by the guest, whose console does not say why";
+    assert!(said.contains(words), "{said}");
+}
+
+/// A launch that goes on meanwhile.
+fn started(bench: &Bench, vm: &Path) -> Child {
+    let mut words = vec!["launch".to_owned(), vm.display().to_string()];
+    words.extend(bench.vmm_words());
+    bench.command(&words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Changes a byte of every block: whatever the guest reads from now on does not verify.
+fn flip_everywhere(file: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes.iter_mut().step_by(4096).for_each(|byte| *byte ^= 1);
+    // In place: QEMU has it open.
+    std::fs::OpenOptions::new().write(true).open(file).unwrap().write_all(&bytes).unwrap();
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
     Attack {
         name: "words-of-the-kernel",
-        release: OnRelease::Untried,
+        release: OnRelease::Same,
         host: "makes the kernel say something: injects interrupts, types SysRq keys",
         guest: Guest::Release,
         means: Means::Running(|machine| {
