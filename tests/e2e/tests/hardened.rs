@@ -86,7 +86,8 @@ fn the_panic_of_a_release_is_told_by_pvpanic() {
     let archive = Archive::new("never printed", 7);
     std::fs::write(directory.path().join("app.tar"), &archive.bytes).unwrap();
     let more = format!("[guest]\n{SIGNS}{}", archive.description("app.tar"));
-    let supervisor = started(&bench, &emulated(bench.container_vm(directory.path(), "t-hardened-panic", &image, &more)));
+    let supervisor =
+        started(&bench, &emulated(bench.container_vm(directory.path(), "t-hardened-panic", &image, &more)));
     bench.wait_for_phase("t-hardened-panic", "ready");
     flip_everywhere(&image.join("rootfs"));
     let ended = supervisor.wait_with_output().unwrap();
