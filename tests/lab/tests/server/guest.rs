@@ -40,8 +40,13 @@ pub(crate) fn give_back(server: &mut Server<'_>, address: &str) {
 
 /// Writes a description of a VM, `/run/lab-NAME.toml`, with `more` in its `[host]` part.
 pub(crate) fn describe(server: &mut Server<'_>, name: &str, more: &str) {
+    describe_slow(server, name, 600, more);
+}
+
+/// The same of a guest that is given `ready_timeout_s` to be ready.
+pub(crate) fn describe_slow(server: &mut Server<'_>, name: &str, ready_timeout_s: u64, more: &str) {
     let text = format!(
-        "schema = 1\nname = \"{name}\"\nimage = \"/opt/image\"\ntee = \"none\"\nmemory = \"256MiB\"\n[host]\naccelerator = \"kvm\"\nready_timeout_s = 600\n{more}"
+        "schema = 1\nname = \"{name}\"\nimage = \"/opt/image\"\ntee = \"none\"\nmemory = \"256MiB\"\n[host]\naccelerator = \"kvm\"\nready_timeout_s = {ready_timeout_s}\n{more}"
     );
     server.run(&format!("cat >/run/lab-{name}.toml <<'END'\n{text}END")).expect(0);
 }
@@ -76,13 +81,18 @@ pub(crate) fn launch_to_the_end(server: &mut Server<'_>, name: &str) -> Run {
 
 /// Waits until a launch has said `text`, which it must before it ends.
 pub(crate) fn wait_for(server: &mut Server<'_>, name: &str, text: &str) {
+    wait_long_for(server, 900, name, text);
+}
+
+/// The same for `limit_s` seconds.
+pub(crate) fn wait_long_for(server: &mut Server<'_>, limit_s: u64, name: &str, text: &str) {
     let script = format!(
         "while ! grep -qF '{text}' /run/lab-{name}.err; do
            [ -e /run/lab-{name}.code ] && break; sleep 0.5
          done
          cat /run/lab-{name}.err; tail -n 15 /run/lab-{name}.out; grep -qF '{text}' /run/lab-{name}.err"
     );
-    server.run_for(900, &script).expect(0);
+    server.run_for(limit_s, &script).expect(0);
 }
 
 /// The exit code of a launch, once it has ended.

@@ -4,6 +4,7 @@
 //! it was, the next gets another server. Words on the command line choose scenarios by parts of their names.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::panic, clippy::expect_used, missing_docs)]
 
+mod board_guest;
 mod check;
 mod gpu;
 mod gpu_guest;
@@ -98,6 +99,13 @@ fn shelves() -> Vec<Shelf> {
                 gpu::a_board_is_planned_whole_and_refused_in_part,
                 gpu::eight_gpus_and_four_switches_go_into_protected_pcie_together,
             ],
+        },
+        Shelf {
+            // Whatever is behind a port is mapped anew with each change of its windows.
+            devices: [several(8, "h100 --memory-bar 1"), several(4, "nvswitch")].concat(),
+            kernel: Kernel::Debian,
+            networked: false,
+            scenarios: scenarios![board_guest::a_guest_gets_the_whole_board_and_counts_it],
         },
         Shelf {
             devices: several(2, "b200"),
