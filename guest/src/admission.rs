@@ -5,6 +5,9 @@
 //! them. A refused device stays on its bus, where it can be seen, without a driver; the console names it. Numbers: PCI Code and
 //! ID Assignment Specification; Virtual I/O Device (VIRTIO) 1.2, sections 4.1.2 and 5.
 
+mod drives;
+mod places;
+
 use std::fmt;
 use std::fs;
 use std::io;
@@ -14,6 +17,8 @@ use spec::watchdog::{PVPANIC_MODULE, WATCHDOG_MODULE};
 
 use crate::console;
 use crate::failure::{Failure, OrFail as _, Stage};
+
+pub(crate) use drives::{Drive, drives};
 
 const SYSFS: &str = "/sys";
 /// The buses whose devices the host chooses.
@@ -33,8 +38,6 @@ const VIRTIO_CONSOLE: u32 = 3;
 
 /// Base class and sub-class of non-volatile memory.
 const NVME: u32 = 0x01_08;
-/// Where sysfs has disks with several controllers.
-const NVME_SUBSYSTEMS: &str = "virtual/nvme-subsystem";
 
 /// Intel's 6300ESB watchdog, and QEMU's pvpanic (QEMU `docs/specs/pci-ids.rst`).
 const WATCHDOG: (u32, u32) = (0x8086, 0x25ab);
@@ -208,13 +211,15 @@ pub(crate) struct Declared {
     pub(crate) gpus: bool,
     /// Devices by which it says how it is.
     pub(crate) signs: Vec<Sign>,
-    /// The kernel names of the block devices that the root file system is on: non-volatile memory is for them alone.
+    /// The kernel names of the block devices that the root file system is on: non-volatile memory is for them, and for `drives`.
     pub(crate) root: Vec<String>,
+    /// The drives that volumes are on.
+    pub(crate) drives: Vec<Drive>,
 }
 
 /// Refuses what the configuration does not speak of: network cards behind the first or, without a network, all, and likewise watchdogs
 /// and pvpanic devices; GPUs; the
-/// disks of these kernel names; and non-volatile memory that the root file system is not on.
+/// disks of these kernel names; and non-volatile memory that neither the root file system nor a volume is on.
 pub(crate) fn settle(declared: &Declared, disks: &[String]) -> Result<(), Failure> {
     let refused = Buses(Path::new(SYSFS)).settle(declared, disks).or_fail(Stage::Devices)?;
     name(&refused);
@@ -231,7 +236,7 @@ fn name(refused: &[Device]) {
 /// What goes wrong at a file of sysfs.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", .path.display())]
-struct SysfsError {
+pub(crate) struct SysfsError {
     path: PathBuf,
     error: io::Error,
 }
@@ -291,7 +296,8 @@ impl Buses<'_> {
         });
         let gpus = devices.iter().filter(|device| device.part() == Part::Gpu && !declared.gpus);
         let (root, disks) = (self.below(&declared.root, &devices)?, self.below(disks, &devices)?);
-        let memory = devices.iter().filter(|device| device.is_nvme() && !root.contains(device));
+        let is_declared = |device: &Device| declared.drives.iter().any(|drive| drive.is(device));
+        let memory = devices.iter().filter(|d| d.is_nvme() && !root.contains(d) && !is_declared(d));
         let disks = devices.iter().filter(|device| disks.contains(device));
         let mut refused: Vec<Device> = cards.chain(signs).chain(gpus).chain(memory).chain(disks).cloned().collect();
         // A device may be two of these, by its numbers and by its class.
@@ -359,28 +365,6 @@ impl Buses<'_> {
             Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
             result => result.map_err(|error| SysfsError { path, error }),
         }
-    }
-
-    /// The directories that a block device is at. Where the kernel gathers all ways to a disk (`CONFIG_NVME_MULTIPATH`), it is
-    /// below none of its controllers but below a virtual subsystem, which links to them.
-    fn places(&self, name: &str) -> Result<Vec<PathBuf>, SysfsError> {
-        let canonical = |path: PathBuf| fs::canonicalize(&path).map_err(|error| SysfsError { path, error });
-        let place = canonical(self.0.join("class/block").join(name))?;
-        let is_subsystem = |path: &&Path| path.parent().is_some_and(|above| above.ends_with(NVME_SUBSYSTEMS));
-        let Some(subsystem) = place.ancestors().find(is_subsystem) else { return Ok(vec![place]) };
-        let entries = fs::read_dir(subsystem).map_err(|error| SysfsError { path: subsystem.to_owned(), error })?;
-        entries.flatten().map(|entry| canonical(entry.path())).collect()
-    }
-
-    /// The functions that these block devices are on: of each place, the nearest above it.
-    fn below<'d>(&self, names: &[String], devices: &'d [Device]) -> Result<Vec<&'d Device>, SysfsError> {
-        let mut found = Vec::new();
-        for place in names.iter().map(|name| self.places(name)).collect::<Result<Vec<_>, _>>()?.concat() {
-            let above = place.components().rev().filter_map(|part| part.as_os_str().to_str());
-            let mut above = above.filter_map(|name| devices.iter().find(|device| device.address == name));
-            found.extend(above.next());
-        }
-        Ok(found)
     }
 
     /// The driver that a device has.

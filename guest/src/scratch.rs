@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::children::{Children, Program};
 use crate::device_mapper::{self, Target};
-use crate::disks::{self, Disk};
+use crate::disks::Disk;
 use crate::failure::{Failure, OrFail as _, Stage};
 use crate::{keyring, writable};
 
@@ -39,10 +39,9 @@ const MAKE: [&str; 11] = [
     "nodiscard,lazy_itable_init=1",
 ];
 
-/// Opens the volume and mounts it.
-pub(crate) fn open(volume: &GuestVolume, mount_point: &str, children: &Children) -> Result<(), Failure> {
-    let disk = disks::wait_for(&volume.serial()).or_fail(Stage::Volume)?;
-    let device = encrypt(volume, &disk)?;
+/// Opens the volume on `disk` and mounts it.
+pub(crate) fn open(volume: &GuestVolume, disk: &Disk, mount_point: &str, children: &Children) -> Result<(), Failure> {
+    let device = encrypt(volume, disk)?;
     let make = Program::new(MAKE.into_iter().chain([device.as_str()]));
     children.run(&make).or_fail(Stage::Volume)?;
     writable::make(mount_point)?;

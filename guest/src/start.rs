@@ -9,9 +9,9 @@ use spec::Tee;
 use spec::agent::{Configuration, Identity, Measurements, ROOT_DISK_SERIAL};
 use spec::guest_config::{DISK_SERIAL, GuestConfig};
 use spec::vm::is_hostname;
-use spec::volume::GuestVolume;
+use spec::volume::{Carrier, GuestVolume};
 
-use crate::admission::Sign;
+use crate::admission::{Drive, Sign};
 use crate::agent::Guest;
 use crate::command_line::{self, Parameters, RootParameters};
 use crate::device_mapper::{self, Target};
@@ -36,6 +36,8 @@ pub(crate) struct Started {
     configuration: Configuration,
     /// What it was given; empty where it was given nothing.
     pub(crate) config: GuestConfig,
+    /// The NVMe drives of its volumes, in the order of the volumes that are on one.
+    pub(crate) drives: Vec<Drive>,
     kernel_release: String,
 }
 
@@ -53,10 +55,13 @@ pub(crate) fn start() -> Result<Started, Failure> {
     let found = root_device::wait_for(&root).or_fail(Stage::RootDevice)?;
     let device = open_root(&found, &root)?;
     let (config, hostname, configuration) = configure(tee)?;
-    let root_devices = found.devices().iter().map(|device| device.name.clone()).collect();
+    let root_devices: Vec<String> = found.devices().iter().map(|device| device.name.clone()).collect();
+    let on_drives = config.volumes.iter().filter(|volume| volume.on == Carrier::Nvme).count();
+    let drives = admission::drives(on_drives, &root_devices)?;
     let (network, gpus) = (config.network.is_some(), config.gpus.is_some());
     let signs = signs(&config);
-    let declared = admission::Declared { network, gpus, signs: signs.clone(), root: root_devices };
+    let declared =
+        admission::Declared { network, gpus, signs: signs.clone(), root: root_devices, drives: drives.clone() };
     admission::settle(&declared, &undeclared(&found, &config))?;
     for sign in signs {
         modules::load_for_device(sign.module())?;
@@ -68,7 +73,7 @@ pub(crate) fn start() -> Result<Started, Failure> {
     switch_root::switch_root(&device)?;
     let kernel = nix::sys::utsname::uname().or_fail_doing(Stage::Start, "uname")?;
     let kernel_release = kernel.release().to_string_lossy().into_owned();
-    Ok(Started { root, release, tee, hostname, configuration, config, kernel_release })
+    Ok(Started { root, release, tee, hostname, configuration, config, drives, kernel_release })
 }
 
 /// Checks the top of the root file system's tree and opens it. Returns the node of the verified device.
@@ -81,7 +86,8 @@ fn open_root(device: &RootDevice, root: &RootParameters) -> Result<String, Failu
 
 /// The virtio disks that are neither the root's, nor the configuration's, nor a volume of it.
 fn undeclared(root: &RootDevice, config: &GuestConfig) -> Vec<String> {
-    let mut declared: Vec<String> = config.volumes.iter().map(GuestVolume::serial).collect();
+    let on_disks = config.volumes.iter().filter(|volume| volume.on == Carrier::Virtio);
+    let mut declared: Vec<String> = on_disks.map(GuestVolume::serial).collect();
     declared.extend([ROOT_DISK_SERIAL.to_owned(), DISK_SERIAL.to_owned()]);
     let holds_root = |disk: &String| root.devices().iter().any(|device| disks::is_or_is_part_of(&device.name, disk));
     disks::others(&declared).into_iter().filter(|disk| !holds_root(disk)).collect()

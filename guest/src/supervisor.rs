@@ -48,7 +48,7 @@ pub(crate) fn supervise(guest: Started) -> Result<PowerOffRequested, Failure> {
     } else {
         shell::begin(&children)?;
     }
-    let runner = Runner::begin(&guest.config, &children)?;
+    let runner = Runner::begin(&guest.config, &guest.drives, &children)?;
     if let Some(runner) = &runner {
         epoll
             .add(runner.wake(), EpollEvent::new(EpollFlags::EPOLLIN, WORKLOAD))

@@ -20,10 +20,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use spec::agent;
 use spec::guest_config::GuestConfig;
-use spec::volume::{GuestVolume, Purpose};
+use spec::volume::{Carrier, GuestVolume, Purpose};
 use spec::workload::{Runs, Workload};
 
+use crate::admission::Drive;
 use crate::children::Children;
+use crate::disks::Disk;
 use crate::failure::{Failure, OrFail as _, Stage};
 use crate::{admission, archive, disks, modules, network, nvidia, scratch, writable};
 use stopping::Stopping;
@@ -79,7 +81,11 @@ impl Teller {
 
 impl Runner {
     /// Begins with what `config` asks for; `None` where it asks for nothing.
-    pub(crate) fn begin(config: &GuestConfig, children: &Arc<Children>) -> Result<Option<Self>, Failure> {
+    pub(crate) fn begin(
+        config: &GuestConfig,
+        drives: &[Drive],
+        children: &Arc<Children>,
+    ) -> Result<Option<Self>, Failure> {
         if !config.asks_for_something() {
             return Ok(None);
         }
@@ -99,6 +105,7 @@ impl Runner {
         };
         let work = Work {
             config: config.clone(),
+            drives: drives.to_vec(),
             children: Arc::clone(children),
             teller: Teller { reports: sender, wake },
             stopping,
@@ -142,8 +149,17 @@ impl Runner {
     }
 }
 
+/// The disk of a volume that is on the next NVMe drive.
+fn next_namespace<'a>(drives: &mut impl Iterator<Item = &'a Drive>, volume: &GuestVolume) -> Result<Disk, Failure> {
+    let none = || Failure::new(Stage::Volume, format_args!("no NVMe drive is left for volume \"{}\"", volume.name));
+    let drive = drives.next().ok_or_else(none)?;
+    drive.wait_for_namespace().or_fail(Stage::Volume)
+}
+
 struct Work {
     config: GuestConfig,
+    /// The NVMe drives of its volumes, in the order of the volumes that are on one.
+    drives: Vec<Drive>,
     children: Arc<Children>,
     teller: Teller,
     stopping: Arc<Stopping>,
@@ -179,9 +195,14 @@ impl Work {
 
     /// Scratch first: archives may be unpacked there.
     fn open_volumes(&self) -> Result<(), Failure> {
+        let mut drives = self.drives.iter();
         for volume in &self.config.volumes {
             if let (Purpose::Scratch, Some(mount)) = (volume.purpose, &volume.mount) {
-                scratch::open(volume, mount, &self.children)?;
+                let disk = match volume.on {
+                    Carrier::Virtio => disks::wait_for(&volume.serial()).or_fail(Stage::Volume)?,
+                    Carrier::Nvme => next_namespace(&mut drives, volume)?,
+                };
+                scratch::open(volume, &disk, mount, &self.children)?;
             }
         }
         // Podman copies on its way here (`image_copy_tmp_dir`), and expects the place to be there.

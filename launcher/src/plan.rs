@@ -22,7 +22,7 @@ use spec::agent::Binding;
 use spec::manifest::artifact;
 use spec::vm::{Accelerator as Wanted, Boot as From, RestartPolicy, Vm};
 
-use crate::host::check;
+use crate::host::check::{self, Drive};
 use crate::host::choose::chosen;
 use crate::id_block;
 use crate::pinning;
@@ -34,7 +34,7 @@ use checks::{check_drivers, check_features, check_firmware, check_release, choos
 pub(crate) use descriptors::descriptors;
 use descriptors::{by_iommufd, has_passt, network_descriptors, passed_descriptors, passed_functions};
 pub use error::PlanError;
-use notes::{grounds, reservations};
+use notes::{grounds, reservations, unseen};
 pub use value::{Descriptor, Expected, Inputs, Options, Plan, Role, Simulation};
 
 /// How long a guest may take to become ready where the VM description says nothing.
@@ -113,6 +113,7 @@ fn plan_of_chosen(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     }
     notes.extend(reservations(inputs));
     notes.extend(gpus::notes(inputs));
+    notes.extend(unseen(inputs));
     let confinement = confinement::of(inputs, accelerator, &mut notes);
     let volumes = volume::volumes(vm);
     let (argv, env) = command(inputs, &shape, accelerator, &volumes)?;
@@ -133,6 +134,7 @@ fn plan_of_chosen(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
             .chain(passed_descriptors(inputs))
             .collect(),
         volumes,
+        drives: vm.host.pci.iter().filter_map(Drive::of).collect(),
         facts: grounds(inputs, accelerator),
         gpus: gpus::preparation(inputs),
         configuration_disk: vm.guest.to_disk().map_err(configuration)?,

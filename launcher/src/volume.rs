@@ -4,7 +4,7 @@
 //! belongs to something else is refused unless the description says otherwise. The lock is the kernel's and lasts as long as
 //! this process or QEMU has the descriptor: one disk is never written by two guests.
 
-mod label;
+pub(crate) mod label;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -101,7 +101,8 @@ impl Diagnostic for VolumeError {
     }
 }
 
-/// The volumes of a VM, in the order of their slots.
+/// The volumes of a VM that are on virtio disks, in the order of their slots. Those on drives that are passed whole are among its PCI
+/// functions.
 pub fn volumes(vm: &Vm) -> Vec<Volume> {
     let host = |name: &str| vm.host.volumes.iter().find(|volume| volume.name == name);
     let volumes = vm.guest.volumes.iter().filter_map(|guest| Some((guest, host(&guest.name)?)));

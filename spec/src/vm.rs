@@ -275,7 +275,7 @@ impl Vm {
                 "[guest.network] is of a NIC that the guest lacks: add a [[host.nic]]".to_owned(),
             );
         }
-        let fault = vm.guest.fault().or_else(|| volume::host_fault(&vm.guest.volumes, &vm.host.volumes));
+        let fault = vm.guest.fault().or_else(|| volume::host_fault(&vm.guest.volumes, &vm.host.volumes, &vm.host.pci));
         if let Some((key, message)) = fault {
             return refuse(&key, message);
         }

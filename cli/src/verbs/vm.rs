@@ -48,7 +48,10 @@ fn summary(vm: &Vm) -> String {
         vec![format!("\"{}\", tee {}, {} vCPUs {}, {}", vm.name, vm.tee, vm.vcpus, vm.cpu_model(), vm.memory)];
     let host = &vm.host;
     words.extend((!host.nics.is_empty()).then(|| format!("networks: {}", host.nics.len())));
-    words.extend(host.pci.iter().map(|device| format!("PCI {}", device.label())));
+    words.extend(host.pci.iter().map(|device| {
+        let volume = device.volume.as_ref().map(|volume| format!(" (volume \"{volume}\")")).unwrap_or_default();
+        format!("PCI {}{volume}", device.label())
+    }));
     words.extend(host.huge_pages.map(|size| format!("huge pages of {size}")));
     words.extend(host.nodes().iter().map(|node| format!("NUMA node {node}")));
     words.join(", ")

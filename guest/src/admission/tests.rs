@@ -3,7 +3,7 @@ use std::os::unix::fs::symlink;
 use super::*;
 
 /// A sysfs with these functions: address, vendor, device, class, driver.
-fn sysfs(functions: &[(&str, &str, &str, &str, Option<&str>)]) -> tempfile::TempDir {
+pub(super) fn sysfs(functions: &[(&str, &str, &str, &str, Option<&str>)]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for bus in BUSES {
         let bus = directory.path().join("bus").join(bus);
@@ -29,7 +29,7 @@ fn sysfs(functions: &[(&str, &str, &str, &str, Option<&str>)]) -> tempfile::Temp
 }
 
 /// The q35 machine of a guest with a root disk and the agent's ports.
-const MACHINE: [(&str, &str, &str, &str, Option<&str>); 6] = [
+pub(super) const MACHINE: [(&str, &str, &str, &str, Option<&str>); 6] = [
     ("0000:00:00.0", "8086", "29c0", "060000", None),
     ("0000:00:02.0", "1af4", "1042", "018000", Some("virtio-pci")),
     ("0000:00:04.0", "1af4", "1043", "078000", Some("virtio-pci")),
@@ -38,7 +38,7 @@ const MACHINE: [(&str, &str, &str, &str, Option<&str>); 6] = [
     ("0000:00:1f.3", "8086", "2930", "0c0500", None),
 ];
 
-fn text(directory: &tempfile::TempDir, path: &str) -> String {
+pub(super) fn text(directory: &tempfile::TempDir, path: &str) -> String {
     fs::read_to_string(directory.path().join(path)).unwrap()
 }
 
@@ -130,7 +130,7 @@ fn gpus_are_for_a_configuration_with_gpus() {
 }
 
 /// Puts a block device at `place` in sysfs.
-fn block_device(directory: &tempfile::TempDir, place: &str) {
+pub(super) fn block_device(directory: &tempfile::TempDir, place: &str) {
     let device = directory.path().join(place);
     fs::create_dir_all(&device).unwrap();
     fs::create_dir_all(directory.path().join("class/block")).unwrap();
@@ -168,6 +168,20 @@ fn non_volatile_memory_is_for_the_root_file_system_on_it() {
     assert_eq!(settled("nvme1n1p2"), "0000:01:00.0 0000:03:00.0 0000:04:00.0");
     assert_eq!(text(&directory, "bus/pci/drivers/nvme/unbind"), "0000:01:00.0");
     assert_eq!(settled("vda"), "0000:01:00.0 0000:02:00.0 0000:03:00.0 0000:04:00.0");
+    let declared = |root: &str, drives| Declared { root: vec![root.to_owned()], drives, ..Declared::default() };
+    let drives = buses.drives(1, &["vda".to_owned()]).unwrap_err().to_string();
+    assert!(drives.contains("there are 4 NVMe controllers"), "{drives}");
+    for (address, path) in [("0000:03:00.0", "third"), ("0000:04:00.0", "nvme")] {
+        fs::remove_dir_all(directory.path().join("bus/pci/devices").join(address)).unwrap();
+        fs::write(directory.path().join("bus/pci/drivers").join(path).join("unbind"), "").unwrap();
+    }
+    let one = directory.path().join("bus/pci/devices/0000:02:00.0/driver");
+    fs::remove_file(&one).unwrap();
+    symlink(directory.path().join("bus/pci/drivers/nvme"), &one).unwrap();
+    let drives = buses.drives(1, &["nvme0n1p2".to_owned()]).unwrap();
+    assert_eq!(buses.settle(&declared("nvme0n1p2", drives.clone()), &[]).unwrap(), []);
+    assert_eq!(text(&directory, "bus/pci/drivers/nvme/unbind"), "", "the root's and the volume's keep theirs");
+    assert_eq!(addresses(&buses.settle(&declared("vda", drives), &[]).unwrap()), ["0000:01:00.0"]);
     let nowhere = Declared { root: vec!["nvme9n1".to_owned()], ..Declared::default() };
     assert!(buses.settle(&nowhere, &[]).is_err());
 }

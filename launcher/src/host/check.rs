@@ -6,11 +6,14 @@
 
 mod base;
 mod devices;
+mod drives;
 mod placement;
 mod snp;
 mod tdx;
 
 pub(in crate::host) use devices::obstacle;
+pub use drives::Drive;
+pub(in crate::host) use drives::unfit;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -126,6 +129,8 @@ pub struct Needs {
     pub vcpus: u32,
     /// PCI functions that are passed to it, by address.
     pub pci: Vec<String>,
+    /// Those of them that volumes are on.
+    pub drives: Vec<Drive>,
     /// The GPUs that its measured configuration names.
     pub gpus: Option<spec::gpus::Gpus>,
     /// The size of its huge pages.
@@ -157,6 +162,7 @@ impl Needs {
             memory_mib: vm.memory.whole_mib().unwrap_or(0),
             vcpus: vm.vcpus,
             pci: vm.host.pci.iter().map(|device| device.address.clone()).collect(),
+            drives: vm.host.pci.iter().filter_map(Drive::of).collect(),
             gpus: vm.guest.gpus.clone(),
             huge_page_mib: vm.host.huge_pages.and_then(spec::size::Size::whole_mib),
             numa_nodes: vm.host.nodes(),

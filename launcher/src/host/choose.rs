@@ -6,7 +6,7 @@
 
 use spec::vm::{PciDevice, PciKind, Vm};
 
-use super::check::{Line, obstacle};
+use super::check::{Drive, Line, obstacle, unfit};
 use super::{HostFacts, PciFunction};
 use crate::gpu::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS};
 
@@ -31,7 +31,7 @@ pub fn chosen(vm: &Vm, facts: &HostFacts) -> Result<Vm, Box<Line>> {
 
 fn find(wanted: &PciDevice, taken: &[String], nodes: &[u32], facts: &HostFacts) -> Result<String, Box<Line>> {
     let of_kind: Vec<_> = facts.devices.iter().filter(|device| is(device, wanted)).collect();
-    let mut free: Vec<_> = of_kind.iter().filter(|device| why_not(device, taken, facts).is_none()).collect();
+    let mut free: Vec<_> = of_kind.iter().filter(|device| why_not(device, wanted, taken, facts).is_none()).collect();
     free.sort_by_key(|device| {
         let elsewhere = !nodes.is_empty() && device.numa_node.is_none_or(|node| !nodes.contains(&node));
         (elsewhere, device.driver.as_deref() != Some("vfio-pci"), device.address.clone())
@@ -42,7 +42,7 @@ fn find(wanted: &PciDevice, taken: &[String], nodes: &[u32], facts: &HostFacts) 
     let line = Line::missing("pci", true, format!("there is no free function for {}", wanted.label()));
     let reasons: Vec<_> = of_kind
         .iter()
-        .filter_map(|device| Some(format!("{}: {}", device.address, why_not(device, taken, facts)?)))
+        .filter_map(|device| Some(format!("{}: {}", device.address, why_not(device, wanted, taken, facts)?)))
         .collect();
     Err(Box::new(if reasons.is_empty() { line } else { line.because(reasons.join("; ")) }))
 }
@@ -68,7 +68,7 @@ fn starts_with_words(name: &str, beginning: &str) -> bool {
     name.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
-fn why_not(device: &PciFunction, taken: &[String], facts: &HostFacts) -> Option<String> {
+fn why_not(device: &PciFunction, wanted: &PciDevice, taken: &[String], facts: &HostFacts) -> Option<String> {
     if taken.contains(&device.address) {
         return Some("this VM has it already".to_owned());
     }
@@ -77,6 +77,10 @@ fn why_not(device: &PciFunction, taken: &[String], facts: &HostFacts) -> Option<
     }
     if !device.uses.is_empty() {
         return Some(device.uses.join(", "));
+    }
+    let drive = Drive::of(wanted).map(|drive| Drive { address: device.address.clone(), ..drive });
+    if unfit(drive.as_slice(), device).is_some() {
+        return Some(if device.is_nvme() { device.labels.join("; ") } else { "it is no NVMe controller".to_owned() });
     }
     let passed: Vec<_> = taken.iter().cloned().chain([device.address.clone()]).collect();
     obstacle(facts, &passed, &device.address).map(|line| line.cause.unwrap_or(line.found))
@@ -131,6 +135,36 @@ mod tests {
         {
             assert!(text.contains(reason), "{text}");
         }
+    }
+
+    #[test]
+    fn a_drive_that_holds_something_is_not_taken_for_a_volume() {
+        let mut facts = facts();
+        let volumes = |overwrite: &str| {
+            let text = format!(
+                "schema = 1\nname = \"vm\"\nimage = \"i\"\ntee = \"none\"\nmemory = \"512MiB\"\n[[guest.volume]]\nname = \"tmp\"\n\
+                 use = \"scratch\"\non = \"nvme\"\nmount = \"/var/tmp\"\n[host]\npci = [{{ kind = \"nvme\", volume = \"tmp\"{overwrite} }}]\n"
+            );
+            Vm::parse("vm.toml", &text).unwrap()
+        };
+        let address = |vm: &Vm, facts: &HostFacts| chosen(vm, facts).map(|vm| vm.host.pci[0].address.clone());
+        assert_eq!(address(&volumes(""), &facts).unwrap(), "0000:44:00.0");
+        facts.devices[3].labels = vec!["nvme3n1 holds a partition table".to_owned()];
+        assert_eq!(address(&volumes(""), &facts).unwrap(), "0000:43:00.0");
+        assert_eq!(address(&volumes(", dangerously_overwrite = true"), &facts).unwrap(), "0000:44:00.0");
+        // Not for a volume, it is the guest's business.
+        assert_eq!(chosen(&plain(), &facts).unwrap().host.pci[0].address, "0000:44:00.0");
+        facts.devices[2].labels = vec!["nvme2n1 holds an XFS file system".to_owned()];
+        let text = address(&volumes(""), &facts).unwrap_err().to_string();
+        assert!(text.contains("0000:43:00.0: nvme2n1 holds an XFS file system"), "{text}");
+        facts.devices[2].class = 0x010801;
+        let text = address(&volumes(""), &facts).unwrap_err().to_string();
+        assert!(text.contains("0000:43:00.0: it is no NVMe controller"), "{text}");
+    }
+
+    fn plain() -> Vm {
+        let text = "schema = 1\nname = \"vm\"\nimage = \"i\"\ntee = \"none\"\nmemory = \"512MiB\"\nhost.pci = [{ kind = \"nvme\" }]\n";
+        Vm::parse("vm.toml", text).unwrap()
     }
 
     #[test]

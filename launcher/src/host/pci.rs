@@ -1,6 +1,7 @@
 //! PCI functions as sysfs shows them: who they are, who drives them, and with whom they share an IOMMU group.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,6 +10,7 @@ use super::usage::Usage;
 use super::{names, read_trimmed};
 use crate::gpu::product::{NVIDIA, Product, product};
 use crate::gpu::resizable::{BarSize, ResizableBar};
+use crate::volume::label;
 
 /// One function.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -39,6 +41,8 @@ pub struct PciFunction {
     pub reset_methods: String,
     /// The block devices behind it, without their partitions.
     pub disks: Vec<String>,
+    /// What the disks behind an NVMe controller say they hold, a phrase each, where this user may look: file systems, partition tables.
+    pub labels: Vec<String>,
     /// What the host uses it for, a phrase each: mounted disks, swap, addresses.
     pub uses: Vec<String>,
     /// The process that has it open by VFIO, as far as this user sees.
@@ -50,6 +54,11 @@ impl PciFunction {
     /// are of it (0x068000, which is not 0x0604).
     pub fn is_bridge(&self) -> bool {
         self.class >> 16 == 0x06 && self.class >> 8 != 0x0680
+    }
+
+    /// Whether it is an NVMe controller, as a guest's kernel takes it (PCI Code and ID Assignment Specification, 01h 08h 02h).
+    pub fn is_nvme(&self) -> bool {
+        self.class == 0x01_08_02
     }
 
     /// What it is among NVIDIA's devices that have confidential modes, whatever its class says.
@@ -65,6 +74,9 @@ pub(super) fn read(root: &Path) -> Vec<PciFunction> {
     let directory = root.join("sys/bus/pci/devices");
     let usage = Usage::read(root);
     let mut functions: Vec<_> = names(&directory).into_iter().map(|name| function(&directory, &usage, name)).collect();
+    for function in functions.iter_mut().filter(|function| function.is_nvme()) {
+        function.labels = function.disks.iter().filter_map(|disk| label_of(root, disk)).collect();
+    }
     let mut groups: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for function in functions.iter().filter(|function| !function.is_bridge()) {
         if let Some(group) = function.group {
@@ -77,6 +89,14 @@ pub(super) fn read(root: &Path) -> Vec<PciFunction> {
         function.peers = peers.filter(|peer| **peer != function.address).cloned().collect();
     }
     functions
+}
+
+/// What a disk says it holds. One that cannot be read says nothing.
+fn label_of(root: &Path, disk: &str) -> Option<String> {
+    let node =
+        std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(root.join("dev").join(disk));
+    let label = label::find(&node.ok()?).ok()??;
+    Some(format!("{disk} holds {label}"))
 }
 
 /// Only what vfio-pci has is opened so; then all processes are looked at.
@@ -107,6 +127,7 @@ fn function(directory: &Path, usage: &Usage, address: String) -> PciFunction {
         resizable_bars: resizable_bars(&text),
         reset_methods: text("reset_method"),
         disks: usage.disks_of(&address),
+        labels: Vec::new(),
         uses: usage.of(&address),
         held_by: None,
         address,

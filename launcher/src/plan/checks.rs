@@ -1,7 +1,9 @@
 //! Why a launch is refused: the image, its firmware, the host's accelerators, and what this QEMU lacks.
 
 use measure::shape::{Boot, Shape};
+use spec::guest_config::GuestConfig;
 use spec::vm::Accelerator as Wanted;
+use spec::volume::{Carrier, NVME_MODULE};
 use spec::{Sha256Digest, Tee};
 
 use super::{Inputs, PlanError};
@@ -33,16 +35,25 @@ pub(super) fn check_release(inputs: &Inputs<'_>) -> Result<Option<String>, PlanE
 /// Refuses a device of the configuration that the image's kernel has no driver for: the guest would stop for it.
 pub(super) fn check_drivers(inputs: &Inputs<'_>) -> Result<(), PlanError> {
     let Some(image) = &inputs.image.manifest.recipe.image else { return Ok(()) };
-    match without_driver(Signs::of(&inputs.vm.guest), &[&image.boot_modules, &image.device_modules]) {
+    match without_driver(drivers(&inputs.vm.guest), &[&image.boot_modules, &image.device_modules]) {
         None => Ok(()),
         Some((key, module)) => Err(PlanError::NoDriver { image: inputs.image.manifest.name.clone(), key, module }),
     }
 }
 
+/// What the configuration calls the devices that not every guest has, and the modules that drive them in the guest.
+fn drivers(guest: &GuestConfig) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let on_drives = guest.volumes.iter().any(|volume| volume.on == Carrier::Nvme);
+    Signs::of(guest).drivers().chain(on_drives.then_some(("volume", NVME_MODULE)))
+}
+
 /// What the configuration calls the first device whose module is in none of the lists, and that module.
-fn without_driver(signs: Signs, lists: &[&Vec<String>]) -> Option<(&'static str, &'static str)> {
+fn without_driver(
+    mut drivers: impl Iterator<Item = (&'static str, &'static str)>,
+    lists: &[&Vec<String>],
+) -> Option<(&'static str, &'static str)> {
     let has = |module: &str| lists.iter().copied().flatten().any(|name| name.replace('-', "_") == module);
-    signs.drivers().find(|(_, module)| !has(module))
+    drivers.find(|(_, module)| !has(module))
 }
 
 pub(super) type PlannedFirmware = Option<(Sha256Digest, Option<String>)>;
@@ -122,16 +133,30 @@ pub(super) fn check_features(
 
 #[cfg(test)]
 mod tests {
+    use spec::volume::{GuestVolume, Purpose};
+
     use super::*;
 
     #[test]
     fn a_device_of_the_configuration_needs_its_module_in_the_image() {
         let (nothing, both) = (Vec::new(), vec!["i6300esb".to_owned(), "pvpanic-pci".to_owned()]);
         let signs = Signs { watchdog: true, pvpanic: true };
-        assert_eq!(without_driver(signs, &[&nothing, &both]), None);
-        assert_eq!(without_driver(signs, &[&nothing, &nothing]), Some(("watchdog", "i6300esb")));
+        assert_eq!(without_driver(signs.drivers(), &[&nothing, &both]), None);
+        assert_eq!(without_driver(signs.drivers(), &[&nothing, &nothing]), Some(("watchdog", "i6300esb")));
         let pvpanic = Signs { watchdog: false, ..signs };
-        assert_eq!(without_driver(pvpanic, &[&nothing, &both[..1].to_vec()]), Some(("pvpanic", "pvpanic_pci")));
-        assert_eq!(without_driver(Signs::default(), &[]), None);
+        assert_eq!(
+            without_driver(pvpanic.drivers(), &[&nothing, &both[..1].to_vec()]),
+            Some(("pvpanic", "pvpanic_pci"))
+        );
+        assert_eq!(without_driver(Signs::default().drivers(), &[]), None);
+        let volume = |on| {
+            let name = "tmp".to_owned();
+            let mount = Some("/var/tmp".to_owned());
+            let volume = GuestVolume { name, purpose: Purpose::Scratch, on, sha256: None, size_bytes: None, mount };
+            GuestConfig { volumes: vec![volume], ..GuestConfig::default() }
+        };
+        assert_eq!(without_driver(drivers(&volume(Carrier::Nvme)), &[&nothing]), Some(("volume", "nvme")));
+        assert_eq!(without_driver(drivers(&volume(Carrier::Nvme)), &[&vec!["nvme".to_owned()]]), None);
+        assert_eq!(without_driver(drivers(&volume(Carrier::Virtio)), &[&nothing]), None);
     }
 }

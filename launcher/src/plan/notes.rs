@@ -8,6 +8,7 @@ use super::Inputs;
 use super::descriptors::{by_iommufd, passed_functions};
 use crate::host::KvmAccess;
 use crate::host::answers::{QGS_PORT, QGS_SOCKET, QuoteService};
+use crate::host::check::Drive;
 use crate::qemu::Accelerator;
 
 /// How far the image, and what is measured, may be trusted, where that is less than it could be.
@@ -32,6 +33,15 @@ pub(super) fn reservations(inputs: &Inputs<'_>) -> impl Iterator<Item = String> 
         unquoted.then_some("no quote generation service answers here: nobody can verify the guest from afar");
     let notes = [dev, unpublished, unpredicted, debug, doubled, unquoted];
     notes.into_iter().flatten().map(str::to_owned)
+}
+
+/// The drives that volumes go over unseen: what they hold can be looked at through the host's own driver only.
+pub(super) fn unseen(inputs: &Inputs<'_>) -> impl Iterator<Item = String> {
+    let drives = inputs.vm.host.pci.iter().filter_map(Drive::of).filter(|drive| !drive.overwrite);
+    let is_unseen = |drive: &Drive| inputs.facts.device(&drive.address).is_some_and(|device| device.disks.is_empty());
+    drives.filter(is_unseen).map(|Drive { address, volume, .. }| {
+        format!("nobody can see what the NVMe drive {address} holds while vfio-pci has it: volume \"{volume}\" overwrites it")
+    })
 }
 
 /// What of the host went into the command.

@@ -26,6 +26,10 @@ impl fmt::Display for Plan {
             let what = if volume.read_only { "read only" } else { "scratch: what it holds is lost" };
             line(f, "volume", format_args!("{} {} ({what})", volume.name, volume.path.display()))?;
         }
+        for drive in &self.drives {
+            let what = "NVMe drive passed whole, scratch: what it holds is lost";
+            line(f, "volume", format_args!("{} {} ({what})", drive.volume, drive.address))?;
+        }
         for step in self.gpus.iter().flat_map(Preparation::lines) {
             line(f, "gpu", step)?;
         }

@@ -15,6 +15,7 @@ use store::Image;
 use crate::confine::Confinement;
 use crate::gpu::attach::Preparation;
 use crate::host::HostFacts;
+use crate::host::check::Drive;
 use crate::network::{Passt, Tap};
 use crate::pinning::Pinned;
 use crate::qemu::oracle::ConfigWrite;
@@ -137,6 +138,8 @@ pub struct Plan {
     pub descriptors: Vec<Descriptor>,
     /// The guest's volumes, in the order of their slots.
     pub volumes: Vec<Volume>,
+    /// The guest's volumes on NVMe drives that are passed whole, in the order in which the guest finds them.
+    pub drives: Vec<Drive>,
     /// What is done to the GPUs and NVSwitches that the guest gets, before QEMU starts.
     pub gpus: Option<Preparation>,
     /// The content of the configuration disk.

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use measure::shape::{Shape, TeeShape};
 use spec::vm::{Host, Nic, PciDevice, Topology, Vm};
+use spec::volume::Carrier;
 use spec::{Sha256Digest, Tee};
 
 pub use error::{ImportError, OracleError};
@@ -63,7 +64,7 @@ pub struct Devices {
     pub nics: usize,
     /// Passed PCI functions.
     pub pci: usize,
-    /// Volumes.
+    /// Volumes on virtio disks.
     pub volumes: usize,
     /// Whether it has a vsock.
     pub vsock: bool,
@@ -84,7 +85,8 @@ impl Devices {
         Self {
             nics: vm.host.nics.len(),
             pci: vm.host.pci.len(),
-            volumes: vm.guest.volumes.len(),
+            // One on a drive that is passed whole is among the functions.
+            volumes: vm.guest.volumes.iter().filter(|volume| volume.on == Carrier::Virtio).count(),
             vsock: vm.host.vsock.is_some(),
             watchdog,
             pvpanic,

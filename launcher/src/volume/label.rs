@@ -30,7 +30,7 @@ const LABELS: [(&str, u64, &[u8]); 18] = [
 ];
 
 /// The first label that is there. A disk too small for one does not have it.
-pub(super) fn find(disk: &File) -> io::Result<Option<&'static str>> {
+pub(crate) fn find(disk: &File) -> io::Result<Option<&'static str>> {
     for (name, offset, signature) in LABELS {
         let mut found = vec![0; signature.len()];
         match disk.read_exact_at(&mut found, offset) {

@@ -206,6 +206,28 @@ pub(crate) fn on(host: &str, tee: &str, more: &str) -> Situation {
 
 const GPU: &str = "pci = [{ address = \"0000:c1:00.0\" }]\n";
 
+/// Two volumes, one of them on a drive that is passed whole; `words` are more of its `[[host.pci]]`.
+pub(crate) fn with_drive(address: &str, words: &str) -> String {
+    format!(
+        "pci = [{{ address = \"{address}\", volume = \"fast\"{words} }}]\n\
+         [[host.volume]]\nname = \"tmp\"\npath = \"/dev/disk/by-id/nvme-x\"\n\
+         [[guest.volume]]\nname = \"fast\"\nuse = \"scratch\"\non = \"nvme\"\nmount = \"/var/lib/containers\"\n\
+         [[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/more\"\n"
+    )
+}
+
+#[test]
+fn snp_guest_with_a_volume_on_a_drive() {
+    let mut situation = on("genoa", "snp", &with_drive("0000:41:00.0", ""));
+    let drive = situation.facts.devices.iter_mut().find(|device| device.address == "0000:41:00.0").unwrap();
+    (drive.driver, drive.cdev) = (Some("vfio-pci".to_owned()), Some("vfio3".to_owned()));
+    let text = situation.text();
+    // The volume behind it keeps the place that it has without the drive.
+    assert!(text.contains("serial=vol-tmp,bus=pcie.0,addr=0x10"), "{text}");
+    assert!(!text.contains("vol-fast"), "{text}");
+    agrees("snp-drive", &text);
+}
+
 #[test]
 fn snp_guest_with_a_gpu_and_a_network() {
     let nic = "nic = [{ forward = [{ host = 8443, guest = 443 }] }, { no_outbound = true }]\n";

@@ -277,6 +277,8 @@ fn hosts_of_the_shelf_are_prepared_as_the_text_says() {
         ("disks-in-use", "pci = [{ address = \"0000:41:00.0\" }]"),
         ("disks-in-use", "pci = [{ address = \"0000:01:00.0\" }]"),
         ("disks-in-use", "pci = [{ address = \"0000:42:00.0\" }]"),
+        ("disks-in-use", &crate::golden::with_drive("0000:42:00.0", "")),
+        ("disks-in-use", &crate::golden::with_drive("0000:42:00.0", ", dangerously_overwrite = true")),
         ("disks-in-use", ""),
     ] {
         let root = tempfile::tempdir().unwrap();

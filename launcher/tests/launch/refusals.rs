@@ -11,6 +11,7 @@ use spec::component::{Component, ComponentInputs};
 use spec::manifest::{AcpiAdmission, Artifact, Class, GUEST_FROM_COMPONENT, Manifest, RELEASE_WORD, artifact};
 use spec::pins::{MemoryAcceptance, SecureBoot};
 use spec::recipe::{GUEST_OUTPUT, kernel_output};
+use spec::vm::PciDevice;
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
 use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
@@ -277,6 +278,38 @@ fn devices_that_cannot_be_passed() {
     // Classes are compared whole: an NVSwitch is of the bridges' class, and no bridge.
     situation.facts.devices.iter_mut().for_each(|device| device.class = 0x06_8000);
     assert!(!refusal(&situation).to_string().contains("a bridge"));
+}
+
+#[test]
+fn drives_that_no_volume_can_be_on() {
+    let driven = |change: &dyn Fn(&mut PciFunction), address: &str, words: &str| {
+        let mut situation = crate::golden::on("genoa", "none", &crate::golden::with_drive(address, words));
+        let drive = situation.facts.devices.iter_mut().find(|device| device.address == address).unwrap();
+        drive.driver = Some("vfio-pci".to_owned());
+        change(drive);
+        situation
+    };
+    let said = |situation: &Situation| {
+        let error = refusal(situation);
+        assert_eq!(error.outcome(), Outcome::HostCannot);
+        format!("{error}; {}", error.hint().unwrap())
+    };
+    let has =
+        |said: String, words: &[&str]| words.iter().for_each(|word| assert!(said.contains(word), "{word}: {said}"));
+    has(said(&driven(&|_| {}, "0000:c1:00.0", "")), &["0000:c1:00.0 [10de:2330] is no NVMe controller (class 030200)"]);
+    let holds = |drive: &mut PciFunction| drive.labels = vec!["nvme0n1 holds an XFS file system".to_owned()];
+    has(
+        said(&driven(&holds, "0000:41:00.0", "")),
+        &["nvme0n1 holds an XFS", "scratch would destroy it", "dangerously_overwrite"],
+    );
+    driven(&holds, "0000:41:00.0", ", dangerously_overwrite = true").plan().unwrap();
+    // The guest would count a second one.
+    let mut two = driven(&|_| {}, "0000:41:00.0", "");
+    two.fixture.vm.host.pci.push(PciDevice::at("0000:45:00.0"));
+    let mut other = two.facts.device("0000:41:00.0").unwrap().clone();
+    (other.address, other.group) = ("0000:45:00.0".to_owned(), Some(45));
+    two.facts.devices.push(other);
+    has(said(&two), &["0000:45:00.0 [144d:a824] is an NVMe controller that no volume is on"]);
 }
 
 #[test]

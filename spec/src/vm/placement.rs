@@ -16,7 +16,7 @@ const MAX_NODE: u32 = 1023;
 const MAX_GUEST_NODES: usize = 8;
 
 /// A PCI function that is passed to the guest as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PciDevice {
@@ -29,6 +29,17 @@ pub struct PciDevice {
     /// Of a GPU: the beginning of its product's name, such as `H100`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The guest's volume that is on it, of an NVMe controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// Whether such a volume may go over what the drive says it holds: a file system, a partition table. What is there is lost.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dangerously_overwrite: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What a PCI function is.
@@ -61,7 +72,7 @@ impl PciKind {
 impl PciDevice {
     /// The function at an address.
     pub fn at(address: &str) -> Self {
-        Self { address: address.to_owned(), kind: None, model: None }
+        Self { address: address.to_owned(), ..Self::default() }
     }
 
     /// Where it is, or what it is: for people.
@@ -80,10 +91,17 @@ pub(super) fn fault(pci: &[PciDevice]) -> Option<(&'static str, String)> {
         return Some(("pci", format!("there are {} PCI devices: use at most {MAX_PCI}", pci.len())));
     }
     let mut seen = BTreeSet::new();
-    for PciDevice { address, kind, model } in pci {
+    for PciDevice { address, kind, model, volume, dangerously_overwrite } in pci {
+        if *dangerously_overwrite && volume.is_none() {
+            let message = "dangerously_overwrite is for a drive that a volume is on: say `volume`, or leave it out";
+            return Some(("dangerously_overwrite", message.to_owned()));
+        }
         if kind.is_some() {
             if !address.is_empty() {
                 return Some(("kind", format!("{address} has a kind already: name an address or a kind")));
+            }
+            if volume.is_some() && *kind != Some(PciKind::Nvme) {
+                return Some(("kind", "a volume is on a function with kind = \"nvme\", or at an address".to_owned()));
             }
             if model.is_some() && *kind != Some(PciKind::Gpu) {
                 return Some(("model", "only GPUs are chosen by model".to_owned()));

@@ -2,7 +2,7 @@
 
 use spec::Tee;
 
-use super::{Line, Needs, Scope};
+use super::{Line, Needs, Scope, drives};
 use crate::gpu::sysfs::DRIVERS_IN_USE;
 use crate::gpu::topology::{self, is_accelerator};
 use crate::host::{HostFacts, PciFunction};
@@ -114,6 +114,7 @@ fn tap(scope: &Scope<'_>) -> Line {
 /// What a VM needs to have PCI functions passed to it.
 fn passed(scope: &Scope<'_>, needs: &Needs) -> Vec<Line> {
     let mut lines: Vec<_> = needs.pci.iter().map(|address| function(scope, needs, address)).collect();
+    lines.extend(drives::lines(scope, needs));
     if needs.tee != Tee::None {
         lines.push(iommufd(scope));
     }

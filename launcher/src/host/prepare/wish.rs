@@ -11,7 +11,7 @@ use super::machine::Machine;
 use super::modules::{self, Module};
 use super::{Group, Pool, Step, change};
 use crate::host::HostFacts;
-use crate::host::check::{Line, Needs, obstacle};
+use crate::host::check::{Line, Needs, obstacle, unfit};
 
 /// What would be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -175,6 +175,10 @@ impl<M: Machine> Wish<'_, M> {
                 let line =
                     Line::missing("pci", true, found).because(format!("the host uses it: {}", device.uses.join("; ")));
                 self.preparation.refusals.push(line.remedy("name another device, or give this one up first"));
+                continue;
+            }
+            if let Some(line) = unfit(&needs.drives, device) {
+                self.preparation.refusals.push(line);
                 continue;
             }
             let step = Step::Bind {
