@@ -48,7 +48,9 @@ pub(crate) fn run(arguments: &Arguments, verb: &Lock, printer: &Printer) -> Resu
     };
     let mut lock = lock;
     // Files that are named by digest are no part of the lock, and may be others than when it was made.
-    driver::check(&lock, component::source_files(&loaded)?)?;
+    if let Some(note) = driver::check(&lock, component::source_files(&loaded)?)? {
+        printer.note(note);
+    }
     // Without anything missing, no mirror is needed.
     if !verb.no_fetch && lock.package.iter().any(|package| !store.has(&package.sha256)) {
         let mirror = Mirror::find(verb.network.mirror.as_deref())?;

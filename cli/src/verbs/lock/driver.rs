@@ -7,24 +7,30 @@ use spec::recipe::SourceFile;
 
 use crate::failure::Failure;
 
-/// Versions whose RIM `NV_GPU_DRIVER_GH100_VERSION` was seen: the document itself, or its name in a list of the service's.
-const PUBLISHED: [&str; 4] = ["550.90.07", "550.144.03", "550.163.01", "570.124.03"];
+/// Versions whose RIM was seen, by the chip that it is of: the document itself, or its name in a list of the service's. A RIM is of one chip
+/// (`NV_GPU_DRIVER_GH100_VERSION`, and for Blackwell `NV_GPU_CC_DRIVER_GB100_VERSION`), and one chip's says nothing of another.
+const PUBLISHED: [(&str, &[&str]); 2] = [
+    ("GH100", &["550.90.07", "550.144.03", "550.163.01", "570.124.03", "580.95.05", "595.71.05"]),
+    ("GB100", &["580.178.04", "595.91.07"]),
+];
 
 /// The packages of the driver that have its version: the kernel modules' source, and the library that needs just these modules.
 const PACKAGES: [&str; 3] = ["nvidia-open-kernel-dkms", "nvidia-open-kernel-source", "libcuda1"];
 
-/// Refuses a driver without published reference values, and two versions of it, among packages and files of NVIDIA's own archive.
-pub(super) fn check(lock: &Lock, sources: &[SourceFile]) -> Result<(), Failure> {
+/// Refuses a driver without published reference values, and two versions of it, among packages and files of NVIDIA's own archive. Gives what
+/// the user should know of the driver that is locked, where there is one.
+pub(super) fn check(lock: &Lock, sources: &[SourceFile]) -> Result<Option<String>, Failure> {
     let mut first: Option<(&str, &str)> = None;
     let packages = lock.package.iter().filter(|package| PACKAGES.contains(&package.name.as_str()));
     let packages = packages.map(|package| (package.name.as_str(), upstream(&package.version)));
     let files = sources.iter().filter_map(|file| Some((file.name(), of_file(file.name())?)));
     for (name, version) in packages.chain(files) {
-        if !PUBLISHED.contains(&version) {
+        if chips(version).next().is_none() {
             let message = format!(
                 "{name}: NVIDIA is not known to have published reference values (a RIM) of the driver {version}"
             );
-            let hint = format!("no relying party could verify such a GPU; known are {}", PUBLISHED.join(", "));
+            let known = PUBLISHED.map(|(chip, versions)| format!("for {chip} {}", versions.join(", ")));
+            let hint = format!("no relying party could verify such a GPU; known are {}", known.join("; "));
             return Err(Failure::new(Outcome::Refused, message).with_hint(hint));
         }
         match first {
@@ -36,7 +42,18 @@ pub(super) fn check(lock: &Lock, sources: &[SourceFile]) -> Result<(), Failure> 
             _ => first = Some((name, version)),
         }
     }
-    Ok(())
+    Ok(first.map(|(_, version)| {
+        let of: Vec<&str> = chips(version).collect();
+        let others: Vec<&str> = PUBLISHED.iter().map(|(chip, _)| *chip).filter(|chip| !of.contains(chip)).collect();
+        let others =
+            if others.is_empty() { String::new() } else { format!(", none are known for {}", others.join(", ")) };
+        format!("NVIDIA's driver {version}: reference values (RIMs) are published for {}{others}", of.join(", "))
+    }))
+}
+
+/// The chips that a driver has published reference values for.
+fn chips(version: &str) -> impl Iterator<Item = &'static str> {
+    PUBLISHED.iter().filter(move |(_, versions)| versions.contains(&version)).map(|(chip, _)| *chip)
 }
 
 /// The driver in a file of NVIDIA's archive (`NVIDIA-Linux-x86_64-VERSION.run`, with `-no-compat32` for 64 bits alone), or of the source that
@@ -76,16 +93,22 @@ mod tests {
 
     #[test]
     fn a_driver_without_reference_values_is_refused_and_so_are_two_drivers() {
-        for fine in [
-            &[("libc6", "2.41-12")][..],
-            &[("libcuda1", "550.163.01-2"), ("nvidia-open-kernel-dkms", "550.163.01-4~bpo13+1")],
-            &[("libcuda1", "1:570.124.03-1")],
+        assert_eq!(check(&lock(&[("libc6", "2.41-12")]), &[]).unwrap(), None);
+        for (fine, version) in [
+            (&[("libcuda1", "550.163.01-2"), ("nvidia-open-kernel-dkms", "550.163.01-4~bpo13+1")][..], "550.163.01"),
+            (&[("libcuda1", "1:570.124.03-1")], "570.124.03"),
         ] {
-            check(&lock(fine), &[]).unwrap();
+            let note = check(&lock(fine), &[]).unwrap().unwrap();
+            let of =
+                format!("driver {version}: reference values (RIMs) are published for GH100, none are known for GB100");
+            assert!(note.ends_with(&of), "{note}");
         }
+        let note = check(&lock(&[("libcuda1", "580.178.04-1")]), &[]).unwrap().unwrap();
+        assert!(note.ends_with("published for GB100, none are known for GH100"), "{note}");
         let error = check(&lock(&[("libcuda1", "535.261.03-1")]), &[]).unwrap_err();
         assert_eq!(error.outcome, Outcome::Refused);
         assert!(error.messages[0].contains("(a RIM) of the driver 535.261.03"), "{:?}", error.messages);
+        assert!(error.hint.unwrap().ends_with("595.71.05; for GB100 580.178.04, 595.91.07"));
         let error = check(&lock(&[("libcuda1", "550.90.07-1"), ("nvidia-open-kernel-dkms", "550.163.01-2")]), &[]);
         assert!(error.unwrap_err().messages[0].contains("libcuda1 is of the driver 550.90.07"));
 
@@ -99,6 +122,10 @@ mod tests {
             ("NVIDIA-Linux-x86_64-570.124.03-no-compat32.run", "open-gpu-kernel-modules-570.124.03.tar.gz");
         let none = [("libc6", "2.41-12")];
         check(&lock(&none), &[file(installer), file(source), file("other-1.0.tar.gz")]).unwrap();
+        let own = include_str!("../../../../image-recipes/components/gpu-580.toml");
+        let own = spec::recipe::RecipeFile::parse("gpu-580.toml", own).unwrap().component.unwrap();
+        let note = check(&lock(&none), &own.sources).unwrap().unwrap();
+        assert!(note.starts_with("NVIDIA's driver 580.95.05: ") && note.contains("for GH100"), "{note}");
         let error = check(&lock(&none), &[file("NVIDIA-Linux-x86_64-570.999.01.run")]).unwrap_err();
         assert!(error.messages[0].ends_with("(a RIM) of the driver 570.999.01"), "{:?}", error.messages);
         let error = check(&lock(&[("libcuda1", "550.163.01-2")]), &[file(source)]).unwrap_err();
