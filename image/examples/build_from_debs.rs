@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             output: Path::new(output),
             jobs,
             replace: true,
-            modules: &[],
+            parts: &[],
             believe_cache: false,
         },
         &store,

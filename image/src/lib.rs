@@ -32,7 +32,7 @@ pub mod unpack;
 pub mod verity;
 
 pub use build::{
-    BuildError, BuildRequest, CompiledKernel, CompiledModules, DriverError, Guest, Staged, build, firmware_images,
+    BuildError, BuildRequest, CompiledKernel, CompiledPart, DriverError, Guest, Staged, build, firmware_images,
     open_origins,
 };
 pub use compare::{Difference, compare_images};

@@ -6,10 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use image::{BuildError, BuildRequest, Guest, Staged, build, compare_images};
-use spec::lock::Use;
 use spec::manifest::{Manifest, artifact};
 use spec::{Diagnostic as _, Outcome, Sha256Digest};
-use support::{Deb, IMAGE_RECIPE, KERNEL, STATIC_PROGRAM, World, image_world, image_world_with};
+use support::{Deb, IMAGE_RECIPE, STATIC_PROGRAM, World, image_world, image_world_with};
 
 const GUEST: Guest<'static> = Guest { bytes: &STATIC_PROGRAM, component: None };
 
@@ -24,7 +23,7 @@ fn request<'a>(world: &'a World, output: &'a Path) -> BuildRequest<'a> {
         output,
         jobs: 2,
         replace: false,
-        modules: &[],
+        parts: &[],
         believe_cache: false,
     }
 }
@@ -497,51 +496,4 @@ fn packages_that_a_build_kept_make_the_same_image_and_damaged_ones_make_none() {
     let other_sha256 = world.store.insert_bytes(&other).unwrap();
     std::fs::write(&note, format!("{other_sha256} {}\n", other.len())).unwrap();
     assert_eq!(build("swapped", true).unwrap(), first);
-}
-
-#[test]
-fn a_driver_whose_parts_are_of_two_versions_is_refused() {
-    let recipe = IMAGE_RECIPE.replace("boot_modules =", "root_modules = [\"nvidia\", \"nvidia_uvm\"]\nboot_modules =");
-    let world = |uvm: &str, library: &str, firmware: Option<&str>| {
-        let at = |name: &str| format!("./usr/lib/modules/{KERNEL}/updates/{name}.ko");
-        let kernel = support::kernel_package(Deb::new("linux"))
-            .file(&at("nvidia"), support::module("nvidia", "", &["version=550.163.01"]))
-            .file(&at("nvidia-uvm"), support::module("nvidia_uvm", "nvidia", &[uvm]));
-        let base = Deb::new("base-files").directory("./usr/").file(&format!("./usr/lib/{library}"), "ELF");
-        let gsp = |version: &str| format!("./usr/lib/firmware/nvidia/{version}/gsp_ga10x.bin");
-        let other = firmware.map_or(Deb::new("other"), |version| Deb::new("other").file(&gsp(version), "GSP"));
-        let ovmf = Deb::new("ovmf").file("./usr/share/ovmf/OVMF.fd", vec![0xea; 4096]);
-        let packages = [
-            ("base-files", &[Use::Tree][..], base.build()),
-            ("linux", &[Use::Kernel], kernel.build()),
-            ("other", &[Use::Tree], other.build()),
-            ("ovmf", &[Use::Firmware], ovmf.build()),
-        ];
-        World::new(&recipe, &packages)
-    };
-    let (same, libcuda) = ("version=550.163.01", "libcuda.so.550.163.01");
-    for library in [libcuda, "libnvidia-ml.so.1", "libnvidia-egl-wayland.so.1.1.17"] {
-        built(&world(same, library, Some("550.163.01")), "out");
-    }
-    for (uvm, library, firmware, words) in [
-        (
-            same,
-            "libcuda.so.570.124.03",
-            Some("550.163.01"),
-            "/usr/lib/libcuda.so.570.124.03 (base-files) of 570.124.03",
-        ),
-        (same, libcuda, Some("535.54.03"), "/usr/lib/firmware/nvidia/535.54.03/gsp_ga10x.bin (other) of 535.54.03"),
-        (
-            "version=550.90.07",
-            libcuda,
-            Some("550.163.01"),
-            "the module nvidia is of 550.163.01, the module nvidia_uvm of 550.90.07",
-        ),
-        ("alias=x", libcuda, Some("550.163.01"), "the module nvidia_uvm of NVIDIA's driver does not say its version"),
-        (same, libcuda, None, "there is nothing in /usr/lib/firmware/nvidia/550.163.01"),
-    ] {
-        let error = fails(&world(uvm, library, firmware));
-        assert_eq!(error.outcome(), Outcome::Refused);
-        assert!(error.to_string().contains(words), "{error}");
-    }
 }

@@ -86,7 +86,7 @@ fn built(
         output,
         jobs: 2,
         replace: false,
-        modules: &[],
+        parts: &[],
         believe_cache: false,
     };
     let mut staged = build(&request, &world.store)?;

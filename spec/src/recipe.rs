@@ -28,7 +28,7 @@ pub use component::{CargoSource, ComponentRecipe, GUEST_OUTPUT, GuestRecipe, Sou
 pub use flatten::{Link, MAX_CHAIN, flatten};
 pub use initrd::InitrdFiles;
 pub use package::PackageRequest;
-pub use rootfs::{Compression, DirectoryEntry, FileEntry, LinkEntry, RootfsFile};
+pub use rootfs::{ComponentFile, Compression, DirectoryEntry, FileEntry, LinkEntry, RootfsFile};
 pub use user::{NumberRange, Owner, UserEntry};
 
 /// What a recipe makes.
@@ -347,6 +347,9 @@ pub struct ImageRecipe {
     pub users: Vec<UserEntry>,
     /// Files added.
     pub files: Vec<FileEntry>,
+    /// Files added that components make.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub component_files: Vec<ComponentFile>,
     /// Directories added.
     pub directories: Vec<DirectoryEntry>,
     /// Links added.

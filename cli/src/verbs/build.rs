@@ -56,7 +56,7 @@ pub(super) fn with_components(
         lock_text: &lock.text,
         guest: compiled.guest(),
         kernel: compiled.kernel(),
-        modules: compiled.modules(),
+        parts: compiled.parts(),
         output: &verb.output,
         jobs: inputs::jobs(verb.jobs),
         replace: verb.replace,

@@ -166,8 +166,8 @@ impl Place {
         for output in request.kernel.iter().flat_map(|kernel| kernel.outputs.values()) {
             copies.insert_bytes(output)?;
         }
-        for file in request.modules.iter().flat_map(|modules| modules.files.values()) {
-            copies.insert_bytes(file)?;
+        for file in request.parts.iter().flat_map(|part| part.files.values()) {
+            copies.insert_bytes(file.bytes())?;
         }
         let component = serde_json::to_vec(&Given::of(request))
             .map_err(|error| Failure::new(Outcome::Internal, error.to_string()))?;

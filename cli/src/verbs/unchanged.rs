@@ -50,7 +50,7 @@ impl Unchanged {
 }
 
 /// The digest of all that decides about an image: this program, the recipe with its files, the lock, the guest binary,
-/// compiled modules, and whether measurements are wanted.
+/// what components made, and whether measurements are wanted.
 fn key(verb: &Build, request: &BuildRequest<'_>) -> Option<Sha256Digest> {
     let (_, program) = store::hash_file(&std::env::current_exe().ok()?).ok()?;
     let mut parts = vec![
@@ -60,7 +60,7 @@ fn key(verb: &Build, request: &BuildRequest<'_>) -> Option<Sha256Digest> {
         Sha256Digest::of(request.guest.bytes).to_string(),
         verb.no_references.to_string(),
     ];
-    parts.extend(request.modules.iter().map(|modules| modules.component.key.to_string()));
+    parts.extend(request.parts.iter().map(|part| part.component.key.to_string()));
     let files = request.recipe.image.iter().flat_map(|image| &image.files);
     for source in files.filter_map(|file| file.source.as_ref()) {
         parts.push(store::hash_file(&request.recipe_dir.join(source)).ok()?.1.to_string());

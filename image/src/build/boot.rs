@@ -5,6 +5,7 @@ use spec::recipe::ImageRecipe;
 use store::Store;
 
 use super::output::Output;
+use super::parts::is_module;
 use super::{BuildError, BuildRequest, first_error, initrd_cache};
 use crate::content::Content;
 use crate::deb::Package;
@@ -31,8 +32,9 @@ pub(super) fn kernel(
     if let Some(compiled) = &request.kernel {
         return Ok(kernel::find_compiled(compiled.outputs, &wanted)?);
     }
-    let files = request.modules.iter().flat_map(|modules| &modules.files);
-    let compiled = files.map(|(name, elf)| (name.as_str(), elf.as_slice()));
+    let parts = request.parts.iter().filter(|part| image.module_components.contains(&part.recipe));
+    let files = parts.flat_map(|part| &part.files).filter(|(name, _)| is_module(name));
+    let compiled = files.map(|(name, elf)| (name.as_str(), elf.bytes()));
     Ok(kernel::find(&packages.iter().collect::<Vec<_>>(), compiled, &wanted)?)
 }
 

@@ -12,6 +12,7 @@ mod hardened;
 mod initrd_cache;
 mod inputs;
 mod output;
+mod parts;
 mod repacked;
 mod root;
 mod staging;
@@ -38,6 +39,7 @@ pub use error::BuildError;
 pub use hardened::CompiledKernel;
 pub(crate) use inputs::read as read_locked;
 pub(crate) use output::Output;
+pub use parts::CompiledPart;
 pub(crate) use root::FIRST as FIRST_PACKAGE;
 pub(crate) use staging::Staging;
 
@@ -62,8 +64,8 @@ pub struct BuildRequest<'a> {
     pub guest: Guest<'a>,
     /// The kernel that the recipe's component compiled; `None` for that of the locked package.
     pub kernel: Option<CompiledKernel<'a>>,
-    /// Modules of the locked package's kernel that components compiled.
-    pub modules: &'a [CompiledModules],
+    /// What components made of the image beside guest and kernel: modules of the locked package's kernel, files of the root file system.
+    pub parts: &'a [CompiledPart],
     /// The image directory to make. Its parent directory is made too where it is not there.
     pub output: &'a Path,
     /// How many threads work.
@@ -82,20 +84,6 @@ pub struct Guest<'a> {
     pub bytes: &'a [u8],
     /// The component that made it; `None` for one that was compiled on this machine, which nothing locks.
     pub component: Option<&'a Component>,
-}
-
-/// What a component compiled for the kernel of the locked package.
-#[derive(Clone, Debug)]
-pub struct CompiledModules {
-    /// The component.
-    pub component: Component,
-    /// Its outputs that are modules, by file name.
-    pub files: BTreeMap<String, Vec<u8>>,
-}
-
-impl CompiledModules {
-    /// How the file names of modules end.
-    pub const ENDING: &str = ".ko";
 }
 
 /// A finished image that has no name yet. Dropped before `commit`, it leaves nothing.
@@ -160,6 +148,8 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
     let kernel_component = request.kernel.map(|kernel| kernel.component);
     let mut open = open_origins(request.lock, request.guest.component.map(standing), kernel_component.map(standing));
     open.extend(kernel_origins(request));
+    let unpublished = request.parts.iter().filter(|part| part.component.standing == Standing::Unpublished);
+    open.extend(unpublished.map(|part| format!("the lock of {} is unpublished", part.recipe)));
     open.extend(root.shell.as_ref().map(|shell| format!("it has a shell on its serial line: {shell}")));
     open.extend(unrecorded.into_iter().map(|script| format!("the lock has no answer to the {script}")));
     let class = if open.is_empty() { Class::Release } else { Class::Dev };
@@ -207,7 +197,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
             origin: request.guest.component.map_or("host", |_| manifest::GUEST_FROM_COMPONENT).to_owned(),
         },
         components: (request.guest.component.into_iter().chain(kernel_component))
-            .chain(request.modules.iter().map(|modules| &modules.component))
+            .chain(request.parts.iter().map(|part| &part.component))
             .cloned()
             .collect(),
         acpi: request.kernel.and_then(|kernel| kernel.acpi).cloned(),

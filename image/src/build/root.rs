@@ -100,7 +100,10 @@ fn tree(
     left_out.remove_from(&mut tree);
     effects::link(&mut tree, packages);
     left_out.remove_from(&mut tree);
-    tree.overlay(image, request.recipe_dir)?;
+    tree.overlay(image, request.recipe_dir, |file| {
+        let part = request.parts.iter().find(|part| part.recipe == file.recipe)?;
+        part.files.get(&file.output).cloned()
+    })?;
     let cache = request.believe_cache.then_some(store);
     effects::index(&mut tree, |path| left_out.names(path), cache)?;
     tree.finish()?;

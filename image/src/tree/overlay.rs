@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spec::recipe::{CapabilitiesEntry, FileEntry, ImageRecipe, Owner};
+use spec::recipe::{CapabilitiesEntry, ComponentFile, FileEntry, ImageRecipe, Owner};
 use spec::{Diagnostic, Outcome, Sha256Digest};
 
 use super::{Kind, Node, Tree};
@@ -39,6 +39,16 @@ pub enum OverlayError {
     NoContent {
         /// The path.
         path: String,
+    },
+    /// A component does not make the file, or was not compiled.
+    #[error("the file {path} in [rootfs] is the output {output} of {recipe}, which makes no such file")]
+    NoOutput {
+        /// The path.
+        path: String,
+        /// The output.
+        output: String,
+        /// The component's recipe.
+        recipe: String,
     },
     /// A source file cannot be read.
     #[error("reading {}, the source of {path}", file.display())]
@@ -106,8 +116,13 @@ impl Diagnostic for OverlayError {
 pub(crate) const OF_RECIPE: &str = "the recipe";
 
 impl Tree<Content> {
-    /// Adds what the recipe (`image`) adds; `beside` is the directory of the recipe file, for `source`.
-    pub fn overlay(&mut self, image: &ImageRecipe, beside: &Path) -> Result<(), OverlayError> {
+    /// Adds what the recipe (`image`) adds; `beside` is the directory of the recipe file, for `source`, and `made` gives what components made.
+    pub fn overlay(
+        &mut self,
+        image: &ImageRecipe,
+        beside: &Path,
+        made: impl Fn(&ComponentFile) -> Option<Content>,
+    ) -> Result<(), OverlayError> {
         for entry in &image.directories {
             let mode = mode(&entry.path, &entry.mode)?;
             let path = inside(&entry.path)?;
@@ -119,6 +134,16 @@ impl Tree<Content> {
             let content = content(entry, beside)?;
             let node = self.owned(&entry.path, Node::file(content, mode, OF_RECIPE), entry.owner.as_ref())?;
             self.replace(&entry.path, node)?;
+        }
+        for entry in &image.component_files {
+            let ComponentFile { recipe, output, path, .. } = entry;
+            let mode = mode(path, &entry.mode)?;
+            let missing =
+                || OverlayError::NoOutput { path: path.clone(), output: output.clone(), recipe: recipe.clone() };
+            let origin = format!("{output} of {recipe}");
+            let node = Node::file(made(entry).ok_or_else(missing)?, mode, &origin);
+            let node = self.owned(path, node, entry.owner.as_ref())?;
+            self.replace(path, node)?;
         }
         for entry in &image.links {
             let path = inside(&entry.path)?;

@@ -170,8 +170,14 @@ pub fn module(name: &str, depends: &str, extra: &[&str]) -> Vec<u8> {
 pub fn module_for(kernel: &str, name: &str, depends: &str, extra: &[&str]) -> Vec<u8> {
     let mut modinfo = format!("license=GPL\0depends={depends}\0name={name}\0vermagic={kernel} SMP mod_unload \0");
     extra.iter().for_each(|item| modinfo += &format!("{item}\0"));
-    let names = b"\0.modinfo\0.shstrtab\0";
-    let (info_at, names_at) = (64, 64 + modinfo.len());
+    elf(".modinfo", modinfo.as_bytes())
+}
+
+/// An ELF file with nothing but one section.
+pub fn elf(section: &str, data: &[u8]) -> Vec<u8> {
+    let names = format!("\0{section}\0.shstrtab\0");
+    let table_name = u32::try_from(section.len() + 2).unwrap();
+    let (data_at, names_at) = (64, 64 + data.len());
     let table_at = (names_at + names.len()).next_multiple_of(8);
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(16, 0);
@@ -186,11 +192,11 @@ pub fn module_for(kernel: &str, name: &str, depends: &str, extra: &[&str]) -> Ve
     for half in [64u16, 0, 0, 64, 3, 2] {
         elf.extend(half.to_le_bytes());
     }
-    elf.extend(modinfo.bytes());
-    elf.extend(names);
+    elf.extend(data);
+    elf.extend(names.bytes());
     elf.resize(table_at, 0);
     for (name, kind, offset, size) in
-        [(0u32, 0u32, 0, 0), (1, 1, info_at, modinfo.len()), (10, 3, names_at, names.len())]
+        [(0u32, 0u32, 0, 0), (1, 1, data_at, data.len()), (table_name, 3, names_at, names.len())]
     {
         elf.extend(name.to_le_bytes());
         elf.extend(kind.to_le_bytes());

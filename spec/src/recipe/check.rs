@@ -188,6 +188,7 @@ fn image(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
     for path in &image.module_components {
         component::check_path("kernel.module_components", path, origin)?;
     }
+    image.component_files.iter().try_for_each(|entry| component::check_file(entry, origin))?;
     let firmware = [&image.firmware.snp, &image.firmware.tdx].into_iter().flatten().map(|source| &source.path);
     for path in firmware.chain(image.uki.as_ref().map(|uki| &uki.path)) {
         if !is_clean_path(path) {
@@ -288,6 +289,7 @@ fn users(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
 fn entries(image: &ImageRecipe, origin: Origin<'_>) -> Result<(), SyntaxError> {
     let files = || image.files.iter().chain(&image.initrd_files);
     let paths = files().map(|e| (&e.path, Some(&e.mode)));
+    let paths = paths.chain(image.component_files.iter().map(|e| (&e.path, Some(&e.mode))));
     let paths = paths.chain(image.directories.iter().map(|e| (&e.path, Some(&e.mode))));
     let paths = paths.chain(image.links.iter().map(|e| (&e.path, None)));
     for (path, mode) in paths.chain(image.capabilities.iter().map(|e| (&e.path, None))) {

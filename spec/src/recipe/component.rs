@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::Origin;
+use super::{ComponentFile, ImageRecipe};
 use crate::digest::Sha256Digest;
 use crate::text::SyntaxError;
 
@@ -96,6 +97,20 @@ pub struct GuestRecipe {
     pub component: String,
 }
 
+impl ImageRecipe {
+    /// The recipes of components that make modules of the package's kernel or files of the root file system, each once.
+    pub fn parts(&self) -> Vec<&str> {
+        let files = self.component_files.iter().map(|file| file.recipe.as_str());
+        let mut parts: Vec<&str> = Vec::new();
+        for path in self.module_components.iter().map(String::as_str).chain(files) {
+            if !parts.contains(&path) {
+                parts.push(path);
+            }
+        }
+        parts
+    }
+}
+
 /// The output of a guest component.
 pub const GUEST_OUTPUT: &str = "bullion-guest";
 
@@ -158,6 +173,22 @@ pub(super) fn check(component: &ComponentRecipe, origin: Origin<'_>) -> Result<(
     {
         let message = format!("\"{}\" is not a path relative to the recipe", cargo.workspace);
         return Err(origin.refuse(&cargo.workspace, message));
+    }
+    Ok(())
+}
+
+/// A file of the root file system that a component makes.
+pub(super) fn check_file(entry: &ComponentFile, origin: Origin<'_>) -> Result<(), SyntaxError> {
+    let ComponentFile { recipe, output, path, .. } = entry;
+    if !is_relative(recipe) || !recipe.ends_with(".toml") {
+        let message = format!(
+            "\"{path}\" is of the component \"{recipe}\": name a recipe relative to this one, such as components/guest.toml"
+        );
+        return Err(origin.refuse(path, message));
+    }
+    if !is_file_name(output) {
+        let message = format!("\"{path}\" is the output \"{output}\", which is not the name of a file in /build/out");
+        return Err(origin.refuse(path, message));
     }
     Ok(())
 }

@@ -162,10 +162,12 @@ fn merge_rootfs(rootfs: &mut RootfsFile, next: &RootfsFile) {
         rootfs.file.retain(|old| old.path != path);
         rootfs.directory.retain(|old| old.path != path);
         rootfs.link.retain(|old| old.path != path);
+        rootfs.component.retain(|old| old.path != path);
     }
     rootfs.file.extend_from_slice(&next.file);
     rootfs.directory.extend_from_slice(&next.directory);
     rootfs.link.extend_from_slice(&next.link);
+    rootfs.component.extend_from_slice(&next.component);
     for entry in &next.capabilities {
         rootfs.capabilities.retain(|old| old.path != entry.path);
     }
@@ -195,6 +197,7 @@ fn image_part(merged: &RecipeFile, origin: Origin<'_>) -> Result<ImageRecipe, Sy
         keep: rootfs.keep,
         users: merged.user.clone(),
         files: rootfs.file,
+        component_files: rootfs.component,
         directories: rootfs.directory,
         links: rootfs.link,
         capabilities: rootfs.capabilities,

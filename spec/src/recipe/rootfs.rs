@@ -31,6 +31,9 @@ pub struct RootfsFile {
     /// Symbolic links to create.
     #[serde(default)]
     pub link: Vec<LinkEntry>,
+    /// Files that components make.
+    #[serde(default)]
+    pub component: Vec<ComponentFile>,
     /// Capabilities of programs, which packages or the recipe bring.
     #[serde(default)]
     pub capabilities: Vec<CapabilitiesEntry>,
@@ -40,6 +43,7 @@ impl RootfsFile {
     /// The paths of all files, directories and links of this file.
     pub(crate) fn declared_paths(&self) -> impl Iterator<Item = &str> {
         let files = self.file.iter().map(|entry| entry.path.as_str());
+        let files = files.chain(self.component.iter().map(|entry| entry.path.as_str()));
         let directories = self.directory.iter().map(|entry| entry.path.as_str());
         files.chain(directories).chain(self.link.iter().map(|entry| entry.path.as_str()))
     }
@@ -80,6 +84,25 @@ pub struct FileEntry {
     /// SHA-256 of the source file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256Digest>,
+    /// Permissions in octal, as text: `"0644"`.
+    #[serde(default = "mode_file")]
+    pub mode: String,
+    /// The owner: `"USER"` or `"USER:GROUP"`, by name or number; root where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+}
+
+/// `[[rootfs.component]]`: a file that a component makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ComponentFile {
+    /// The recipe of kind "component", relative to this recipe.
+    pub recipe: String,
+    /// Which of its outputs.
+    pub output: String,
+    /// Absolute path in the image.
+    pub path: String,
     /// Permissions in octal, as text: `"0644"`.
     #[serde(default = "mode_file")]
     pub mode: String,

@@ -1,15 +1,15 @@
-//! What of an image is compiled: the guest binary, and the kernel where the recipe names a component for it. A release has
-//! both of components; another build has what it is given, or the distribution's kernel.
+//! What of an image is compiled: the guest binary, the kernel where the recipe names a component for it, modules of the distribution's kernel, and
+//! files of the root file system. A release has all of components; another build has the guest that it is given, and the distribution's kernel.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use image::{BuildRequest, CompiledKernel, CompiledModules, Guest};
+use image::{BuildRequest, CompiledKernel, CompiledPart, Guest};
 use serde::{Deserialize, Serialize};
 use spec::component::Component;
-use spec::lock::Lock;
+use spec::lock::{Lock, Standing};
 use spec::manifest::AcpiAdmission;
-use spec::recipe::{GUEST_OUTPUT, kernel_output};
+use spec::recipe::{GUEST_OUTPUT, ImageRecipe, kernel_output};
 use spec::{Outcome, Sha256Digest};
 use store::Store;
 
@@ -26,13 +26,13 @@ pub(super) struct Compiled {
     guest_component: Option<Component>,
     kernel: Option<(Component, BTreeMap<String, Vec<u8>>)>,
     acpi: Option<AcpiAdmission>,
-    modules: Vec<CompiledModules>,
+    parts: Vec<CompiledPart>,
 }
 
 /// What the second build of `--verify` is told of the first.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::verbs) struct Given {
-    /// The components that the guest, the kernel and modules are from.
+    /// The components that the guest, the kernel and other parts are from.
     pub(in crate::verbs) components: Vec<Component>,
     /// The ACPI tables that the kernel admits.
     pub(in crate::verbs) acpi: Option<AcpiAdmission>,
@@ -43,9 +43,9 @@ impl Given {
     pub(in crate::verbs) fn of(request: &BuildRequest<'_>) -> Self {
         let kernel = request.kernel.as_ref();
         let components = request.guest.component.into_iter().chain(kernel.map(|kernel| kernel.component));
-        let modules = request.modules.iter().map(|modules| &modules.component);
+        let parts = request.parts.iter().map(|part| &part.component);
         Self {
-            components: components.chain(modules).cloned().collect(),
+            components: components.chain(parts).cloned().collect(),
             acpi: kernel.and_then(|kernel| kernel.acpi).cloned(),
         }
     }
@@ -63,8 +63,8 @@ impl Compiled {
     }
 
     /// For the builder.
-    pub(super) fn modules(&self) -> &[CompiledModules] {
-        &self.modules
+    pub(super) fn parts(&self) -> &[CompiledPart] {
+        &self.parts
     }
 
     /// Of the recipe's components; refused, before anything is compiled, where the image could not be of class release all
@@ -90,8 +90,17 @@ impl Compiled {
         let load = |path: &String| component::load(&loaded.directory.join(path));
         let guest = load(&guest.component)?;
         let kernel = image.and_then(|image| image.kernel_component.as_ref()).map(load).transpose()?;
+        let parts = image.map(ImageRecipe::parts).unwrap_or_default();
+        let parts: Vec<(&str, LoadedComponent)> = parts
+            .into_iter()
+            .map(|path| Ok::<_, Failure>((path, component::load(&loaded.directory.join(path))?)))
+            .collect::<Result<_, _>>()?;
         let standing = |component: &LoadedComponent| component.lock.lock.standing;
         refuse_open(verb, &image::open_origins(lock, Some(standing(&guest)), kernel.as_ref().map(standing)))?;
+        let unpublished = parts.iter().filter(|(_, part)| standing(part) == Standing::Unpublished);
+        let unpublished: Vec<String> =
+            unpublished.map(|(path, _)| format!("the lock of {path} is unpublished")).collect();
+        refuse_open(verb, &unpublished)?;
         component::check_cache(store)?;
         let build = |component: &LoadedComponent| {
             let described = component.describe()?;
@@ -109,12 +118,19 @@ impl Compiled {
             Some(image) => admission::of(image, lock, &verb.qemu, store, arguments.cache_dir.is_none())?,
             None => None,
         };
+        let parts = match image {
+            Some(image) => parts
+                .iter()
+                .map(|(path, component)| part(image, path, build(component)?, store))
+                .collect::<Result<_, Failure>>()?,
+            None => Vec::new(),
+        };
         let guest = outputs.remove(GUEST_OUTPUT).unwrap_or_default();
-        Ok(Self { guest, guest_component: Some(guest_component), kernel, acpi, modules: Vec::new() })
+        Ok(Self { guest, guest_component: Some(guest_component), kernel, acpi, parts })
     }
 
     /// What the caller gives: a guest binary in a file, and, in the second build of `--verify`, the components that the first
-    /// was built with, whose kernel and modules are in the store. Else modules are compiled.
+    /// was built with, whose results are in the store. Else other parts than guest and kernel are compiled.
     pub(super) fn given(
         arguments: &Arguments,
         verb: &Build,
@@ -124,7 +140,7 @@ impl Compiled {
         printer: &Printer,
     ) -> Result<Self, Failure> {
         let of = |output: &str| given.components.iter().find(|component| component.outputs.contains_key(output));
-        let make = |path: &String| {
+        let make = |image: &ImageRecipe, path: &str| {
             let component = component::load(&loaded.directory.join(path))?;
             let described = component.describe()?;
             let made = given.components.iter().find(|made| made.key == described.key());
@@ -132,9 +148,10 @@ impl Compiled {
                 Some(made) => made.clone(),
                 None => component.build(&described, inputs::jobs(verb.jobs), false, arguments, store, printer)?,
             };
-            modules(built, store)
+            part(image, path, built, store)
         };
-        let paths = loaded.recipe.image.iter().flat_map(|image| &image.module_components);
+        let image = loaded.recipe.image.iter();
+        let parts = image.flat_map(|image| image.parts().into_iter().map(|path| make(image, path)));
         let kernel = of(kernel_output::KERNEL)
             .map(|component| Ok::<_, Failure>((component.clone(), outputs(component, &kernel_output::ALL, store)?)));
         Ok(Self {
@@ -142,17 +159,16 @@ impl Compiled {
             guest_component: of(GUEST_OUTPUT).cloned(),
             kernel: kernel.transpose()?,
             acpi: given.acpi.clone(),
-            modules: paths.map(make).collect::<Result<_, Failure>>()?,
+            parts: parts.collect::<Result<_, Failure>>()?,
         })
     }
 }
 
-/// What of a component's outputs is a module.
-fn modules(component: Component, store: &Store) -> Result<CompiledModules, Failure> {
-    let names: Vec<&str> = component.outputs.keys().map(String::as_str).collect();
-    let names: Vec<&str> = names.into_iter().filter(|name| name.ends_with(CompiledModules::ENDING)).collect();
-    let files = outputs(&component, &names, store)?;
-    Ok(CompiledModules { component, files })
+/// What the image takes of a component.
+fn part(image: &ImageRecipe, path: &str, component: Component, store: &Store) -> Result<CompiledPart, Failure> {
+    let names: Vec<&str> = CompiledPart::taken(image, path, &component).into_iter().collect();
+    let files = outputs(&component, &names, store)?.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
+    Ok(CompiledPart { recipe: path.to_owned(), component, files })
 }
 
 /// The outputs with these names, out of the store.
@@ -195,11 +211,11 @@ pub(in crate::verbs) fn check_given(given: &Given, recipe: &Path) -> Result<(), 
     let guest = image.and_then(|image| image.guest.as_ref()).map(|guest| &guest.component);
     let kernel = image.and_then(|image| image.kernel_component.as_ref());
     for component in &given.components {
-        let is = |path: &&String| Path::new(path.as_str()).file_stem() == Some(component.inputs.name.as_ref());
+        let is = |path: &&str| Path::new(path).file_stem() == Some(component.inputs.name.as_ref());
         let path = match () {
-            () if component.outputs.contains_key(GUEST_OUTPUT) => guest,
-            () if component.outputs.contains_key(kernel_output::KERNEL) => kernel,
-            () => image.and_then(|image| image.module_components.iter().find(is)),
+            () if component.outputs.contains_key(GUEST_OUTPUT) => guest.map(String::as_str),
+            () if component.outputs.contains_key(kernel_output::KERNEL) => kernel.map(String::as_str),
+            () => image.and_then(|image| image.parts().into_iter().find(is)),
         };
         let path = path.ok_or_else(|| refused("is none of this recipe"))?;
         let own = component::load(&loaded.directory.join(path))?;
