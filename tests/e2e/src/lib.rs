@@ -8,6 +8,7 @@ pub mod container;
 mod documented;
 pub mod emulator;
 mod hardened;
+pub mod passed;
 pub mod vectors;
 
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! What a scratch volume hides, and that it can be a block device of the host.
+//! What a scratch volume hides, and that it can be a block device of the host, or a drive of the guest's own.
 //!
 //! That a disk does not hold a text is a proof only where the same search finds the text in the clear: a privileged container
 //! looks above the cipher, this test below it, in the same boot.
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::container::Archive;
+use e2e::passed::{self, PassedDrive};
 use e2e::{Bench, Run, bench, skipped};
 
 const MARKER: &str = "the container of this test was here";
@@ -88,25 +89,47 @@ spec:
     )
 }
 
+/// Writes the archives of the containers into `directory`. What a description has for them and for a scratch volume `tmp` with `keys`;
+/// `None` (and a word why) where busybox is not there.
+fn description(directory: &Path, keys: &str) -> Option<String> {
+    let (app, busybox) = (Archive::new(MARKER, 0), Archive::busybox()?);
+    std::fs::write(directory.join("app.tar"), &app.bytes).unwrap();
+    std::fs::write(directory.join("busybox.tar"), &busybox.bytes).unwrap();
+    Some(format!(
+        "[guest.workload]\noutput = \"to-host\"\npods = '''{}'''\n{}{}[[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/lib/containers\"\n{keys}",
+        pods(),
+        app.volume("app", "app.tar"),
+        busybox.volume("busybox", "busybox.tar")
+    ))
+}
+
+/// Asserts that the guest `name` saw the text above the cipher, and that `disk` was written to and does not hold it.
+fn is_in_the_clear_above_the_cipher_alone(bench: &Bench, name: &str, disk: &Path) {
+    let printed = bench.run(["logs", name, "--workload"]).expect(0, &[]).stdout;
+    assert!(printed.lines().any(|line| line == "found above the cipher"), "{printed}");
+    let bytes = std::fs::read(disk).unwrap();
+    let written = bytes.chunks(4096).filter(|block| block.iter().any(|byte| *byte != 0)).count();
+    assert!(written > 100, "the guest wrote {written} blocks only: this shows nothing");
+    // What the container wrote, and what every ext4 file system holds.
+    for text in [MARKER, "lost+found"] {
+        assert!(
+            !bytes.windows(text.len()).any(|window| window == text.as_bytes()),
+            "the disk holds {text} in the clear"
+        );
+    }
+}
+
 #[test]
 fn what_is_in_the_clear_above_the_cipher_is_nowhere_on_the_hosts_disk() {
     let Some(bench) = bench() else { return };
+    let Some(image) = bench.container() else { return };
     let directory = tempfile::tempdir().unwrap();
-    let (app, Some(busybox), Some(image)) = (Archive::new(MARKER, 0), Archive::busybox(), bench.container()) else {
-        return;
-    };
-    std::fs::write(directory.path().join("app.tar"), &app.bytes).unwrap();
-    std::fs::write(directory.path().join("busybox.tar"), &busybox.bytes).unwrap();
     let disk = directory.path().join("tmp.img");
     std::fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
     let device = LoopDevice::of(&disk);
     let path = if device.is_some() { "/dev/disk/by-id/of-a-test" } else { "tmp.img" };
-    let more = format!(
-        "[guest.workload]\noutput = \"to-host\"\npods = '''{}'''\n{}{}[[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/lib/containers\"\n[[host.volume]]\nname = \"tmp\"\npath = \"{path}\"\n",
-        pods(),
-        app.volume("app", "app.tar"),
-        busybox.volume("busybox", "busybox.tar")
-    );
+    let keys = format!("[[host.volume]]\nname = \"tmp\"\npath = \"{path}\"\n");
+    let Some(more) = description(directory.path(), &keys) else { return };
     let vm = bench.container_vm(directory.path(), "t-above", image, &more);
     let run = match &device {
         Some(device) => launch_with_name(&bench, &vm, &device.0, directory.path()),
@@ -116,11 +139,32 @@ fn what_is_in_the_clear_above_the_cipher_is_nowhere_on_the_hosts_disk() {
         }
     };
     run.expect(0, &["exit code 0"]);
-    let printed = bench.run(["logs", "t-above", "--workload"]).expect(0, &[]).stdout;
-    assert!(printed.lines().any(|line| line == "found above the cipher"), "{printed}");
     drop(device);
-    let bytes = std::fs::read(&disk).unwrap();
-    let written = bytes.chunks(4096).filter(|block| block.iter().any(|byte| *byte != 0)).count();
-    assert!(written > 100, "the guest wrote {written} blocks only: this shows nothing");
-    assert!(!bytes.windows(MARKER.len()).any(|window| window == MARKER.as_bytes()), "the disk holds it in the clear");
+    is_in_the_clear_above_the_cipher_alone(&bench, "t-above", &disk);
+}
+
+#[test]
+fn scratch_on_a_drive_that_is_passed_whole_is_cipher_and_drives_are_counted() {
+    let Some(bench) = bench() else { return };
+    let (Some(image), Some(host)) = (bench.container(), PassedDrive::find()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("drive.img");
+    std::fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
+    let keys = format!("on = \"nvme\"\n[[host.pci]]\naddress = \"{}\"\nvolume = \"tmp\"\n", passed::ADDRESS);
+    let Some(more) = description(directory.path(), &keys) else { return };
+    let vm = bench.container_vm(directory.path(), "t-drive", image, &more);
+    let plan = host.launch(&bench, &vm, (&disk, 1), &["--plan"]).expect(0, &[]).stdout;
+    for line in [
+        format!("volume       tmp {} (NVMe drive passed whole, scratch: what it holds is lost)", passed::ADDRESS),
+        format!("note         nobody can see what the NVMe drive {} holds", passed::ADDRESS),
+    ] {
+        assert!(plan.contains(&line), "{line}: {plan}");
+    }
+    for (drives, found) in [(0, "there are 0 NVMe controllers"), (2, "there are 2 NVMe controllers")] {
+        let words = [found, "the configuration has volumes on 1"];
+        host.launch(&bench, &vm, (&disk, drives), &[]).expect(7, &words);
+        assert!(std::fs::read(&disk).unwrap().iter().all(|byte| *byte == 0), "a guest that stops writes nothing");
+    }
+    host.launch(&bench, &vm, (&disk, 1), &[]).expect(0, &["exit code 0"]);
+    is_in_the_clear_above_the_cipher_alone(&bench, "t-drive", &disk);
 }
