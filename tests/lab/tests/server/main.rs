@@ -6,6 +6,7 @@
 
 mod board_guest;
 mod check;
+mod drive;
 mod gpu;
 mod gpu_guest;
 mod guest;
@@ -118,10 +119,11 @@ fn shelves() -> Vec<Shelf> {
             ],
         },
         Shelf {
-            devices: several(2, "b200 --memory-bar 64"),
+            devices: [several(2, "b200 --memory-bar 64"), vec![Device::Nvme]].concat(),
             kernel: Kernel::Debian,
             networked: true,
             scenarios: scenarios![
+                drive::scratch_on_a_passed_drive_holds_nothing_that_the_server_can_read,
                 net::tap_vhost_and_vsock_are_there_for_a_guest_and_go_with_it,
                 gpu_guest::a_guest_sees_the_two_b200_that_it_was_given,
             ],

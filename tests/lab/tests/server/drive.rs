@@ -1,0 +1,58 @@
+//! A guest's scratch on an NVMe drive that is passed by VFIO: taken from the server's own driver, made by the guest's, and given back as noise.
+
+use base64ct::{Base64, Encoding as _};
+use e2e::container::Archive;
+use lab::Server;
+
+use crate::guest;
+
+const MARKER: &str = "the container of this test was here";
+/// The drive's number among the devices of its shelf.
+const DEVICE: usize = 2;
+
+pub(crate) fn scratch_on_a_passed_drive_holds_nothing_that_the_server_can_read(server: &mut Server<'_>) {
+    let drive = guest::addresses(server, "1b36:0010").remove(0);
+    let app = Archive::new(MARKER, 0);
+    let decode = format!("base64 -d >/run/lab-app.tar <<'END'\n{}\nEND", Base64::encode_string(&app.bytes));
+    server.run(&decode).expect(0);
+    describe(server, &drive, &app);
+    let check = "/opt/bullion host check --for /run/lab-drive.toml --qemu /usr/bin/qemu-system-x86_64";
+    let prepare = "/opt/bullion host prepare --for /run/lab-drive.toml --yes";
+    // What somebody may miss is neither prepared nor lost.
+    server.run("mkfs.ext4 -q -F /dev/nvme0n1").expect(0);
+    let held = "nvme0n1 holds an ext2, ext3 or ext4 file system";
+    server.run(check).expect(3).says(&[&drive, held]);
+    server.run(prepare).expect(3).says(&[held, "dangerously_overwrite"]);
+    assert!(holds(server, "lost+found"), "the search finds what is there in the clear");
+    server.run("wipefs -qa /dev/nvme0n1 && dd if=/dev/zero of=/dev/nvme0n1 bs=1M count=64 conv=fsync").expect(0);
+    assert!(!holds(server, "lost+found"));
+    server.run(prepare).expect(0);
+    server.run(check).expect(0);
+    guest::launch_to_the_end(server, "drive").expect(0).says(&["nobody can see what the NVMe drive", "exit code 0"]);
+    server.run("/opt/bullion logs drive --workload").expect(0).says(&[MARKER]);
+    guest::forget(server, "drive");
+    server.run("/opt/bullion host restore && rm /run/lab-app.tar").expect(0);
+    server.run("for i in $(seq 300); do [ -b /dev/nvme0n1 ] && break; sleep 0.2; done; [ -b /dev/nvme0n1 ]").expect(0);
+    // By the server's own driver, and from outside of it.
+    let seen = format!("tr '\\000' '\\n' </dev/nvme0n1 | grep -acF -e '{MARKER}' -e lost+found");
+    server.run(&seen).expect(1).says(&["0"]);
+    assert!(!holds(server, MARKER) && !holds(server, "lost+found"), "the drive holds it in the clear");
+    let written = server.drive(DEVICE).chunks(4096).filter(|block| block.iter().any(|byte| *byte != 0)).count();
+    assert!(written > 100, "the guest wrote {written} blocks only: this shows nothing");
+}
+
+/// Whether the drive's bytes have `text` among them.
+fn holds(server: &Server<'_>, text: &str) -> bool {
+    server.drive(DEVICE).windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// A VM that runs the container, with its storage on the drive.
+fn describe(server: &mut Server<'_>, drive: &str, app: &Archive) {
+    let text = format!(
+        "schema = 1\nname = \"drive\"\nimage = \"/opt/networked\"\ntee = \"none\"\nmemory = \"768MiB\"\n\
+         [host]\naccelerator = \"kvm\"\nready_timeout_s = 600\n[[host.pci]]\naddress = \"{drive}\"\nvolume = \"tmp\"\n{}\
+         [[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\non = \"nvme\"\nmount = \"/var/lib/containers\"\n",
+        app.description("lab-app.tar")
+    );
+    server.run(&format!("cat >/run/lab-drive.toml <<'END'\n{text}END")).expect(0);
+}
