@@ -203,6 +203,7 @@ fn attempts(
                 listener(Progress::Note(note));
             }
         }
+        trial.share_files(&plan)?;
         if let Some(preparation) = &plan.gpus {
             presence.record.gpus = preparation.members.iter().map(|member| member.address).collect();
             presence.record.gpu_mode = Some(preparation.mode);

@@ -211,7 +211,7 @@ impl Life {
             }
             Message::Reply { command: "query-status", result: Ok(status) } => self.on_status(now, &status),
             // It would wait for ever.
-            Message::Reply { command: "cont", result: Err(error) } => {
+            Message::Reply { command: "cont" | "x-exit-preconfig", result: Err(error) } => {
                 self.cause.get_or_insert(Cause::Failed { stage: "start".to_owned(), reason: one_line(&error) });
                 self.ready_deadline = None;
                 self.quit(now)

@@ -11,7 +11,6 @@ use super::{HostFacts, PciFunction};
 use crate::gpu::product::{GPU_CLASSES, NVIDIA, NVSWITCH_CLASS};
 
 /// Classes by their upper 16 bits (PCI Code and ID Assignment Specification).
-const NVME_CLASS: u32 = 0x0108;
 const NETWORK_CLASS: u32 = 0x02;
 
 /// The VM with an address for each function that it asks for by kind. The error says of which there is none.
@@ -51,7 +50,7 @@ fn is(device: &PciFunction, wanted: &PciDevice) -> bool {
     let class = device.class >> 8;
     let nvidia = device.id.starts_with(&format!("{NVIDIA:04x}:"));
     match wanted.kind {
-        Some(PciKind::Nvme) => class == NVME_CLASS,
+        Some(PciKind::Nvme) => device.is_nvme(),
         Some(PciKind::Network) => class >> 8 == NETWORK_CLASS,
         Some(PciKind::Nvswitch) => nvidia && class == u32::from(NVSWITCH_CLASS),
         Some(PciKind::Gpu) => {
@@ -80,7 +79,7 @@ fn why_not(device: &PciFunction, wanted: &PciDevice, taken: &[String], facts: &H
     }
     let drive = Drive::of(wanted).map(|drive| Drive { address: device.address.clone(), ..drive });
     if unfit(drive.as_slice(), device).is_some() {
-        return Some(if device.is_nvme() { device.labels.join("; ") } else { "it is no NVMe controller".to_owned() });
+        return Some(device.labels.join("; "));
     }
     let passed: Vec<_> = taken.iter().cloned().chain([device.address.clone()]).collect();
     obstacle(facts, &passed, &device.address).map(|line| line.cause.unwrap_or(line.found))
@@ -159,7 +158,7 @@ mod tests {
         assert!(text.contains("0000:43:00.0: nvme2n1 holds an XFS file system"), "{text}");
         facts.devices[2].class = 0x010801;
         let text = address(&volumes(""), &facts).unwrap_err().to_string();
-        assert!(text.contains("0000:43:00.0: it is no NVMe controller"), "{text}");
+        assert!(!text.contains("0000:43:00.0"), "of another interface: {text}");
     }
 
     fn plain() -> Vm {

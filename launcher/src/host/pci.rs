@@ -91,12 +91,14 @@ pub(super) fn read(root: &Path) -> Vec<PciFunction> {
     functions
 }
 
-/// What a disk says it holds. One that cannot be read says nothing.
+/// What a disk says it holds. One that cannot be read may hold anything.
 fn label_of(root: &Path, disk: &str) -> Option<String> {
     let node =
         std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(root.join("dev").join(disk));
-    let label = label::find(&node.ok()?).ok()??;
-    Some(format!("{disk} holds {label}"))
+    match node.and_then(|node| label::find(&node)) {
+        Ok(label) => label.map(|label| format!("{disk} holds {label}")),
+        Err(error) => Some(format!("{disk} may hold anything, for it cannot be read: {error}")),
+    }
 }
 
 /// Only what vfio-pci has is opened so; then all processes are looked at.

@@ -1,12 +1,17 @@
 //! The files of an image: open from the start, and held against its manifest before the guest may run.
 //!
-//! QEMU reads the very descriptors that are hashed here. What it takes apart itself, and reads before its guest runs, is compared before it
-//! is started; disks, which only the guest reads, while it makes its machine: no other step of a launch takes as long.
+//! QEMU reads the very descriptors that are hashed here. What it takes apart itself is compared before it may make its machine, which is when it
+//! reads it; disks, which only the guest reads, while it does: no other step of a launch takes as long.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use spec::manifest::artifact;
 use store::{Image, OpenArtifacts, VerifyError, open_unverified, verify_open};
 
 use super::LaunchError;
+use crate::sealed_memory::sealed_memory;
 
 /// An image's files.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ enum Accepted {
     /// All but disks.
     ReadByQemu,
     All,
+    /// Nobody looks at them.
+    Unseen,
 }
 
 fn is_disk(name: &str) -> bool {
@@ -32,7 +39,25 @@ impl Artifacts {
     /// Opens the files; `dangerously_skip` accepts them as they are.
     pub(super) fn open(image: &Image, dangerously_skip: bool) -> Result<Self, VerifyError> {
         let open = open_unverified(&image.directory, &image.manifest)?;
-        Ok(Self { open, accepted: if dangerously_skip { Accepted::All } else { Accepted::None } })
+        Ok(Self { open, accepted: if dangerously_skip { Accepted::Unseen } else { Accepted::None } })
+    }
+
+    /// Makes a file one that QEMU can open anew, perhaps as another user. One that only its owner can read is from now on a copy in memory, and
+    /// looked at again: what is hashed is what QEMU reads.
+    pub(super) fn share(&mut self, name: &str, image: &Image) -> io::Result<()> {
+        let missing = || io::Error::other(format!("the image has no artifact \"{name}\""));
+        let file = self.open.get_mut(name).ok_or_else(missing)?;
+        let expected = image.manifest.artifacts.get(name).ok_or_else(missing)?.size;
+        let found = file.metadata()?;
+        let is_unseen = self.accepted == Accepted::Unseen;
+        // One of another size is refused as it is.
+        if found.mode() & 0o004 == 0 && (found.len() == expected || is_unseen) {
+            let mut bytes = vec![0; usize::try_from(found.len()).map_err(io::Error::other)?];
+            file.read_exact_at(&mut bytes, 0)?;
+            *file = File::from(sealed_memory(&bytes)?);
+            self.accepted = if is_unseen { Accepted::Unseen } else { Accepted::None };
+        }
+        Ok(())
     }
 
     /// Returns when every file that QEMU reads by itself is what the manifest says.

@@ -6,7 +6,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Instant;
 
@@ -44,6 +43,17 @@ pub(super) struct Screens<'a> {
 }
 
 impl Trial<'_> {
+    /// Makes the image's files such that QEMU can open those of `plan`. Before they are looked at.
+    pub(super) fn share_files(&mut self, plan: &Plan) -> Result<(), LaunchError> {
+        for planned in &plan.descriptors {
+            if let Role::Artifact(name) = planned.role {
+                let copying = LaunchError::system("copy what of the image only its owner can read");
+                self.artifacts.share(name, self.request.image).map_err(copying)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs `plan` to its end.
     pub(super) fn run(
         &mut self,
@@ -207,22 +217,12 @@ impl Trial<'_> {
             },
             Role::Device(path) => fs::OpenOptions::new().read(true).write(true).open(path)?.into(),
             Role::Artifact(name) => match self.artifacts.open.get(*name) {
-                Some(file) => readable_by_others(file)?,
+                Some(file) => file.try_clone()?.into(),
                 None => return Err(io::Error::other(format!("the image has no artifact \"{name}\""))),
             },
             other => return Err(io::Error::other(format!("{other} is no file"))),
         })
     }
-}
-
-/// QEMU opens an artifact anew, perhaps as another user. One that only its owner can read is given to it as a copy in memory.
-fn readable_by_others(file: &File) -> io::Result<OwnedFd> {
-    if file.metadata()?.mode() & 0o004 != 0 {
-        return Ok(file.try_clone()?.into());
-    }
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, 0)?;
-    sealed_memory(&bytes)
 }
 
 /// A QEMU that left by itself, and left a report of the whole launch or of its refusal, has done what was asked; one that

@@ -263,11 +263,12 @@ fn a_stop_before_the_handshake_is_found_by_asking() {
 
 #[test]
 fn a_qemu_that_does_not_let_its_guest_run_is_ended() {
-    let mut case = Case::new();
-    let refused =
-        Message::Reply { command: "cont", result: Err("Resetting the Virtual Machine is required".to_owned()) };
-    assert_eq!(case.give(Input::Qmp(refused)), [Action::Qmp("quit")]);
-    assert_eq!(case.ending(), failed("start", "Resetting the Virtual Machine is required"));
+    for command in ["cont", "x-exit-preconfig"] {
+        let mut case = Case::new();
+        let refused = Message::Reply { command, result: Err("Resetting the Virtual Machine is required".to_owned()) };
+        assert_eq!(case.give(Input::Qmp(refused)), [Action::Qmp("quit")]);
+        assert_eq!(case.ending(), failed("start", "Resetting the Virtual Machine is required"));
+    }
 }
 
 #[test]
