@@ -55,6 +55,16 @@ pub(crate) enum DriveError {
         /// How long the guest waited.
         seconds: u64,
     },
+    /// It is a way to another controller's disk, too, so that two volumes could be on one.
+    #[error(
+        "the namespace {name} of the NVMe controller {address} is another controller's too, expected one of its own"
+    )]
+    Shared {
+        /// Its address.
+        address: String,
+        /// The kernel name of the namespace.
+        name: String,
+    },
     /// There are several, and nothing says which is meant.
     #[error("the NVMe controller {address} has the namespaces {}, expected one", .found.join(", "))]
     Several {
@@ -134,10 +144,17 @@ impl Buses<'_> {
             if !name.starts_with(DRIVER) || !is_whole || is_hidden {
                 continue;
             }
-            let on = self.below(std::slice::from_ref(&name), &devices)?;
-            if on.iter().any(|device| drive.is(device)) {
-                found.push(name);
+            let on = match self.below(std::slice::from_ref(&name), &devices) {
+                Err(gone) if gone.error.kind() == std::io::ErrorKind::NotFound => continue,
+                on => on?,
+            };
+            if !on.iter().any(|device| drive.is(device)) {
+                continue;
             }
+            if !on.iter().all(|device| drive.is(device)) {
+                return Err(DriveError::Shared { address: drive.address.clone(), name });
+            }
+            found.push(name);
         }
         found.sort();
         match found.as_slice() {

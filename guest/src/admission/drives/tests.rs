@@ -93,4 +93,14 @@ fn a_namespace_with_several_ways_to_it_is_found_by_its_controller() {
     let drive = Drive { address: FIRST.0.to_owned() };
     let found = Buses(directory.path()).namespace(&drive).unwrap();
     assert_eq!(found.map(|disk| disk.name), Some("nvme0n1".to_owned()));
+    // A way by a second controller: two volumes would be on one disk.
+    let directory = with(&[FIRST, SECOND]);
+    sized(&directory, &format!("{subsystem}/nvme0n1"), "131072\n");
+    for (address, name) in [(FIRST.0, "nvme0"), (SECOND.0, "nvme1")] {
+        let controller = directory.path().join("bus/pci/devices").join(address).join("nvme").join(name);
+        fs::create_dir_all(&controller).unwrap();
+        std::os::unix::fs::symlink(&controller, directory.path().join(subsystem).join(name)).unwrap();
+    }
+    let error = Buses(directory.path()).namespace(&drive).unwrap_err().to_string();
+    assert!(error.contains("nvme0n1") && error.contains("another controller's too"), "{error}");
 }
