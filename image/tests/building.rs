@@ -10,31 +10,13 @@ use spec::manifest::{Manifest, artifact};
 use spec::{Diagnostic as _, Outcome, Sha256Digest};
 use support::{Deb, IMAGE_RECIPE, STATIC_PROGRAM, World, image_world, image_world_with};
 
-const GUEST: Guest<'static> = Guest { bytes: &STATIC_PROGRAM, component: None };
-
-fn request<'a>(world: &'a World, output: &'a Path) -> BuildRequest<'a> {
-    BuildRequest {
-        recipe: &world.recipe,
-        recipe_dir: world.directory.path(),
-        lock: &world.lock,
-        lock_text: &world.lock_text,
-        guest: GUEST,
-        kernel: None,
-        output,
-        jobs: 2,
-        replace: false,
-        parts: &[],
-        believe_cache: false,
-    }
-}
-
 fn built(world: &World, name: &str) -> Manifest {
-    build(&request(world, &world.path(name)), &world.store).and_then(Staged::commit).unwrap()
+    build(&world.request(&world.path(name)), &world.store).and_then(Staged::commit).unwrap()
 }
 
 fn fails(world: &World) -> BuildError {
     let output = world.path("out");
-    let error = build(&request(world, &output), &world.store).map(|_| ()).unwrap_err();
+    let error = build(&world.request(&output), &world.store).map(|_| ()).unwrap_err();
     assert!(!output.exists());
     assert_eq!(leftovers(world), 0);
     error
@@ -61,7 +43,7 @@ fn an_image_has_every_artifact_and_a_manifest_that_holds() {
     assert_eq!(std::fs::read(out.join(artifact::KERNEL)).unwrap(), b"a bzImage");
     assert_eq!(std::fs::read_to_string(out.join("recipe.lock")).unwrap(), world.lock_text);
     assert_eq!(manifest.lock_sha256, Sha256Digest::of(world.lock_text.as_bytes()));
-    assert_eq!(manifest.guest.sha256, Sha256Digest::of(GUEST.bytes));
+    assert_eq!(manifest.guest.sha256, Sha256Digest::of(&STATIC_PROGRAM));
     let line = format!(
         "console=ttyS0 bullion.root={} bullion.salt={} bullion.blocks={}",
         manifest.verity.root_hash, manifest.verity.salt, manifest.verity.data_blocks
@@ -97,7 +79,7 @@ fn the_bits_do_not_depend_on_path_umask_jobs_or_cache() {
     std::fs::create_dir(second.path("elsewhere")).unwrap();
     for (name, jobs) in [("elsewhere/one", 1), ("elsewhere/seven", 7)] {
         let output = second.path(name);
-        let request = BuildRequest { jobs, ..request(&second, &output) };
+        let request = BuildRequest { jobs, ..second.request(&output) };
         let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         let staged = build(&request, &second.store);
         nix::sys::stat::umask(umask);
@@ -163,13 +145,13 @@ fn an_output_that_is_there_is_kept_unless_it_is_to_be_replaced() {
     built(&world, "out");
     let out = world.path("out");
     std::fs::write(out.join("mark"), "old").unwrap();
-    let error = build(&request(&world, &out), &world.store).map(|_| ()).unwrap_err();
+    let error = build(&world.request(&out), &world.store).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::OutputExists(_)));
     assert_eq!(error.outcome(), Outcome::Usage);
     assert!(error.hint().unwrap().contains("--replace"));
     assert!(out.join("mark").exists());
 
-    let staged = build(&BuildRequest { replace: true, ..request(&world, &out) }, &world.store).unwrap();
+    let staged = build(&BuildRequest { replace: true, ..world.request(&out) }, &world.store).unwrap();
     assert!(out.join("mark").exists(), "the old image is there until the new one is committed");
     staged.commit().unwrap();
     assert!(!out.join("mark").exists());
@@ -182,10 +164,10 @@ fn a_directory_that_is_no_image_is_never_replaced() {
     let out = world.path("photos");
     std::fs::create_dir(&out).unwrap();
     std::fs::write(out.join("cat.jpg"), "cat").unwrap();
-    let error = build(&BuildRequest { replace: true, ..request(&world, &out) }, &world.store).map(|_| ()).unwrap_err();
+    let error = build(&BuildRequest { replace: true, ..world.request(&out) }, &world.store).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::NotReplaceable(_)), "{error}");
     // Without it, nothing that will not be done is advised.
-    let error = build(&request(&world, &out), &world.store).map(|_| ()).unwrap_err();
+    let error = build(&world.request(&out), &world.store).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::NotReplaceable(_)), "{error}");
     assert_eq!(error.outcome(), Outcome::Usage);
     assert_eq!(error.hint().unwrap(), "choose another output directory");
@@ -194,7 +176,7 @@ fn a_directory_that_is_no_image_is_never_replaced() {
     for foreign in ["{\"manifest_version\": 3, \"name\": \"an extension\"}", "[]", "", "{\"schema\": 1}"] {
         std::fs::write(out.join("manifest.json"), foreign).unwrap();
         for replace in [false, true] {
-            let request = BuildRequest { replace, ..request(&world, &out) };
+            let request = BuildRequest { replace, ..world.request(&out) };
             let error = build(&request, &world.store).map(|_| ()).unwrap_err();
             assert!(matches!(error, BuildError::OutputDamaged { .. }), "{error}");
             assert_eq!(error.outcome(), Outcome::Usage);
@@ -210,7 +192,7 @@ fn an_image_is_replaced_if_an_artifact_is_damaged_and_kept_if_its_manifest_is() 
     let world = image_world();
     built(&world, "out");
     let out = world.path("out");
-    let replace = || build(&BuildRequest { replace: true, ..request(&world, &out) }, &world.store);
+    let replace = || build(&BuildRequest { replace: true, ..world.request(&out) }, &world.store);
     std::fs::write(out.join(artifact::ROOTFS), "damaged").unwrap();
     std::fs::remove_file(out.join(artifact::KERNEL)).unwrap();
     let manifest = replace().and_then(Staged::commit).unwrap();
@@ -230,7 +212,7 @@ fn an_image_is_replaced_if_an_artifact_is_damaged_and_kept_if_its_manifest_is() 
 #[test]
 fn a_manifest_that_no_reader_would_take_is_not_written() {
     let world = image_world();
-    let mut staged = build(&request(&world, &world.path("out")), &world.store).unwrap();
+    let mut staged = build(&world.request(&world.path("out")), &world.store).unwrap();
     staged.manifest.name = "a\u{1b}[2Jb".to_owned();
     let error = staged.commit().unwrap_err();
     assert!(matches!(&error, BuildError::ManifestContent(source) if source.to_string().contains("\\u{1b}")), "{error}");
@@ -243,7 +225,7 @@ fn a_guest_that_cannot_start_is_refused_before_anything_is_written() {
     let world = image_world();
     let output = world.path("out");
     let guest = Guest { bytes: b"#!/bin/sh\n", component: None };
-    let error = build(&BuildRequest { guest, ..request(&world, &output) }, &world.store).map(|_| ()).unwrap_err();
+    let error = build(&BuildRequest { guest, ..world.request(&output) }, &world.store).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::Guest { .. }), "{error}");
     assert_eq!(error.outcome(), Outcome::Usage);
     assert!(error.hint().unwrap().contains("build it with scripts/build-guest"));
@@ -265,7 +247,7 @@ fn the_guest_that_the_script_builds_is_taken() {
     let world = image_world();
     let guest = Guest { bytes: &bytes, component: None };
     let output = world.path("out");
-    let staged = build(&BuildRequest { guest, ..request(&world, &output) }, &world.store).unwrap();
+    let staged = build(&BuildRequest { guest, ..world.request(&output) }, &world.store).unwrap();
     assert_eq!(staged.manifest.guest.sha256, Sha256Digest::of(&bytes));
 }
 
@@ -299,8 +281,8 @@ fn an_artifact_that_is_a_pipe_or_a_device_is_refused_without_waiting() {
 fn two_builds_of_one_output_at_once_are_refused_and_a_dead_one_is_cleared() {
     let world = image_world();
     let out = world.path("out");
-    let staged = build(&request(&world, &out), &world.store).unwrap();
-    let error = build(&request(&world, &out), &world.store).map(|_| ()).unwrap_err();
+    let staged = build(&world.request(&out), &world.store).unwrap();
+    let error = build(&world.request(&out), &world.store).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::OutputBusy(_)), "{error}");
     // Like a killed process: the lock goes, the directory stays.
     let remains = staged.directory().to_owned();
@@ -316,7 +298,7 @@ fn two_builds_of_one_output_at_once_are_refused_and_a_dead_one_is_cleared() {
 fn a_build_that_is_not_committed_leaves_nothing() {
     let world = image_world();
     for output in [world.path("out"), world.path("new/out")] {
-        let staged = build(&request(&world, &output), &world.store).unwrap();
+        let staged = build(&world.request(&output), &world.store).unwrap();
         assert!(staged.artifact_path(artifact::ROOTFS).is_file());
         drop(staged);
         assert_eq!(leftovers(&world), 0);
@@ -327,7 +309,7 @@ fn a_build_that_is_not_committed_leaves_nothing() {
 #[test]
 fn the_manifest_says_what_the_caller_made_of_it() {
     let world = image_world();
-    let mut staged = build(&request(&world, &world.path("out")), &world.store).unwrap();
+    let mut staged = build(&world.request(&world.path("out")), &world.store).unwrap();
     staged.manifest.name = "renamed".to_owned();
     staged.commit().unwrap();
     let bytes = std::fs::read(world.path("out/manifest.json")).unwrap();
@@ -414,7 +396,7 @@ fn a_full_disk_says_so_and_leaves_nothing() {
         let _ = writeln!(std::io::stderr(), "skipped: mounting a small file system needs privileges");
         return;
     }
-    let result = build(&request(&world, &small.join("out")), &world.store).map(|_| ());
+    let result = build(&world.request(&small.join("out")), &world.store).map(|_| ());
     let left = std::fs::read_dir(&small).unwrap().count();
     nix::mount::umount(&small).unwrap();
     let error = result.unwrap_err();
@@ -474,7 +456,7 @@ fn packages_that_a_build_kept_make_the_same_image_and_damaged_ones_make_none() {
     world.lock_text = world.lock.to_text().unwrap();
     let build = |name: &str, believe_cache: bool| {
         let output = world.path(name);
-        build(&BuildRequest { believe_cache, ..request(&world, &output) }, &world.store).and_then(Staged::commit)
+        build(&BuildRequest { believe_cache, ..world.request(&output) }, &world.store).and_then(Staged::commit)
     };
     let first = build("first", false).unwrap();
     assert_eq!(build("keeping", true).unwrap(), first);

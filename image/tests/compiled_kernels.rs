@@ -5,14 +5,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use image::{BuildError, BuildRequest, CompiledKernel, Guest, build};
+use image::{BuildError, BuildRequest, CompiledKernel, build};
 use proptest::prelude::*;
 use spec::component::{Component, ComponentInputs};
 use spec::lock::Standing;
 use spec::manifest::{AcpiAdmission, Artifact, Manifest, artifact};
 use spec::recipe::kernel_output;
 use spec::{Diagnostic as _, Outcome, Sha256Digest};
-use support::{IMAGE_RECIPE, STATIC_PROGRAM, World, image_world_with};
+use support::{IMAGE_RECIPE, World, image_world_with};
 
 /// Three lines that the table speaks of, and what no kernel can be without.
 const CONFIG: &str = "CONFIG_SMP=y
@@ -76,19 +76,7 @@ fn built(
     kernel: Option<CompiledKernel<'_>>,
     output: &Path,
 ) -> Result<(Manifest, Vec<String>), BuildError> {
-    let request = BuildRequest {
-        recipe: &world.recipe,
-        recipe_dir: world.directory.path(),
-        lock: &world.lock,
-        lock_text: &world.lock_text,
-        guest: Guest { bytes: &STATIC_PROGRAM, component: None },
-        kernel,
-        output,
-        jobs: 2,
-        replace: false,
-        parts: &[],
-        believe_cache: false,
-    };
+    let request = BuildRequest { kernel, ..world.request(output) };
     let mut staged = build(&request, &world.store)?;
     let open = std::mem::take(&mut staged.open_origins);
     Ok((staged.commit()?, open))

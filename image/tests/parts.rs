@@ -4,31 +4,19 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use image::{BuildError, BuildRequest, CompiledPart, Guest, Staged, build};
+use image::{BuildError, BuildRequest, CompiledPart, Staged, build};
 use spec::component::{Component, ComponentInputs};
 use spec::lock::{Standing, Use};
 use spec::manifest::{Artifact, Manifest};
 use spec::{Diagnostic as _, Outcome, Sha256Digest};
-use support::{Deb, IMAGE_RECIPE, KERNEL, STATIC_PROGRAM, World};
+use support::{Deb, IMAGE_RECIPE, KERNEL, World};
 
 const RECIPE: &str = "components/driver.toml";
 
 /// The image, and why it is of class dev.
 fn built_with(world: &World, parts: &[CompiledPart]) -> Result<(Manifest, Vec<String>), BuildError> {
     let output = world.path("out");
-    let request = BuildRequest {
-        recipe: &world.recipe,
-        recipe_dir: world.directory.path(),
-        lock: &world.lock,
-        lock_text: &world.lock_text,
-        guest: Guest { bytes: &STATIC_PROGRAM, component: None },
-        kernel: None,
-        parts,
-        output: &output,
-        jobs: 2,
-        replace: true,
-        believe_cache: false,
-    };
+    let request = BuildRequest { parts, replace: true, ..world.request(&output) };
     let mut staged: Staged = build(&request, &world.store)?;
     let open = std::mem::take(&mut staged.open_origins);
     Ok((staged.commit()?, open))
@@ -173,8 +161,8 @@ fn a_driver_whose_parts_are_of_two_versions_is_refused() {
         ("alias=x", libcuda, fits(), "the module nvidia_uvm of NVIDIA's driver does not say its version"),
         // The right directory, and what another driver would load.
         (same, libcuda, Some(("550.163.01", gsp("570.124.03"))), "/gsp_ga10x.bin (other) of 570.124.03"),
-        (same, libcuda, Some(("550.163.01", support::elf(".fwversion", b"550.163.01"))), "no section .fwversion"),
-        (same, libcuda, Some(("550.163.01", b"GSP".to_vec())), "no section .fwversion"),
+        (same, libcuda, Some(("550.163.01", support::elf(".fwversion", b"550.163.01"))), "in a section .fwversion"),
+        (same, libcuda, Some(("550.163.01", b"GSP".to_vec())), "in a section .fwversion"),
         (same, libcuda, None, "there is nothing in /usr/lib/firmware/nvidia/550.163.01"),
     ] {
         let error = built(&world(uvm, library, firmware)).unwrap_err();

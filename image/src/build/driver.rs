@@ -29,7 +29,7 @@ pub enum DriverError {
         name: String,
     },
     /// Firmware that the driver would refuse.
-    #[error("/{path} ({origin}) says no version of NVIDIA's driver: it has no section {FIRMWARE_VERSION}")]
+    #[error("/{path} ({origin}) says no version of NVIDIA's driver in a section {FIRMWARE_VERSION}")]
     NotFirmware {
         /// Its path.
         path: String,
@@ -67,7 +67,6 @@ pub(super) fn check(kernel: &Kernel, tree: &Tree) -> Result<(), DriverError> {
             LIBRARIES.iter().find_map(|library| name.strip_prefix(library)).filter(|rest| is_version(rest));
         let of_firmware = path.strip_prefix(FIRMWARE).and_then(|rest| rest.split_once('/')).map(|(version, _)| version);
         let of_firmware = of_firmware.filter(|found| is_version(found));
-        has_firmware |= of_firmware == Some(version.as_str());
         let by_place = of_library.or(of_firmware).map(str::to_owned);
         // The directory may be the recipe's word, and the file of another driver.
         let by_content =
@@ -78,6 +77,7 @@ pub(super) fn check(kernel: &Kernel, tree: &Tree) -> Result<(), DriverError> {
                 })?),
                 None => None,
             };
+        has_firmware |= by_content.as_deref() == Some(version.as_str());
         if let Some(found) = by_place.into_iter().chain(by_content).find(|found| *found != version) {
             let other = format!("/{path} ({})", node.origin);
             return Err(DriverError::TwoVersions { first, first_version: version, other, other_version: found });

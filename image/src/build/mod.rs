@@ -98,8 +98,13 @@ pub struct Staged {
 
 /// Why an image cannot be of class release, as far as its lock tells: what of it has no locked origin that somebody stands for.
 /// `guest` is the standing of the lock of the component that made the guest binary, `None` where none did; `kernel` that of the
-/// kernel's, where a component made it. A build also looks into the packages, for scripts that the lock does not have.
-pub fn open_origins(lock: &Lock, guest: Option<Standing>, kernel: Option<Standing>) -> Vec<String> {
+/// kernel's, where a component made it, and `parts` those of other components, with what the recipe calls them. A build also looks into the packages, for scripts that the lock does not have.
+pub fn open_origins<'a>(
+    lock: &Lock,
+    guest: Option<Standing>,
+    kernel: Option<Standing>,
+    parts: impl Iterator<Item = (&'a str, Standing)>,
+) -> Vec<String> {
     let mut open = Vec::new();
     match guest {
         None => open.push("the guest binary has no locked origin".to_owned()),
@@ -109,6 +114,8 @@ pub fn open_origins(lock: &Lock, guest: Option<Standing>, kernel: Option<Standin
     if kernel == Some(Standing::Unpublished) {
         open.push("the kernel's lock is unpublished".to_owned());
     }
+    let unpublished = parts.filter(|(_, standing)| *standing == Standing::Unpublished);
+    open.extend(unpublished.map(|(path, _)| format!("the lock of {path} is unpublished")));
     if lock.standing == Standing::Unpublished {
         open.push("the image's lock is unpublished".to_owned());
     }
@@ -146,10 +153,10 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
     })?;
     let standing = |component: &Component| component.standing;
     let kernel_component = request.kernel.map(|kernel| kernel.component);
-    let mut open = open_origins(request.lock, request.guest.component.map(standing), kernel_component.map(standing));
+    let parts = request.parts.iter().map(|part| (part.recipe.as_str(), part.component.standing));
+    let (guest, kernel) = (request.guest.component.map(standing), kernel_component.map(standing));
+    let mut open = open_origins(request.lock, guest, kernel, parts);
     open.extend(kernel_origins(request));
-    let unpublished = request.parts.iter().filter(|part| part.component.standing == Standing::Unpublished);
-    open.extend(unpublished.map(|part| format!("the lock of {} is unpublished", part.recipe)));
     open.extend(root.shell.as_ref().map(|shell| format!("it has a shell on its serial line: {shell}")));
     open.extend(unrecorded.into_iter().map(|script| format!("the lock has no answer to the {script}")));
     let class = if open.is_empty() { Class::Release } else { Class::Dev };

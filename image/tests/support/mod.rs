@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use image::{BuildRequest, Guest};
 use spec::Sha256Digest;
 use spec::lock::{Lock, Package, Standing, Use};
 use spec::recipe::{Recipe, RecipeFile, flatten};
@@ -240,6 +241,23 @@ impl World {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// What is asked for of it: an image at `output` with [`STATIC_PROGRAM`] as its guest, and nothing that a component made.
+    pub fn request<'a>(&'a self, output: &'a Path) -> BuildRequest<'a> {
+        BuildRequest {
+            recipe: &self.recipe,
+            recipe_dir: self.directory.path(),
+            lock: &self.lock,
+            lock_text: &self.lock_text,
+            guest: Guest { bytes: &STATIC_PROGRAM, component: None },
+            kernel: None,
+            parts: &[],
+            output,
+            jobs: 2,
+            replace: false,
+            believe_cache: false,
+        }
     }
 
     pub fn lock_sha256(&self) -> Sha256Digest {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use image::{BuildRequest, CompiledKernel, CompiledPart, Guest};
 use serde::{Deserialize, Serialize};
 use spec::component::Component;
-use spec::lock::{Lock, Standing};
+use spec::lock::Lock;
 use spec::manifest::AcpiAdmission;
 use spec::recipe::{GUEST_OUTPUT, ImageRecipe, kernel_output};
 use spec::{Outcome, Sha256Digest};
@@ -96,11 +96,8 @@ impl Compiled {
             .map(|path| Ok::<_, Failure>((path, component::load(&loaded.directory.join(path))?)))
             .collect::<Result<_, _>>()?;
         let standing = |component: &LoadedComponent| component.lock.lock.standing;
-        refuse_open(verb, &image::open_origins(lock, Some(standing(&guest)), kernel.as_ref().map(standing)))?;
-        let unpublished = parts.iter().filter(|(_, part)| standing(part) == Standing::Unpublished);
-        let unpublished: Vec<String> =
-            unpublished.map(|(path, _)| format!("the lock of {path} is unpublished")).collect();
-        refuse_open(verb, &unpublished)?;
+        let of_parts = parts.iter().map(|(path, part)| (*path, standing(part)));
+        refuse_open(verb, &image::open_origins(lock, Some(standing(&guest)), kernel.as_ref().map(standing), of_parts))?;
         component::check_cache(store)?;
         let build = |component: &LoadedComponent| {
             let described = component.describe()?;
