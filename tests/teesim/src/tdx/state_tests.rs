@@ -53,9 +53,14 @@ impl Launch {
     }
 
     fn init_vm(&mut self, attributes: u64, xfam: u64, width: u32) -> Result<(), Errno> {
+        self.init_vm_with(attributes, xfam, width << 16)
+    }
+
+    /// INIT_VM with this EAX of the leaf with widths of addresses.
+    fn init_vm_with(&mut self, attributes: u64, xfam: u64, eax: u32) -> Result<(), Errno> {
         let mut init = InitVm {
             head: TdxInitVm { attributes, xfam, nent: 1, mrconfigid: [9; 48], ..FromZeros::new_zeroed() },
-            entry: kvm_bindings::kvm_cpuid_entry2 { function: 0x8000_0008, eax: width << 16, ..Default::default() },
+            entry: kvm_bindings::kvm_cpuid_entry2 { function: 0x8000_0008, eax, ..Default::default() },
         };
         self.vm(1, &mut init)
     }
@@ -114,6 +119,9 @@ fn init_vm_refuses_what_kvm_does_not_support() {
     for width in [0, 46] {
         assert_eq!(launch.init_vm(1 << 28, 3, width), Err(Errno::EINVAL), "width");
     }
+    let mut narrow = Launch::new();
+    narrow.init_vm_with(1 << 28, 3, 46 << 16 | 46).unwrap();
+    assert_eq!(narrow.guest.facts().gpaw, 48, "all that a processor has which is none of a server's");
     launch.init_vm(1 << 28, 3, 52).unwrap();
     assert_eq!((launch.guest.facts().gpaw, launch.guest.facts().mrconfigid), (52, [9; 48]));
     assert_eq!(launch.init_vm(1 << 28, 3, 52), Err(Errno::EINVAL), "twice");
