@@ -75,13 +75,16 @@ const RELEASE: &str = "release";
 /// Which ACPI tables the kernel admits: its business, and no other word of the prefix is. But no release admits all.
 const ACPI: &str = "bullion.acpi";
 const UNCHECKED: &str = "unchecked";
+/// Which modules the kernel admits: its business, too.
+const MODULES: &str = "bullion.modules";
 
 /// Reads the words out of the content of `/proc/cmdline`.
 pub(crate) fn parse(text: &str) -> Result<Parameters, CommandLineError> {
     if !text.bytes().all(|c| (c.is_ascii_graphic() || c.is_ascii_whitespace()) && c != b'"') {
         return Err(CommandLineError::TwoReadings);
     }
-    let (mut root, mut salt, mut blocks, mut class, mut acpi) = (None, None, None, None, None);
+    let (mut root, mut salt, mut blocks, mut class) = (None, None, None, None);
+    let (mut acpi, mut modules) = (None, None);
     for word in text.split_ascii_whitespace().filter(|word| word.starts_with(PREFIX)) {
         let (slot, name, value) = match word.split_once('=') {
             Some((ROOT, value)) => (&mut root, ROOT, value),
@@ -89,6 +92,7 @@ pub(crate) fn parse(text: &str) -> Result<Parameters, CommandLineError> {
             Some((BLOCKS, value)) => (&mut blocks, BLOCKS, value),
             Some((CLASS, value)) => (&mut class, CLASS, value),
             Some((ACPI, value)) => (&mut acpi, ACPI, value),
+            Some((MODULES, value)) => (&mut modules, MODULES, value),
             _ => return Err(CommandLineError::Unknown(word.to_owned())),
         };
         if slot.replace(value).is_some() {

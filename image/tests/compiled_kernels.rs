@@ -116,6 +116,52 @@ fn the_compiled_kernel_takes_the_place_of_the_packages() {
 }
 
 #[test]
+fn modules_that_were_compiled_with_the_kernel_are_admitted_by_name() {
+    let recipe =
+        |modules: &str| IMAGE_RECIPE.replace("boot_modules =", &format!("root_modules = [{modules}]\nboot_modules ="));
+    let module = |name: &str, needs: &str| support::module_for("7.3.4", name, needs, &[]);
+    let mut outputs = outputs(&format!("{CONFIG}CONFIG_MODULES=y\nCONFIG_MODULE_ADMISSION=y\n"));
+    let (first, second) = (module("first", ""), module("second", "first"));
+    outputs.insert("first.ko".to_owned(), first.clone());
+    outputs.insert("second.ko".to_owned(), second.clone());
+    let built_of = |outputs: &BTreeMap<String, Vec<u8>>, modules: &str| {
+        let (world, component) = (image_world_with(&recipe(modules)), component(outputs));
+        let kernel = CompiledKernel { component: &component, outputs, acpi: None };
+        let (manifest, _) = built(&world, Some(kernel), &world.path("out"))?;
+        let rootfs = std::fs::read(world.path("out/rootfs")).unwrap();
+        let paths: Vec<String> = image::erofs::read(&rootfs).unwrap().into_keys().collect();
+        Ok::<_, BuildError>((manifest.command_line, paths))
+    };
+    let word = |line: &str| {
+        let word = line.split(' ').find_map(|word| word.strip_prefix("bullion.modules="))?;
+        Some(word.split(',').map(str::to_owned).collect::<Vec<_>>())
+    };
+    let (line, paths) = built_of(&outputs, "\"second\"").unwrap();
+    let mut expected = [Sha256Digest::of(&first).to_string(), Sha256Digest::of(&second).to_string()];
+    expected.sort();
+    assert_eq!(word(&line).unwrap(), expected, "{line}");
+    for path in ["first.ko", "second.ko"] {
+        assert!(paths.contains(&format!("usr/lib/modules/7.3.4/updates/{path}")), "{path}");
+    }
+    assert!(paths.contains(&"usr/lib/modules/7.3.4/modules.builtin".to_owned()));
+    let (line, paths) = built_of(&outputs, "\"first\"").unwrap();
+    assert_eq!(word(&line).unwrap(), [Sha256Digest::of(&first).to_string()], "what is not loaded is not admitted");
+    assert!(!paths.contains(&"usr/lib/modules/7.3.4/updates/second.ko".to_owned()));
+    let (line, _) = built_of(&outputs, "").unwrap();
+    assert_eq!(word(&line), None, "{line}");
+
+    outputs.insert("second.ko".to_owned(), support::module_for("7.3.5", "second", "", &[]));
+    let error = built_of(&outputs, "").map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("7.3.5"), "{error}");
+    outputs.insert("second.ko".to_owned(), second);
+    outputs.insert(kernel_output::CONFIGURATION.to_owned(), format!("{CONFIG}CONFIG_MODULES=y\n").into_bytes());
+    let error = built_of(&outputs, "\"first\"").map(|_| ()).unwrap_err();
+    let expected =
+        "CONFIG_MODULE_ADMISSION is n, expected y: a file that nobody named could become a part of the kernel";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
 fn a_kernel_that_does_not_keep_to_its_table_is_refused_line_by_line() {
     let world = world();
     let config = CONFIG.replace("# CONFIG_KEXEC is not set", "CONFIG_KEXEC=y").replace("CONFIG_SMP=y\n", "");

@@ -40,6 +40,9 @@ fn what_the_kernel_admits_is_its_own_business_but_is_said_once() {
     let with = format!("bullion.acpi=unchecked {good}");
     assert_eq!(parse(&with), parse(&good));
     assert_eq!(parse(&format!("bullion.acpi=00 {with}")), Err(CommandLineError::Duplicate(ACPI)));
+    let with = format!("bullion.modules={} {good}", "00".repeat(32));
+    assert_eq!(parse(&with), parse(&good));
+    assert_eq!(parse(&format!("bullion.modules=00 {with}")), Err(CommandLineError::Duplicate(MODULES)));
     assert!(matches!(parse(&format!("bullion.acpy=00 {good}")), Err(CommandLineError::Unknown(_))));
 }
 

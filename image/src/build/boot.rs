@@ -2,10 +2,10 @@
 
 use spec::manifest::{Artifact, artifact};
 use spec::recipe::ImageRecipe;
+use spec::recipe::kernel_output::is_module;
 use store::Store;
 
 use super::output::Output;
-use super::parts::is_module;
 use super::{BuildError, BuildRequest, first_error, initrd_cache};
 use crate::content::Content;
 use crate::deb::Package;
@@ -20,6 +20,8 @@ pub(super) struct Boot {
     pub(super) kernel_bytes: Content,
     pub(super) initrd_bytes: Vec<u8>,
     pub(super) kernel_version: String,
+    /// The word of the command line by which a compiled kernel admits its modules, where it has some.
+    pub(super) modules_word: Option<String>,
 }
 
 /// The kernel that a component compiled, or that of these packages, with the modules that the recipe asks for.
@@ -63,5 +65,6 @@ pub(super) fn make(
         kernel_bytes: kernel.vmlinuz.clone(),
         initrd_bytes,
         kernel_version: kernel.version.clone(),
+        modules_word: request.kernel.and_then(|_| kernel.modules_word()),
     })
 }

@@ -40,7 +40,8 @@ const DOCUMENTS: [(&str, &str); 2] =
 /// Refuses files that the component did not leave, and a configuration that does not keep to its table.
 pub(super) fn check(kernel: &CompiledKernel<'_>) -> Result<(), BuildError> {
     let component = kernel.component.inputs.name.clone();
-    for output in kernel_output::ALL {
+    let others = kernel.outputs.keys().map(String::as_str).filter(|name| !kernel_output::ALL.contains(name));
+    for output in kernel_output::ALL.into_iter().chain(others) {
         let made = kernel.component.outputs.get(output).map(|artifact| artifact.sha256);
         let given = kernel.outputs.get(output).map(|bytes| Sha256Digest::of(bytes));
         if made.is_none() || made != given {

@@ -160,7 +160,7 @@ pub fn build(request: &BuildRequest<'_>, store: &Store) -> Result<Staged, BuildE
     open.extend(root.shell.as_ref().map(|shell| format!("it has a shell on its serial line: {shell}")));
     open.extend(unrecorded.into_iter().map(|script| format!("the lock has no answer to the {script}")));
     let class = if open.is_empty() { Class::Release } else { Class::Dev };
-    let command_line = command_line(request, image, &root.verity, class)?;
+    let command_line = command_line(request, image, boot.modules_word.clone(), &root.verity, class)?;
     let mut artifacts = BTreeMap::from([
         (artifact::KERNEL.to_owned(), boot.vmlinuz.clone()),
         (artifact::INITRD.to_owned(), boot.initrd.clone()),
@@ -283,11 +283,13 @@ fn kernel_origins(request: &BuildRequest<'_>) -> Option<String> {
 fn command_line(
     request: &BuildRequest<'_>,
     image: &ImageRecipe,
+    modules_word: Option<String>,
     verity: &manifest::Verity,
     class: Class,
 ) -> Result<String, BuildError> {
     let mut words = image.command_line.clone();
     words.extend(request.kernel.map(|kernel| kernel.admission()));
+    words.extend(modules_word);
     words.push(format!("bullion.root={}", verity.root_hash));
     words.push(format!("bullion.salt={}", verity.salt));
     words.push(format!("bullion.blocks={}", verity.data_blocks));

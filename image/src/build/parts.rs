@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spec::component::Component;
 use spec::recipe::ImageRecipe;
+use spec::recipe::kernel_output::is_module;
 
 use crate::content::Content;
 
@@ -27,9 +28,4 @@ impl CompiledPart {
         let files = image.component_files.iter().filter(|file| file.recipe == recipe);
         modules.chain(files.map(|file| file.output.as_str())).collect()
     }
-}
-
-/// Whether an output is a module of the kernel.
-pub(super) fn is_module(name: &str) -> bool {
-    name.ends_with(".ko")
 }

@@ -1,4 +1,4 @@
-//! A kernel that a component compiled: no packages, no modules in files, and a list of what is built in.
+//! A kernel that a component compiled: no packages, a list of what is built in, and the modules that were compiled with it.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,22 @@ use crate::content::Content;
 /// The longest version that Kbuild makes (`__NEW_UTS_LEN`, Linux `Makefile`).
 const MAX_RELEASE: usize = 64;
 
-/// The kernel among the outputs of a component. What the recipe wants loaded must be built in.
+/// The kernel among the outputs of a component. What the recipe wants loaded must be built in or a module among them.
 pub fn find_compiled(outputs: &BTreeMap<String, Vec<u8>>, wanted: &Wanted<'_>) -> Result<Kernel, KernelError> {
     let output = |name: &'static str| outputs.get(name).ok_or(KernelError::NoOutput { name });
     let version = release(output(kernel_output::RELEASE)?).ok_or(KernelError::Release)?;
     let built_in = output(kernel_output::BUILT_IN)?;
-    let shelf = Shelf {
+    let described = [("modules.builtin".to_owned(), Content::from(built_in.clone()))];
+    let mut shelf = Shelf {
         version,
         vmlinuz: Content::from(output(kernel_output::KERNEL)?.clone()),
         files: BTreeMap::new(),
         builtin: String::from_utf8_lossy(built_in).lines().filter_map(module_name).collect(),
-        descriptions: BTreeMap::new(),
+        descriptions: described.into(),
     };
+    for (name, elf) in outputs.iter().filter(|(name, _)| kernel_output::is_module(name)) {
+        shelf.add(name, elf)?;
+    }
     planned(shelf, wanted)
 }
 

@@ -15,6 +15,8 @@ pub use compiled::find_compiled;
 pub use error::KernelError;
 pub use order::{DeviceModule, Plan, Wanted};
 
+use spec::Sha256Digest;
+
 use crate::content::Content;
 use crate::deb::{EntryKind, Package};
 use modinfo::Modinfo;
@@ -72,18 +74,36 @@ pub fn find<'a>(
     wanted: &Wanted<'_>,
 ) -> Result<Kernel, KernelError> {
     let mut shelf = shelf(packages)?;
-    for (name, elf) in compiled {
+    compiled.into_iter().try_for_each(|(name, elf)| shelf.add(name, elf))?;
+    planned(shelf, wanted)
+}
+
+impl Shelf {
+    /// Adds a module that a component compiled.
+    fn add(&mut self, name: &str, elf: &[u8]) -> Result<(), KernelError> {
         // Where depmod looks first; nothing of a package may be there.
-        let path = format!("usr/lib/modules/{}/updates/{name}", shelf.version);
+        let path = format!("usr/lib/modules/{}/updates/{name}", self.version);
         let name = module_name(name).unwrap_or_else(|| name.to_owned());
         let file = ModuleFile { path: path.clone(), content: Content::from(elf.to_vec()) };
         // What does not fit this kernel is refused although no recipe may want it loaded.
-        file.read(&name, &shelf.version)?;
-        if let Some(first) = shelf.files.insert(name.clone(), file) {
-            return Err(KernelError::Twice { name, first: first.path, second: path });
+        file.read(&name, &self.version)?;
+        match self.files.insert(name.clone(), file) {
+            Some(first) => Err(KernelError::Twice { name, first: first.path, second: path }),
+            None => Ok(()),
         }
     }
-    planned(shelf, wanted)
+}
+
+impl Kernel {
+    /// The word of the command line by which a kernel with `CONFIG_MODULE_ADMISSION` takes these modules and no others: the SHA-256 of each
+    /// file, in ascending order. `None` where there are none: it takes none then.
+    pub fn modules_word(&self) -> Option<String> {
+        let of_root = self.root_modules.values().map(|module| &module.elf);
+        let digests: BTreeSet<Sha256Digest> =
+            self.modules.values().chain(of_root).map(|elf| Sha256Digest::of(elf)).collect();
+        let digests: Vec<String> = digests.iter().map(ToString::to_string).collect();
+        (!digests.is_empty()).then(|| format!("bullion.modules={}", digests.join(",")))
+    }
 }
 
 /// The kernel of a shelf with the modules of a recipe.

@@ -98,11 +98,12 @@ pub struct GuestRecipe {
 }
 
 impl ImageRecipe {
-    /// The recipes of components that make modules of the package's kernel or files of the root file system, each once.
-    pub fn parts(&self) -> Vec<&str> {
+    /// The recipes of components that make files of the root file system or, where its kernel is the package's, modules, each once.
+    pub fn parts(&self, kernel_is_compiled: bool) -> Vec<&str> {
         let files = self.component_files.iter().map(|file| file.recipe.as_str());
+        let modules = self.module_components.iter().map(String::as_str).filter(|_| !kernel_is_compiled);
         let mut parts: Vec<&str> = Vec::new();
-        for path in self.module_components.iter().map(String::as_str).chain(files) {
+        for path in modules.chain(files) {
             if !parts.contains(&path) {
                 parts.push(path);
             }
@@ -126,8 +127,13 @@ pub mod kernel_output {
     pub const CONFIGURATION: &str = "config";
     /// What the configuration must say.
     pub const HARDENING: &str = "hardening.toml";
-    /// All of them.
+    /// All that every kernel has.
     pub const ALL: [&str; 5] = [KERNEL, RELEASE, BUILT_IN, CONFIGURATION, HARDENING];
+
+    /// Whether an output of any component is a module of a kernel.
+    pub fn is_module(name: &str) -> bool {
+        name.ends_with(".ko")
+    }
 }
 
 /// Names in `/build` that the builder makes itself.

@@ -82,15 +82,10 @@ impl Compiled {
             Failure::new(Outcome::Usage, format!("{} names no guest component", verb.recipe.display()))
                 .with_hint("add [guest] component = \"components/guest.toml\" to the recipe")
         })?;
-        if image.is_some_and(|image| !image.module_components.is_empty()) {
-            let why =
-                "its kernel.module_components are of the distribution's kernel, and fit none that a component compiles";
-            refuse_open(verb, &[why.to_owned()])?;
-        }
         let load = |path: &String| component::load(&loaded.directory.join(path));
         let guest = load(&guest.component)?;
         let kernel = image.and_then(|image| image.kernel_component.as_ref()).map(load).transpose()?;
-        let parts = image.map(ImageRecipe::parts).unwrap_or_default();
+        let parts = image.map(|image| image.parts(kernel.is_some())).unwrap_or_default();
         let parts: Vec<(&str, LoadedComponent)> = parts
             .into_iter()
             .map(|path| Ok::<_, Failure>((path, component::load(&loaded.directory.join(path))?)))
@@ -107,7 +102,7 @@ impl Compiled {
         let mut outputs = outputs(&guest_component, &[GUEST_OUTPUT], store)?;
         let kernel = kernel.as_ref().map(build).transpose()?;
         let kernel = kernel.map(|built| {
-            let files = self::outputs(&built, &kernel_output::ALL, store)?;
+            let files = self::outputs(&built, &of_kernel(&built), store)?;
             Ok::<_, Failure>((built, files))
         });
         let kernel = kernel.transpose()?;
@@ -148,9 +143,10 @@ impl Compiled {
             part(image, path, built, store)
         };
         let image = loaded.recipe.image.iter();
-        let parts = image.flat_map(|image| image.parts().into_iter().map(|path| make(image, path)));
-        let kernel = of(kernel_output::KERNEL)
-            .map(|component| Ok::<_, Failure>((component.clone(), outputs(component, &kernel_output::ALL, store)?)));
+        let kernel = of(kernel_output::KERNEL);
+        let parts = image.flat_map(|image| image.parts(kernel.is_some()).into_iter().map(|path| make(image, path)));
+        let kernel = kernel
+            .map(|component| Ok::<_, Failure>((component.clone(), outputs(component, &of_kernel(component), store)?)));
         Ok(Self {
             guest: read_guest(verb.guest.as_deref())?,
             guest_component: of(GUEST_OUTPUT).cloned(),
@@ -159,6 +155,12 @@ impl Compiled {
             parts: parts.collect::<Result<_, Failure>>()?,
         })
     }
+}
+
+/// What an image takes of a kernel's component: what every kernel has, and its modules.
+fn of_kernel(component: &Component) -> Vec<&str> {
+    let modules = component.outputs.keys().map(String::as_str).filter(|name| kernel_output::is_module(name));
+    kernel_output::ALL.into_iter().chain(modules).collect()
 }
 
 /// What the image takes of a component.
@@ -207,12 +209,14 @@ pub(in crate::verbs) fn check_given(given: &Given, recipe: &Path) -> Result<(), 
     let image = loaded.recipe.image.as_ref();
     let guest = image.and_then(|image| image.guest.as_ref()).map(|guest| &guest.component);
     let kernel = image.and_then(|image| image.kernel_component.as_ref());
+    let is_kernel = |component: &Component| component.outputs.contains_key(kernel_output::KERNEL);
+    let kernel_is_compiled = given.components.iter().any(is_kernel);
     for component in &given.components {
         let is = |path: &&str| Path::new(path).file_stem() == Some(component.inputs.name.as_ref());
         let path = match () {
             () if component.outputs.contains_key(GUEST_OUTPUT) => guest.map(String::as_str),
-            () if component.outputs.contains_key(kernel_output::KERNEL) => kernel.map(String::as_str),
-            () => image.and_then(|image| image.parts().into_iter().find(is)),
+            () if is_kernel(component) => kernel.map(String::as_str),
+            () => image.and_then(|image| image.parts(kernel_is_compiled).into_iter().find(is)),
         };
         let path = path.ok_or_else(|| refused("is none of this recipe"))?;
         let own = component::load(&loaded.directory.join(path))?;
