@@ -179,7 +179,8 @@ pub(crate) struct CommandLine<'a> {
 impl CommandLine<'_> {
     fn tee(&self) -> Box<dyn TeeArguments + '_> {
         let tee = tee_arguments(self.shape);
-        if self.stand_in { Box::new(StandIn(tee)) } else { tee }
+        let is_intel = matches!(self.shape.tee, TeeShape::Tdx(_));
+        if self.stand_in { Box::new(StandIn { inner: tee, is_intel }) } else { tee }
     }
 
     /// The arguments, without QEMU's own name and what `QemuProgram` puts before them.

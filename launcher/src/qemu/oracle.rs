@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(*machine, format!("{plain},confidential-guest-support=tee"));
         assert_eq!(
             [kvm.as_str(), tcg, host, max],
-            ["kvm", "tcg,thread=multi", "host,pmu=off", "max,phys-bits=46,pmu=off"]
+            ["kvm", "tcg,thread=multi", "host,pmu=off", "max,phys-bits=46,pmu=off,vendor=GenuineIntel"]
         );
         assert_eq!(launched.len(), asked.len());
     }

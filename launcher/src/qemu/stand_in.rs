@@ -12,15 +12,21 @@ use crate::host::HostFacts;
 const PHYSICAL_BITS: &str = "46";
 
 /// `inner` on a host without a TEE.
-pub(super) struct StandIn<'a>(pub(super) Box<dyn TeeArguments + 'a>);
+pub(super) struct StandIn<'a> {
+    pub(super) inner: Box<dyn TeeArguments + 'a>,
+    /// Whether its processor is Intel's. QEMU's translator is AMD's by default, and memory of a machine of AMD's lies above 1 TiB where it
+    /// and the window for BARs reach 1012 GiB (QEMU `hw/i386/pc.c`, `enforce_amd_1tb_hole`).
+    pub(super) is_intel: bool,
+}
 
 impl TeeArguments for StandIn<'_> {
     fn cpu(&self, _: Properties, _: Accelerator, _: &HostFacts) -> Properties {
-        Properties::of("max").with("phys-bits", PHYSICAL_BITS).with("pmu", "off")
+        let cpu = Properties::of("max").with("phys-bits", PHYSICAL_BITS).with("pmu", "off");
+        if self.is_intel { cpu.with("vendor", "GenuineIntel") } else { cpu }
     }
 
     fn machine(&self, machine: Properties) -> Properties {
-        self.0.machine(machine)
+        self.inner.machine(machine)
     }
 
     fn confidential_guest(&self, _: &HostFacts) -> Option<Properties> {
@@ -28,15 +34,15 @@ impl TeeArguments for StandIn<'_> {
     }
 
     fn options(&self, arguments: &mut Arguments) {
-        self.0.options(arguments);
+        self.inner.options(arguments);
     }
 
     fn virtio(&self, device: Properties) -> Properties {
-        self.0.virtio(device)
+        self.inner.virtio(device)
     }
 
     fn shared_memory(&self) -> bool {
-        self.0.shared_memory()
+        self.inner.shared_memory()
     }
 
     fn types(&self) -> &'static [&'static str] {

@@ -37,7 +37,7 @@ fn vector(path: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn tree(variable: &str) -> Option<QemuProgram> {
+pub(crate) fn tree(variable: &str) -> Option<QemuProgram> {
     let found = std::env::var_os(variable).and_then(|root| QemuProgram::from_tree(Path::new(&root)).ok());
     if found.is_none() {
         eprintln!("skipped: {variable} names no tree with QEMU");
@@ -158,7 +158,7 @@ fn tables_of_a_vm_with_devices_are_those_that_its_own_words_give() {
     let two_bars = "nvme,serial=x,cmb_size_mb=64,pmrdev=pmr";
     for function in [two_bars, "pci-testdev,membar=128G"] {
         let (inherited, _peers) = inherited(&plan, &firmware);
-        let watched = oracle::watch(&program, emulated(&plan, function), inherited).unwrap();
+        let watched = oracle::watch(&program, emulated(&plan, &[function]), inherited).unwrap();
         assert!(watched.fw_cfg == told.fw_cfg, "{function}: fw_cfg differs");
     }
     let without_vsock = Devices { vsock: false, ..devices };
@@ -182,13 +182,26 @@ fn tables_tell_of_a_watchdog_and_of_pvpanic() {
         oracle::ask(&question, cache.path()).unwrap().fw_cfg.acpi().unwrap().tables
     };
     let (inherited, _peers) = inherited(&plan, &firmware);
-    let watched = oracle::watch(&program, emulated(&plan, ""), inherited).unwrap();
+    let watched = oracle::watch(&program, emulated(&plan, &[]), inherited).unwrap();
     assert_eq!(tables(both), watched.fw_cfg.acpi().unwrap().tables);
     let all = [(false, false), (true, false), (false, true), (true, true)];
     let all = all.map(|(watchdog, pvpanic)| tables(Devices { watchdog, pvpanic, ..Devices::default() }));
     for (index, one) in all.iter().enumerate() {
         assert!(all.iter().skip(index + 1).all(|other| other != one), "{index}");
     }
+}
+
+/// What room the tables of a TD name for BARs moves no memory: its processor is Intel's, wherever it is asked about.
+#[test]
+fn memory_of_a_td_lies_alike_beside_passed_functions() {
+    let (Some(firmware), Some(program)) = (vector(TDX_FIRMWARE), tree("BULLION_TEST_QEMU_TREE")) else { return };
+    let cache = tempfile::tempdir().unwrap();
+    let memory = |pci| {
+        let (shape, devices) = (shape(1, 8192), Devices { pci, ..Devices::default() });
+        let question = Question { program: &program, firmware: &firmware, shape: &shape, devices };
+        oracle::ask(&question, cache.path()).unwrap().fw_cfg.smbios_tables().unwrap().to_vec()
+    };
+    assert_eq!(memory(1), memory(0));
 }
 
 /// Of a topology the processors' SMBIOS tables tell, and where the numbers of vCPUs have gaps, the ACPI tables as well.
@@ -225,7 +238,7 @@ fn numa_nodes_are_in_the_tables() {
     let flat = ask(Devices { nodes: 0, ..devices });
     assert_ne!(told.acpi().unwrap().tables, flat.acpi().unwrap().tables);
     let (inherited, _peers) = inherited(&plan, &firmware);
-    let watched = oracle::watch(&program, emulated(&plan, ""), inherited).unwrap();
+    let watched = oracle::watch(&program, emulated(&plan, &[]), inherited).unwrap();
     assert!(watched.fw_cfg == told, "fw_cfg differs");
 }
 
@@ -235,7 +248,7 @@ fn the_tables_of_a_host_bridge_of_a_node_depend_on_bars() {
     let (Some(firmware), Some(program)) = (vector(TDX_FIRMWARE), tree("BULLION_TEST_QEMU_TREE")) else { return };
     let plan = crate::golden::on("emerald-rapids", "tdx", "numa_nodes = [0, 1]").plan().unwrap();
     let tables = |function: &str| {
-        let mut words = emulated(&plan, "");
+        let mut words = emulated(&plan, &[]);
         let devices = [
             "pxb-pcie,id=node1,bus=pcie.0,addr=0xd,bus_nr=32,numa_node=1",
             "pcie-root-port,id=below,bus=node1,chassis=9",
@@ -249,11 +262,11 @@ fn the_tables_of_a_host_bridge_of_a_node_depend_on_bars() {
     assert_ne!(tables("pci-testdev,bus=below,membar=16G"), tables("pci-testdev,bus=below,membar=128G"));
 }
 
-/// The plan's own words, without the TEE and its host's CPU, and with this device in the place of what is passed.
-fn emulated(plan: &Plan, function: &str) -> Vec<String> {
+/// The plan's own words, without the TEE and its host's CPU, and with these devices in the places of what is passed.
+pub(crate) fn emulated(plan: &Plan, functions: &[&str]) -> Vec<String> {
     let start = plan.argv.iter().position(|word| word == "-name").unwrap();
     let mut words: Vec<String> = plan.argv[start..].to_vec();
-    for gone in ["tdx-guest,", "iommufd,"] {
+    for gone in ["tdx-guest,", "sev-snp-guest,", "iommufd,"] {
         let is_gone =
             |word: &String| word.starts_with(gone) || word.contains(&format!("\"{}\"", gone.trim_end_matches(',')));
         if let Some(at) = words.iter().position(is_gone) {
@@ -263,7 +276,9 @@ fn emulated(plan: &Plan, function: &str) -> Vec<String> {
     // Nobody is there to let it run.
     words.retain(|word| !["-preconfig", "-S"].contains(&word.as_str()));
     for word in &mut words {
-        *word = word.replace(",confidential-guest-support=tee", "").replace("host,pmu=off", "max,phys-bits=46,pmu=off");
+        *word = word.replace(",confidential-guest-support=tee", "");
+        *word = word.replace("host,pmu=off", "max,phys-bits=46,pmu=off,vendor=GenuineIntel");
+        *word = word.replace("EPYC-v4,", "max,");
         // There is no second NUMA node here, and no function to pass.
         if let Some((memory, _)) = word.split_once(",host-nodes=") {
             *word = memory.to_owned();
@@ -273,8 +288,9 @@ fn emulated(plan: &Plan, function: &str) -> Vec<String> {
         } else if word.starts_with("vhost-vsock-pci,") {
             // This host has no vsock: another virtio device of the same place.
             *word = "virtio-balloon-pci,id=vsock,bus=pcie.0,addr=0xf,disable-legacy=on,iommu_platform=on".to_owned();
-        } else if word.starts_with("vfio-pci,") {
-            *word = format!("{function},bus=port-pci0");
+        } else if let Some(rest) = word.strip_prefix("vfio-pci,id=pci") {
+            let (index, _) = rest.split_once(',').unwrap();
+            *word = format!("{},bus=port-pci{index}", functions[index.parse::<usize>().unwrap()]);
         }
     }
     words.extend(["-object".into(), "memory-backend-memfd,id=pmr,share=on,size=4G,prealloc=off".into()]);
@@ -282,7 +298,7 @@ fn emulated(plan: &Plan, function: &str) -> Vec<String> {
 }
 
 /// Something for each descriptor of the plan, and our ends of those that are sockets.
-fn inherited(plan: &Plan, firmware: &[u8]) -> (Vec<(i32, OwnedFd)>, Vec<UnixStream>) {
+pub(crate) fn inherited(plan: &Plan, firmware: &[u8]) -> (Vec<(i32, OwnedFd)>, Vec<UnixStream>) {
     let mut peers = Vec::new();
     let file = |bytes: &[u8]| {
         let mut file = tempfile::tempfile().unwrap();
@@ -295,7 +311,7 @@ fn inherited(plan: &Plan, firmware: &[u8]) -> (Vec<(i32, OwnedFd)>, Vec<UnixStre
             peers.push(ours);
             OwnedFd::from(theirs)
         }
-        Role::Artifact("firmware-tdx.fd") => file(firmware),
+        Role::Artifact("firmware-tdx.fd" | "firmware-snp.fd") => file(firmware),
         Role::Artifact("vmlinuz") => file(&bz_image()),
         _ => file(&[0; 1 << 20]),
     };
