@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
     // In a simulation, nothing of the guest runs; and who skips the artifacts has others than the manifest's.
     if !verb.simulate
         && !verb.dangerously_skip_artifact_verification
-        && let Some(doubt) = admission::check(&vm, &image, &verb.qemu, &store)?
+        && let Some(doubt) = admission::check(&vm, &image, &facts, &verb.qemu, &store)?
     {
         printer.warning(doubt);
     }

@@ -5,8 +5,8 @@
 //! firmware makes of it: a refusal here is never of a machine that the kernel would take. Where there is no answer, or the tables name
 //! the BARs of one host's devices, nothing is foreseen, and nothing refused.
 
-use launcher::Image;
 use launcher::qemu::oracle::Devices;
+use launcher::{HostFacts, Image};
 use measure::shape::{Boot, Shape, SnpShape, TdxShape, TeeShape};
 use spec::manifest::{AcpiAdmission, Manifest, artifact};
 use spec::vm::{Boot as From, Topology, Vm};
@@ -37,31 +37,46 @@ pub(crate) fn digest(
 
 /// Refuses a VM whose machine the image's kernel does not admit. Images that admit any, and disks, which have a list of their own
 /// inside, are not looked at. Otherwise it says why it is not foreseen, where it is not.
-pub(crate) fn check(vm: &Vm, image: &Image, qemu: &QemuChoice, store: &Store) -> Result<Option<String>, Failure> {
+pub(crate) fn check(
+    vm: &Vm,
+    image: &Image,
+    facts: &HostFacts,
+    qemu: &QemuChoice,
+    store: &Store,
+) -> Result<Option<String>, Failure> {
     let manifest = &image.manifest;
     let Some(admitted) = manifest.acpi.as_ref().filter(|_| vm.boot == From::Kernel) else { return Ok(None) };
     let doubt = |reason: &str| format!("it is not foreseen whether the image's kernel admits this machine: {reason}");
-    // Of a TDX guest QEMU is told the window that it names (`launcher::qemu::devices`).
-    if vm.tee != Tee::Tdx && !vm.host.pci.is_empty() {
-        return Ok(Some(doubt("its ACPI tables name the BARs of the functions that are passed")));
-    }
+    let memory_mib = whole_mib(vm.memory)?;
+    let devices = match Devices::on(vm, memory_mib, facts) {
+        Ok(devices) => devices,
+        Err(reason) => return Ok(Some(doubt(&reason))),
+    };
     let firmware = match vm.tee {
         // QEMU's own.
         Tee::None => Vec::new(),
         Tee::Snp => image_firmware(&image.directory, manifest, artifact::FIRMWARE_SNP)?.bytes,
         Tee::Tdx => image_firmware(&image.directory, manifest, artifact::FIRMWARE_TDX)?.bytes,
     };
-    let devices = Devices::of(vm);
     let oracle = Oracle::new(qemu, store, devices);
-    let (found, version) = match digest(&oracle, &firmware, (vm.tee, vm.vcpus, whole_mib(vm.memory)?), devices) {
+    let (found, version) = match digest(&oracle, &firmware, (vm.tee, vm.vcpus, memory_mib), devices) {
         Ok(told) => told,
         Err(failure) => return Ok(Some(doubt(&failure.messages.join(": ")))),
     };
-    if admitted.digests.contains(&found) { Ok(None) } else { Err(refusal(vm, manifest, admitted, &found, version)) }
+    if admitted.digests.contains(&found) {
+        Ok(None)
+    } else {
+        Err(refusal(vm, (manifest, admitted), devices, (&found, version)))
+    }
 }
 
-fn refusal(vm: &Vm, manifest: &Manifest, admitted: &AcpiAdmission, found: &Sha256Digest, version: [u64; 3]) -> Failure {
-    let Devices { nics, pci, volumes, vsock, watchdog, pvpanic, topology, nodes } = Devices::of(vm);
+fn refusal(
+    vm: &Vm,
+    (manifest, admitted): (&Manifest, &AcpiAdmission),
+    devices: Devices,
+    (found, version): (&Sha256Digest, [u64; 3]),
+) -> Failure {
+    let Devices { nics, pci, large_bars, volumes, vsock, watchdog, pvpanic, topology, nodes } = devices;
     let version = version.map(|number| number.to_string()).join(".");
     let mut machine = format!("tee {}, {} vCPUs, {}", vm.tee, vm.vcpus, vm.memory);
     let counts = [
@@ -77,6 +92,9 @@ fn refusal(vm: &Vm, manifest: &Manifest, admitted: &AcpiAdmission, found: &Sha25
         if count > 0 {
             machine.push_str(&format!(", {name}: {count}"));
         }
+    }
+    if large_bars {
+        machine.push_str(", large_bars");
     }
     if topology != Topology::default() {
         machine.push_str(&format!(", sockets: {}, threads: {}", topology.sockets, topology.threads));
@@ -98,7 +116,9 @@ fn refusal(vm: &Vm, manifest: &Manifest, admitted: &AcpiAdmission, found: &Sha25
     let unnamed = [(vsock, "host.vsock"), (nodes > 0, "host.numa_nodes"), (vm.topology.is_some(), "topology")];
     let unnamed: Vec<&str> = unnamed.into_iter().filter_map(|(there, key)| there.then_some(key)).collect();
     let way = if unnamed.is_empty() {
-        "or name this one in [[kernel.admit]] and build the image again".to_owned()
+        let with =
+            if vm.tee == Tee::Snp && pci > 0 { format!(", with large_bars = [{large_bars}],") } else { String::new() };
+        format!("or name this one in [[kernel.admit]]{with} and build the image again")
     } else {
         format!("and leave out {}, which no release admits", unnamed.join(" and "))
     };

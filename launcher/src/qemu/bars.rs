@@ -91,6 +91,26 @@ pub fn window(tee: Tee, host_bits: u32, functions: &[&PciFunction]) -> Result<Op
     Err(NoRoom { needed_gib: needed.div_ceil(GIB), reason: room.reason, fitting })
 }
 
+/// What firmware of a guest in `tee` is told where the functions need more room than it has by itself, in MiB; nothing where it is
+/// never told.
+pub(super) fn larger_window(tee: Tee) -> Option<u64> {
+    let room = Room::of(tee, 0);
+    (room.largest > room.default).then_some(room.largest >> 20)
+}
+
+/// The window for 64-bit BARs, in GiB, that the ACPI tables of an SNP guest with `memory_mib` MiB and passed functions name, so that
+/// they depend on no BAR: all the room of firmware that is `told` so many MiB of it. By default QEMU names what is used, from the lowest BAR on;
+/// that one is where the room begins, because every size is aligned there. Nothing where QEMU would move memory out of firmware's reach.
+pub(super) fn named_by_snp(told: Option<u64>, memory_mib: u64) -> Option<u64> {
+    /// Below it memory is where it is always, together with the window (QEMU `hw/i386/pc.c`, `AMD_HT_START`).
+    const REACH_GIB: u64 = 1012;
+    /// What of q35's first 4 GiB is no memory, where there is more of it than that.
+    const HOLE_GIB: u64 = 2;
+    let room = told.unwrap_or(Room::of(Tee::Snp, 0).default >> 20) >> 10;
+    let memory = memory_mib.div_ceil(1 << 10).saturating_add(HOLE_GIB);
+    (memory.saturating_add(room) <= REACH_GIB).then_some(room)
+}
+
 /// How many address bits the CPU of a guest without a TEE must have for the functions, where a model of QEMU has too few by itself.
 /// A guest in a TEE has what its firmware reaches or its host's processor has.
 pub fn address_bits(functions: &[&PciFunction]) -> Option<u32> {
@@ -125,6 +145,18 @@ fn aligned(end: u64, alignment: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seen of QEMU 11.1.3: memory of 498 GiB ends at 500 GiB beside a window of 512 GiB.
+    #[test]
+    fn a_window_is_named_beside_memory_that_stays_where_it_is() {
+        let larger = larger_window(Tee::Snp);
+        assert_eq!(larger, Some(512 << 10));
+        assert_eq!([Tee::Tdx, Tee::None].map(larger_window), [None, None]);
+        let named = |told| [1, 498, 499, 882, 883].map(|gib| named_by_snp(told, gib << 10));
+        assert_eq!(named(larger), [Some(512), Some(512), None, None, None]);
+        assert_eq!(named(None), [Some(128), Some(128), Some(128), Some(128), None]);
+        assert_eq!(named_by_snp(None, u64::MAX), None);
+    }
 
     /// Sizes are a device's own words.
     #[test]

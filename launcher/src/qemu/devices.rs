@@ -7,9 +7,8 @@ use measure::shape::TeeShape;
 use spec::Sha256Digest;
 use spec::vm::{MAX_NICS, Nic, Vsock};
 
-use super::CommandLine;
 use super::arguments::{Arguments, Properties};
-use super::descriptor;
+use super::{CommandLine, bars, descriptor};
 use crate::network::{self, Means};
 
 /// Places on the root bus: a slot for each NIC from here on, then slots of eight ports each for PCI functions. Volumes begin at 0x10.
@@ -40,8 +39,14 @@ impl CommandLine<'_> {
             let window = Properties::with_first("name", "opt/ovmf/X-PciMmio64Mb").with("string", &mib.to_string());
             arguments.option("-fw_cfg", window);
         }
-        if matches!(self.shape.tee, TeeShape::Tdx(_)) {
-            arguments.option("-global", Properties::with_first("q35-pcihost.pci-hole64-size", TDX_WINDOW));
+        let named = match self.shape.tee {
+            TeeShape::Tdx(_) => Some(TDX_WINDOW.to_owned()),
+            TeeShape::Snp(_) => bars::named_by_snp(self.window_mib, self.shape.memory_mib).map(|gib| format!("{gib}G")),
+            // SeaBIOS begins where the sizes of the BARs let it.
+            TeeShape::None => None,
+        };
+        if let Some(window) = named {
+            arguments.option("-global", Properties::with_first("q35-pcihost.pci-hole64-size", &window));
         }
         if self.by_iommufd {
             let iommufd = Properties::of("iommufd").with("id", IOMMUFD).with("fd", &descriptor::IOMMUFD.to_string());

@@ -34,7 +34,7 @@ use session::Session;
 
 use super::features::FLOOR;
 use super::signs::Signs;
-use super::{Accelerator, CommandLine, Features, QemuProgram, features};
+use super::{Accelerator, CommandLine, Features, QemuProgram, bars, features};
 use crate::host::{HostFacts, KvmAccess};
 use crate::plan::{Role, descriptors};
 use crate::sealed_memory::sealed_memory;
@@ -57,13 +57,15 @@ pub struct Question<'a> {
 }
 
 /// Devices that not every guest has. Each has a place of its own that follows from its number, and nothing else about them is in
-/// the tables: how many there are is enough.
+/// the tables: how many there are is enough, and for what room of BARs firmware is told to make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Devices {
     /// Networks.
     pub nics: usize,
     /// Passed PCI functions.
     pub pci: usize,
+    /// Whether the functions need more room for BARs than firmware has by itself, where it can be told to make more.
+    pub large_bars: bool,
     /// Volumes on virtio disks.
     pub volumes: usize,
     /// Whether it has a vsock.
@@ -79,12 +81,13 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Those of a VM description.
+    /// Those of a VM description, whatever its functions are: enough for a TDX guest, whose firmware is told of no room.
     pub fn of(vm: &Vm) -> Self {
         let Signs { watchdog, pvpanic } = Signs::of(&vm.guest);
         Self {
             nics: vm.host.nics.len(),
             pci: vm.host.pci.len(),
+            large_bars: false,
             // One on a drive that is passed whole is among the functions.
             volumes: vm.guest.volumes.iter().filter(|volume| volume.on == Carrier::Virtio).count(),
             vsock: vm.host.vsock.is_some(),
@@ -93,6 +96,33 @@ impl Devices {
             topology: vm.arrangement(),
             nodes: vm.host.numa_nodes.len(),
         }
+    }
+
+    /// Those of a VM description with `memory_mib` MiB on a host; where its tables are not those of stand-ins, or it has no place there, why.
+    pub fn on(vm: &Vm, memory_mib: u64, facts: &HostFacts) -> Result<Self, String> {
+        let devices = Self::of(vm);
+        match vm.tee {
+            _ if devices.pci == 0 => return Ok(devices),
+            // QEMU is told the window that the tables name, the same for all.
+            Tee::Tdx => return Ok(devices),
+            Tee::None => {
+                let reason =
+                    "SeaBIOS places the BARs of passed functions by their sizes, and the ACPI tables name where";
+                return Err(reason.to_owned());
+            }
+            Tee::Snp => {}
+        }
+        let functions = vm.host.pci.iter().map(|device| {
+            facts.device(&device.address).ok_or_else(|| format!("there is no function {}", device.address))
+        });
+        let functions = functions.collect::<Result<Vec<_>, _>>()?;
+        let told = bars::window(vm.tee, facts.physical_address_bits, &functions)
+            .map_err(|none| format!("the functions' BARs need {} GiB of room: {}", none.needed_gib, none.reason))?;
+        if bars::named_by_snp(told, memory_mib).is_none() {
+            let reason = "beside so much memory the ACPI tables name the BARs of the functions that are passed";
+            return Err(reason.to_owned());
+        }
+        Ok(Self { large_bars: told.is_some(), ..devices })
     }
 
     /// A host that has them. Networks lead nowhere, and no port of this host is taken.
@@ -205,10 +235,18 @@ fn command_line(shape: &Shape, devices: &Devices, sandbox: bool) -> Vec<String> 
         topology: devices.topology,
         by_iommufd: false,
         has_passt: false,
-        window_mib: None,
+        window_mib: if devices.large_bars { bars::larger_window(tee(shape)) } else { None },
         address_bits: None,
     };
     line.arguments()
+}
+
+fn tee(shape: &Shape) -> Tee {
+    match shape.tee {
+        TeeShape::None => Tee::None,
+        TeeShape::Snp(_) => Tee::Snp,
+        TeeShape::Tdx(_) => Tee::Tdx,
+    }
 }
 
 /// Descriptors by their number in QEMU, and our ends of those that are sockets.
@@ -216,11 +254,7 @@ type StandIns = (Vec<(i32, OwnedFd)>, Vec<UnixStream>);
 
 /// Something for each descriptor of the launch: what a file holds reaches no table, apart from the firmware.
 fn stand_ins(question: &Question<'_>) -> std::io::Result<StandIns> {
-    let tee = match question.shape.tee {
-        TeeShape::None => Tee::None,
-        TeeShape::Snp(_) => Tee::Snp,
-        TeeShape::Tdx(_) => Tee::Tdx,
-    };
+    let tee = tee(question.shape);
     let boot = question.shape.boot;
     let firmware = crate::firmware::artifact_name(tee, boot);
     let (mut inherited, mut peers) = (Vec::new(), Vec::new());

@@ -13,5 +13,6 @@ mod prepare;
 mod process;
 mod qemu;
 mod refusals;
+mod snp_tables;
 mod toy;
 mod unit;

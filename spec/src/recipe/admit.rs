@@ -30,6 +30,10 @@ pub struct Admit {
     /// How many passed PCI functions there may be.
     #[serde(default = "no_devices")]
     pub pci: Vec<usize>,
+    /// Whether the BARs of passed functions need more than the 127 GiB of room that SNP firmware has for them by itself, as those of an
+    /// H100 or H200 do, and those of an NVMe drive or of a B200 whose memory BAR is resized do not. Makes no difference to other TEEs.
+    #[serde(default = "without", skip_serializing_if = "is_without")]
+    pub large_bars: Vec<bool>,
     /// Whether there is a watchdog.
     #[serde(default = "without", skip_serializing_if = "is_without")]
     pub watchdog: Vec<bool>,
@@ -53,6 +57,8 @@ pub struct AdmittedMachine {
     pub volumes: usize,
     /// How many passed PCI functions.
     pub pci: usize,
+    /// Whether their BARs need more room than firmware has by itself: of an SNP guest with functions only.
+    pub large_bars: bool,
     /// Whether there is a watchdog.
     pub watchdog: bool,
     /// Whether there is a pvpanic device.
@@ -71,7 +77,8 @@ impl fmt::Display for Admit {
                 write!(formatter, ", {name}: {}", list(counts))?;
             }
         }
-        for (there, name) in [(&self.watchdog, "watchdog"), (&self.pvpanic, "pvpanic")] {
+        let signs = [(&self.large_bars, "large_bars"), (&self.watchdog, "watchdog"), (&self.pvpanic, "pvpanic")];
+        for (there, name) in signs {
             if there.contains(&true) {
                 write!(formatter, ", {name}{}", if there.contains(&false) { " or none" } else { "" })?;
             }
@@ -93,7 +100,7 @@ fn is_without(list: &[bool]) -> bool {
 }
 
 impl Admit {
-    /// All combinations.
+    /// All combinations, each once.
     pub fn machines(&self) -> Vec<AdmittedMachine> {
         let (vcpus, memory_mib, nics, volumes, pci) = (0, 0, 0, 0, 0);
         let plain = |tee: &Tee| AdmittedMachine {
@@ -103,6 +110,7 @@ impl Admit {
             nics,
             volumes,
             pci,
+            large_bars: false,
             watchdog: false,
             pvpanic: false,
         };
@@ -113,6 +121,10 @@ impl Admit {
         let machines = each(machines, &self.nics, |machine, nics| machine.nics = nics);
         let machines = each(machines, &self.volumes, |machine, volumes| machine.volumes = volumes);
         let machines = each(machines, &self.pci, |machine, pci| machine.pci = pci);
+        let mut machines = each(machines, &self.large_bars, |machine, large_bars| {
+            machine.large_bars = large_bars && machine.tee == Tee::Snp && machine.pci > 0;
+        });
+        machines.dedup();
         let machines = each(machines, &self.watchdog, |machine, watchdog| machine.watchdog = watchdog);
         each(machines, &self.pvpanic, |machine, pvpanic| machine.pvpanic = pvpanic)
     }
@@ -134,10 +146,11 @@ fn each<T: Copy>(
 pub(super) fn check(admit: &Admit, origin: Origin<'_>) -> Result<(), SyntaxError> {
     /// More devices than any machine of ours has places for.
     const MAX_DEVICES: usize = 16;
-    let Admit { tee, vcpus, memory, nics, volumes, pci, watchdog, pvpanic } = admit;
+    let Admit { tee, vcpus, memory, nics, volumes, pci, large_bars, watchdog, pvpanic } = admit;
     let counts = [nics, volumes, pci].map(Vec::is_empty);
-    let lists = [tee.is_empty(), vcpus.is_empty(), memory.is_empty(), watchdog.is_empty(), pvpanic.is_empty()];
-    if lists.contains(&true) || counts.contains(&true) {
+    let lists = [tee.is_empty(), vcpus.is_empty(), memory.is_empty()];
+    let signs = [large_bars, watchdog, pvpanic].map(Vec::is_empty);
+    if lists.contains(&true) || counts.contains(&true) || signs.contains(&true) {
         return Err(origin.refuse("admit", "kernel.admit has an empty list: no machine is in it"));
     }
     if let Some(vcpus) = vcpus.iter().find(|vcpus| !(1..=MAX_VCPUS).contains(*vcpus)) {
@@ -151,4 +164,42 @@ pub(super) fn check(admit: &Admit, origin: Origin<'_>) -> Result<(), SyntaxError
         return Err(origin.refuse("admit", format!("kernel.admit names {count} devices: use up to {MAX_DEVICES}")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admit(more: &str) -> Admit {
+        toml::from_str(&format!("vcpus = [2]\nmemory = [\"2GiB\"]\n{more}")).unwrap()
+    }
+
+    /// Where it makes no difference, it makes no second machine.
+    #[test]
+    fn large_bars_are_of_snp_guests_with_functions() {
+        let machines = |more: &str| -> Vec<_> {
+            admit(more).machines().iter().map(|machine| (machine.tee, machine.pci, machine.large_bars)).collect()
+        };
+        let both = "tee = [\"none\", \"snp\", \"tdx\"]\npci = [0, 1]\nlarge_bars = [false, true]";
+        let (none, snp, tdx) = (Tee::None, Tee::Snp, Tee::Tdx);
+        let expected = [
+            (none, 0, false),
+            (none, 1, false),
+            (snp, 0, false),
+            (snp, 1, false),
+            (snp, 1, true),
+            (tdx, 0, false),
+            (tdx, 1, false),
+        ];
+        assert_eq!(machines(both), expected);
+        assert_eq!(machines("tee = [\"snp\"]\npci = [1]"), [(snp, 1, false)]);
+        assert_eq!(
+            machines("tee = [\"snp\", \"tdx\"]\npci = [1]\nlarge_bars = [true]"),
+            [(snp, 1, true), (tdx, 1, false)]
+        );
+        assert_eq!(
+            admit("tee = [\"snp\"]\npci = [1, 2]\nlarge_bars = [true]").to_string(),
+            "tee snp, 2 vCPUs, 2GiB, PCI functions: 1/2, large_bars"
+        );
+    }
 }

@@ -53,8 +53,8 @@ pub(super) fn of(
             Tee::Snp => of(artifact::FIRMWARE_SNP)?,
             Tee::Tdx => of(artifact::FIRMWARE_TDX)?,
         };
-        let AdmittedMachine { tee, vcpus, memory_mib, nics, volumes, pci, watchdog, pvpanic } = machine;
-        let devices = Devices { nics, pci, volumes, watchdog, pvpanic, ..Devices::default() };
+        let AdmittedMachine { tee, vcpus, memory_mib, nics, volumes, pci, large_bars, watchdog, pvpanic } = machine;
+        let devices = Devices { nics, pci, large_bars, volumes, watchdog, pvpanic, ..Devices::default() };
         let (digest, qemu_version) = admission::digest(&oracle, firmware, (tee, vcpus, memory_mib), devices)?;
         digests.insert(digest);
         version = qemu_version;

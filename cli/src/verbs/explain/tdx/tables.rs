@@ -124,8 +124,9 @@ impl<'a> Tables<'a> {
     }
 
     fn row(&self, found: &Neighbour) -> Row {
-        // Other topologies are not searched for.
-        let Devices { nics, pci, volumes, vsock, watchdog, pvpanic, topology: _, nodes: _ } = found.devices;
+        // Other topologies are not searched for, and TDX firmware is told of no room for BARs.
+        let Devices { nics, pci, volumes, vsock, watchdog, pvpanic, topology: _, nodes: _, large_bars: _ } =
+            found.devices;
         let version = found.qemu_version.map(|number| number.to_string()).join(".");
         let mut parts = Vec::new();
         if self.vcpus != Some(found.vcpus) {
