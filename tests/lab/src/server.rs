@@ -16,7 +16,9 @@ use crate::port::{Port, Run};
 
 /// A quiet machine boots it in 20 s, one with a load of 14 for each processor in 60 s.
 const PATIENCE: Duration = Duration::from_secs(600);
-const MEMORY: &str = "3072M";
+const MEMORY_MIB: usize = 3072;
+/// NUMA nodes, each with as many of the two processors and as much of the memory.
+const NODES: usize = 2;
 
 /// A running server. It ends with this value.
 #[derive(Debug)]
@@ -68,19 +70,6 @@ impl<'a> Server<'a> {
         self.run_for(300, script)
     }
 
-    /// Puts the locked QEMU into the cache of the server's user, where the program looks for it, until `without_vmm`.
-    #[track_caller]
-    pub fn with_vmm(&mut self) {
-        let tree = format!("~root/.cache/bullion/trees/{}", self.parts.vmm());
-        self.run(&format!("mkdir -p {tree} && mount -o ro /dev/disk/by-id/virtio-vmm {tree}")).expect(0);
-    }
-
-    /// Takes it away again.
-    #[track_caller]
-    pub fn without_vmm(&mut self) {
-        self.run("umount ~root/.cache/bullion/trees/* && rm -r ~root/.cache/bullion").expect(0);
-    }
-
     /// Cuts the power: nothing that has not reached a disk stays.
     pub fn cut_power(&mut self) {
         self.running = None;
@@ -100,7 +89,10 @@ impl<'a> Server<'a> {
         let mut port = Port::new(stream);
         port.wait_until_ready(PATIENCE).map_err(|error| format!("{error}: {}", self.console()))?;
         self.running = running.0.take().map(|qemu| Running { qemu, port });
-        Ok(())
+        // The root is in memory: the cache of the server's user, where the program looks for the locked QEMU, is new.
+        let tree = format!("~root/.cache/bullion/trees/{}", self.parts.vmm());
+        let mounted = self.run(&format!("mkdir -p {tree} && mount -o ro /dev/disk/by-id/virtio-vmm {tree}"));
+        if mounted.code == 0 { Ok(()) } else { Err(format!("there is no locked QEMU: {mounted:?}")) }
     }
 
     /// What the modelled device number `index` told of its resets, since the server was made.
@@ -144,9 +136,13 @@ impl<'a> Server<'a> {
         qemu.arg("-L").arg(tree.join("usr/share/seabios"));
         qemu.args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]);
         // A TD wants 48 bits of guest-physical addresses, and eight GPUs room for their BARs.
-        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "EPYC-v4,phys-bits=48", "-smp", "2", "-m", MEMORY]);
-        qemu.args(["-object", &format!("memory-backend-memfd,id=ram,size={MEMORY},share=on")]);
-        qemu.args(["-machine", "q35,kernel-irqchip=split,memory-backend=ram"]);
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "EPYC-v4,phys-bits=48", "-smp", "2,sockets=2"]);
+        qemu.args(["-m", &format!("{MEMORY_MIB}M"), "-machine", "q35,kernel-irqchip=split"]);
+        for node in 0..NODES {
+            let part = MEMORY_MIB / NODES;
+            qemu.args(["-object", &format!("memory-backend-memfd,id=ram{node},size={part}M,share=on")]);
+            qemu.args(["-numa", &format!("node,nodeid={node},memdev=ram{node},cpus={node}")]);
+        }
         // A guest's IOMMU mappings reach the emulated devices by caching mode only.
         qemu.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
         qemu.arg("-kernel").arg(self.parts.path(self.kernel.name()));

@@ -61,7 +61,7 @@ pub(crate) fn launch(server: &mut Server<'_>, name: &str) {
     start(server, name, OF_THE_SERVER);
 }
 
-/// The same with the locked QEMU, which has to be in the cache (`Server::with_vmm`).
+/// The same with the locked QEMU, which is in the cache of the server's user.
 pub(crate) fn launch_confined(server: &mut Server<'_>, name: &str) {
     start(server, name, "");
 }

@@ -12,6 +12,7 @@ mod gpu_guest;
 mod guest;
 mod kills;
 mod net;
+mod nodes;
 mod prepare;
 mod refusals;
 mod simulated;
@@ -53,6 +54,7 @@ fn shelves() -> Vec<Shelf> {
                 refusals::a_mounted_drive_is_refused_and_stays_mounted,
                 refusals::a_peer_in_the_iommu_group_is_named,
                 refusals::missing_huge_pages_are_refused,
+                nodes::a_guest_of_two_nodes_has_memory_and_processors_of_both,
                 prepare::from_check_to_restore_a_guest_sees_a_drive_and_a_device,
                 kills::a_launch_that_is_killed_before_it_started_qemu_leaves_nothing,
                 kills::whoever_is_killed_at_whatever_phase_nothing_is_left,

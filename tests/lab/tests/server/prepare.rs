@@ -12,7 +12,6 @@ pub(crate) fn from_check_to_restore_a_guest_sees_a_drive_and_a_device(server: &m
     let drive = guest::addresses(server, "1b36:0010").remove(0);
     let device = guest::addresses(server, "1234:11e8").remove(0);
     guest::describe(server, "sees", &format!("{HUGE}{}", guest::pci(&[&drive, &device])));
-    server.with_vmm();
     let check = "/opt/bullion host check --for /run/lab-sees.toml";
     server.run(check).expect(3).says(&[&format!("{drive} [1b36:0010] driven by nvme")]);
     server.run("/opt/bullion host prepare --for /run/lab-sees.toml").expect(0).says(&[&drive, &device]);
@@ -39,7 +38,6 @@ pub(crate) fn from_check_to_restore_a_guest_sees_a_drive_and_a_device(server: &m
     server.run("/opt/bullion ps").expect(0).says(&["sees", "ready"]);
     guest::stop(server, "sees");
     restore(server, &drive);
-    server.without_vmm();
 }
 
 /// The process of the one QEMU that runs, after the kernel has said that it is shut in: another user without a right, a network and
