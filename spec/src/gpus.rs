@@ -18,18 +18,13 @@ pub struct Gpus {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub switches: u32,
     /// Let the GPUs be in the mode `devtools`, in which they can be debugged and keep no secret.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dangerously_allow_devtools: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 impl Gpus {

@@ -53,16 +53,11 @@ pub struct GuestConfig {
     pub watchdog: Option<Watchdog>,
     /// Whether it has a device by which its kernel tells QEMU of a panic (QEMU documentation, "PVPANIC DEVICE"): that there was one, and
     /// nothing else.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pvpanic: bool,
     /// Its volumes, in the order of their slots.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<GuestVolume>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 /// A configuration disk that cannot be read.
