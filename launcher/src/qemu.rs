@@ -35,6 +35,10 @@ use crate::volume::Volume;
 /// measurements, with every QEMU. This is the newest that every QEMU from the floor (`features::FLOOR`) on has.
 pub const MACHINE: &str = "pc-q35-10.1";
 
+/// The words by which QEMU makes its machine, and lets it run, when it is told to and not before: files are held against the manifest
+/// meanwhile. Who has nobody to tell it drops them.
+pub const WAIT: [&str; 2] = ["-preconfig", "-S"];
+
 /// Numbers of the descriptors that QEMU inherits. Fixed, so that a plan is the same everywhere.
 pub mod descriptor {
     /// QMP.
@@ -206,8 +210,7 @@ impl CommandLine<'_> {
         // A guest that resets ends here: what it would boot next was not looked at by anyone.
         arguments.flag("-no-reboot");
         if !self.stand_in {
-            // The machine is made when QEMU is told to, and runs when it is told to: files are held against the manifest meanwhile.
-            for flag in ["-preconfig", "-S"] {
+            for flag in WAIT {
                 arguments.flag(flag);
             }
         }

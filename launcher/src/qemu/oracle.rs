@@ -306,6 +306,7 @@ mod tests {
     use measure::shape::{Boot, TdxShape};
 
     use super::*;
+    use crate::qemu::WAIT;
 
     #[test]
     fn the_stand_in_lacks_the_tee_and_nothing_else() {
@@ -335,7 +336,7 @@ mod tests {
         let guest = launched.iter().position(|word| word.starts_with("tdx-guest,")).unwrap();
         launched.drain(guest - 1..=guest);
         // Who asks lets the machine go on by itself.
-        launched.retain(|word| !["-preconfig", "-S"].contains(&word.as_str()));
+        launched.retain(|word| !WAIT.contains(&word.as_str()));
         let changed: Vec<_> = launched.iter().zip(&asked).filter(|(launched, asked)| launched != asked).collect();
         let [(machine, plain), (kvm, tcg), (host, max)] = changed[..] else { panic!("{changed:#?}") };
         assert_eq!(*machine, format!("{plain},confidential-guest-support=tee"));

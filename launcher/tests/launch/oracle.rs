@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use launcher::plan::Role;
+use launcher::qemu::WAIT;
 use launcher::qemu::oracle::{self, Answer, Devices, Question};
 use launcher::{Plan, QemuProgram};
 use measure::shape::{Boot, Shape, TdxShape, TeeShape};
@@ -274,7 +275,7 @@ pub(crate) fn emulated(plan: &Plan, functions: &[&str]) -> Vec<String> {
         }
     }
     // Nobody is there to let it run.
-    words.retain(|word| !["-preconfig", "-S"].contains(&word.as_str()));
+    words.retain(|word| !WAIT.contains(&word.as_str()));
     for word in &mut words {
         *word = word.replace(",confidential-guest-support=tee", "");
         *word = word.replace("host,pmu=off", "max,phys-bits=46,pmu=off,vendor=GenuineIntel");

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use launcher::qemu::WAIT;
+
 use crate::{Bench, skipped};
 
 /// A kernel that has to stop by itself, under TCG on a busy machine.
@@ -82,10 +84,9 @@ fn replace_whole(word: &mut String, from: &str, to: &str) {
 
 /// The machine without what only the real host has, and with its serial line on standard output.
 fn plain(words: &mut Vec<String>) {
-    let starts =
-        ["-object tdx-guest", "-object sev-snp-guest", "-qmp ", "-chardev socket,id=qmp", "-sandbox ", "-preconfig"];
+    let starts = ["-object tdx-guest", "-object sev-snp-guest", "-qmp ", "-chardev socket,id=qmp", "-sandbox "];
     // Nobody is there to let it go on.
-    words.retain(|word| word != "-S" && !starts.iter().any(|start| word.starts_with(start)));
+    words.retain(|word| !WAIT.contains(&word.as_str()) && !starts.iter().any(|start| word.starts_with(start)));
     for word in words.iter_mut() {
         if word.starts_with("-machine ") {
             *word = word.replace(",confidential-guest-support=tee", "");

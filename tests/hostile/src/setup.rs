@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use launcher::qemu::WAIT;
 use tempfile::TempDir;
 
 use crate::nbd::{Answer, Server};
@@ -39,7 +40,7 @@ impl Setup {
             }
         }
         // What a supervisor lets run, runs at once where there is none.
-        arguments.retain(|(option, _)| !["-preconfig", "-S"].contains(&option.as_str()));
+        arguments.retain(|(option, _)| !WAIT.contains(&option.as_str()));
         let directory = tempfile::tempdir().unwrap();
         let program = argv[..first].to_vec();
         Self { program, environment, arguments, image: image.to_owned(), directory, server: None, backend: None }
