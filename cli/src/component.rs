@@ -1,12 +1,13 @@
 //! Components as verbs meet them: found, read, and compiled by starting this program again in a sandbox.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image::component::{self, ComponentRequest, Described, Run};
 use spec::Outcome;
 use spec::component::{Component, NamedInput};
+use spec::lock::Lock;
 use spec::recipe::{Kind, SourceFile};
 use store::Store;
 
@@ -87,6 +88,29 @@ pub(crate) fn check_cache(store: &Store) -> Result<(), Failure> {
     Ok(())
 }
 
+/// All that recipes are locked to.
+#[derive(Default)]
+pub(crate) struct Locked {
+    pub(crate) locks: Vec<Lock>,
+    /// Of those that are components.
+    pub(crate) crates: Vec<NamedInput>,
+    /// The published files of those that are components.
+    pub(crate) sources: Vec<SourceFile>,
+}
+
+impl Locked {
+    pub(crate) fn by(recipes: &[PathBuf]) -> Result<Self, Failure> {
+        let mut all = Self::default();
+        for path in recipes {
+            let loaded = inputs::recipe(path)?;
+            all.crates.extend(crates(&loaded)?);
+            all.sources.extend_from_slice(source_files(&loaded)?);
+            all.locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?.lock);
+        }
+        Ok(all)
+    }
+}
+
 /// This program, started so that it takes part in a sandbox.
 fn again() -> Command {
     let mut command = Command::new("/proc/self/exe");
@@ -95,7 +119,7 @@ fn again() -> Command {
 }
 
 /// The crates of a recipe that is a component; none of another.
-pub(crate) fn crates(loaded: &LoadedRecipe) -> Result<Vec<NamedInput>, Failure> {
+fn crates(loaded: &LoadedRecipe) -> Result<Vec<NamedInput>, Failure> {
     match loaded.recipe.kind {
         Kind::Component => Ok(component::crates(&loaded.recipe, &loaded.directory)?),
         Kind::Image | Kind::Tree => Ok(Vec::new()),

@@ -9,7 +9,7 @@ use spec::lock::Lock;
 use store::Store;
 
 use crate::args::{Arguments, Fetch};
-use crate::component;
+use crate::component::Locked;
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::{Printer, size};
@@ -20,14 +20,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Fetch, printer: &Printer) -> Res
             Failure::new(Outcome::Usage, "nothing to fetch").with_hint("name a recipe, or --vmm for the QEMU tree")
         );
     }
-    let mut locks = Vec::new();
-    let (mut crates, mut sources) = (Vec::new(), Vec::new());
-    for path in &verb.recipes {
-        let loaded = inputs::recipe(path)?;
-        crates.extend(component::crates(&loaded)?);
-        sources.extend_from_slice(component::source_files(&loaded)?);
-        locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?.lock);
-    }
+    let Locked { mut locks, crates, sources } = Locked::by(&verb.recipes)?;
     if verb.vmm {
         locks.push(inputs::pinned_vmm()?.1.lock);
     }

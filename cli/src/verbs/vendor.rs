@@ -6,21 +6,14 @@ use store::Store;
 
 use super::fetch::fetch_lock;
 use crate::args::{Arguments, Vendor};
-use crate::component;
+use crate::component::Locked;
 use crate::failure::Failure;
 use crate::inputs;
 use crate::printer::{Printer, size};
 
 pub(crate) fn run(arguments: &Arguments, verb: &Vendor, printer: &Printer) -> Result<u8, Failure> {
     let cache = inputs::open_store(arguments)?;
-    let mut locks = Vec::new();
-    let (mut crates, mut sources) = (Vec::new(), Vec::new());
-    for path in &verb.recipes {
-        let loaded = inputs::recipe(path)?;
-        crates.extend(component::crates(&loaded)?);
-        sources.extend_from_slice(component::source_files(&loaded)?);
-        locks.push(inputs::lock(&inputs::lock_path(path), path, &loaded.recipe)?.lock);
-    }
+    let Locked { locks, crates, sources } = Locked::by(&verb.recipes)?;
     let target = Store::open(&verb.output)?;
     let mut written = Written::default();
     for lock in &locks {
