@@ -1,6 +1,8 @@
 //! Hand-made packages, kernel modules and recipes, and the way to tools that judge what we write.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+mod elf;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -9,6 +11,8 @@ use spec::Sha256Digest;
 use spec::lock::{Lock, Package, Standing, Use};
 use spec::recipe::{Recipe, RecipeFile, flatten};
 use tar::{EntryType, Header};
+
+pub(crate) use elf::elf;
 
 /// A package in the making.
 pub struct Deb {
@@ -172,43 +176,6 @@ pub fn module_for(kernel: &str, name: &str, depends: &str, extra: &[&str]) -> Ve
     let mut modinfo = format!("license=GPL\0depends={depends}\0name={name}\0vermagic={kernel} SMP mod_unload \0");
     extra.iter().for_each(|item| modinfo += &format!("{item}\0"));
     elf(".modinfo", modinfo.as_bytes())
-}
-
-/// An ELF file with nothing but one section.
-pub fn elf(section: &str, data: &[u8]) -> Vec<u8> {
-    let names = format!("\0{section}\0.shstrtab\0");
-    let table_name = u32::try_from(section.len() + 2).unwrap();
-    let (data_at, names_at) = (64, 64 + data.len());
-    let table_at = (names_at + names.len()).next_multiple_of(8);
-    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
-    elf.resize(16, 0);
-    for half in [1u16, 62] {
-        elf.extend(half.to_le_bytes()); // ET_REL, EM_X86_64
-    }
-    elf.extend(1u32.to_le_bytes());
-    for word in [0u64, 0, table_at as u64] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend(0u32.to_le_bytes());
-    for half in [64u16, 0, 0, 64, 3, 2] {
-        elf.extend(half.to_le_bytes());
-    }
-    elf.extend(data);
-    elf.extend(names.bytes());
-    elf.resize(table_at, 0);
-    for (name, kind, offset, size) in
-        [(0u32, 0u32, 0, 0), (1, 1, data_at, data.len()), (table_name, 3, names_at, names.len())]
-    {
-        elf.extend(name.to_le_bytes());
-        elf.extend(kind.to_le_bytes());
-        for word in [0u64, 0, offset as u64, size as u64, 0, 1, 0, 0].iter().take(4) {
-            elf.extend(word.to_le_bytes());
-        }
-        elf.extend([0u8; 8]); // sh_link, sh_info
-        elf.extend(1u64.to_le_bytes());
-        elf.extend(0u64.to_le_bytes());
-    }
-    elf
 }
 
 /// A recipe whose packages are hand-made, with its store and lock.

@@ -2,11 +2,15 @@
 //! names. A file of the test stands in for NVIDIA's, with a toy in it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../../../image/tests/support/elf.rs"]
+mod elf;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::{Run, names, run, skipped};
+use elf::elf;
 
 const VERSION: &str = "580.95.05";
 const OUTPUTS: [&str; 2] = ["firmware/gsp_ga10x.bin", "libcuda.so.580.95.05"];
@@ -23,29 +27,6 @@ fn has_tools() -> bool {
         skipped(&format!("this host has no {tool}"));
     }
     missing.is_none()
-}
-
-/// An ELF file with nothing but one section, as far as readelf cares.
-fn elf(section: &str, data: &[u8]) -> Vec<u8> {
-    let names = format!("\0{section}\0.shstrtab\0");
-    let (data_at, names_at) = (64, 64 + data.len());
-    let table_at = (names_at + names.len()).next_multiple_of(8);
-    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
-    elf.resize(16, 0);
-    elf.extend([1, 0, 62, 0, 1, 0, 0, 0]); // ET_REL, EM_X86_64
-    [0, 0, table_at as u64].iter().for_each(|word| elf.extend(word.to_le_bytes()));
-    elf.extend([0; 4]);
-    [64_u16, 0, 0, 64, 3, 2].iter().for_each(|half| elf.extend(half.to_le_bytes()));
-    elf.extend(data);
-    elf.extend(names.bytes());
-    elf.resize(table_at, 0);
-    let sections = [(0, 0_u32, 0, 0), (1, 1, data_at, data.len()), (section.len() + 2, 3, names_at, names.len())];
-    for (name, kind, at, size) in sections {
-        elf.extend(u32::try_from(name).unwrap().to_le_bytes());
-        elf.extend(kind.to_le_bytes());
-        [0, 0, at as u64, size as u64, 0, 1, 0].iter().for_each(|word: &u64| elf.extend(word.to_le_bytes()));
-    }
-    elf
 }
 
 /// Makes an installer of files with this firmware, whose script is `head`, in a directory of its own.
