@@ -4,6 +4,7 @@
 //! the tests say "skipped" and why.
 #![allow(clippy::print_stderr, clippy::unwrap_used, clippy::panic, reason = "test support: failing loudly is its job")]
 
+pub mod cipher;
 pub mod container;
 mod documented;
 pub mod emulator;
