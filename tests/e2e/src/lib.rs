@@ -15,7 +15,7 @@ pub mod vectors;
 use std::ffi::OsStr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,15 @@ pub struct Run {
 }
 
 impl Run {
+    /// Of a program that has ended.
+    pub fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// The JSON on standard output.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
@@ -274,12 +283,21 @@ impl Bench {
         path
     }
 
-    /// Launches a VM description with further words.
+    /// Launches a VM description with further words, and waits for its end.
     pub fn launch(&self, vm: &Path, words: &[&str]) -> Run {
+        self.run(self.launch_words(vm, words))
+    }
+
+    /// The same, not started: for who does something meanwhile.
+    pub fn launching(&self, vm: &Path, words: &[&str]) -> Command {
+        self.command(self.launch_words(vm, words))
+    }
+
+    fn launch_words(&self, vm: &Path, words: &[&str]) -> Vec<String> {
         let mut arguments = vec!["launch".to_owned(), vm.display().to_string()];
         arguments.extend(self.vmm_words());
         arguments.extend(words.iter().map(|word| (*word).to_owned()));
-        self.run(arguments)
+        arguments
     }
 }
 
@@ -297,12 +315,7 @@ pub fn copy_of(image: &Path, directory: &Path) -> PathBuf {
 /// Runs a command to its end.
 #[track_caller]
 pub fn run(command: &mut Command) -> Run {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    Run {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    Run::of(&command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")))
 }
 
 /// The names in a directory, sorted: to see that nothing was left behind.

@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use e2e::{Bench, bench, names, run, skipped};
@@ -252,6 +252,14 @@ fn a_program_that_is_not_qemu_is_refused() {
     bench.launch(&vm, &["--qemu", "/no/such/qemu"]).expect(3, &["/no/such/qemu"]);
 }
 
+/// Starts a program, and kills it unless it has ended by then.
+fn kill_after(delay_ms: u64, command: &mut Command) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(delay_ms));
+    let _ = child.kill();
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_build_killed_at_any_moment_leaves_no_output_and_the_next_one_works() {
     let Some(bench) = bench() else { return };
@@ -260,15 +268,7 @@ fn a_build_killed_at_any_moment_leaves_no_output_and_the_next_one_works() {
     let output = scratch.path().join("out");
     for delay_ms in [5, 20, 50, 100, 150, 200, 300, 400, 600] {
         let words = ["build".as_ref(), bench.recipe.as_os_str(), "-o".as_ref(), output.as_os_str()];
-        let mut child = bench
-            .command(words)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(delay_ms));
-        let _ = child.kill();
-        child.wait().unwrap();
+        kill_after(delay_ms, &mut bench.command(words));
         if output.exists() {
             assert_eq!(names(&output), names(whole), "a killed build left a part of an output");
             std::fs::remove_dir_all(&output).unwrap();
@@ -299,15 +299,7 @@ fn a_lock_killed_at_any_moment_leaves_the_old_lock_whole() {
             "--accept-expired".as_ref(),
             "sid".as_ref(),
         ];
-        let mut child = bench
-            .command(words)
-            .stderr(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(delay_ms));
-        let _ = child.kill();
-        child.wait().unwrap();
+        kill_after(delay_ms, &mut bench.command(words));
         let now = std::fs::read_to_string(&lock).unwrap();
         assert!(
             now.as_bytes() == before || spec::lock::Lock::parse("lock", &now).is_ok(),
@@ -321,18 +313,8 @@ fn a_launch_killed_at_any_moment_leaves_no_vm_behind() {
     let Some(bench) = bench() else { return };
     let scratch = tempfile::tempdir().unwrap();
     let vm = bench.vm(scratch.path(), "t-kill", "none", 1, bench.image());
-    let mut words = vec!["launch".to_owned(), vm.display().to_string()];
-    words.extend(bench.vmm_words());
     for delay_ms in [10, 60, 120, 250, 500, 1000] {
-        let mut child = bench
-            .command(&words)
-            .stderr(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(delay_ms));
-        let _ = child.kill();
-        child.wait().unwrap();
+        kill_after(delay_ms, &mut bench.launching(&vm, &[]));
         std::thread::sleep(Duration::from_millis(100));
         let listed = bench.run(["ps", "--json"]).expect(0, &[]).json();
         let running =

@@ -69,9 +69,7 @@ fn a_vm_is_listed_logged_refused_a_twin_and_stopped() {
     let Some(bench) = bench() else { return };
     let scratch = tempfile::tempdir().unwrap();
     let vm = bench.vm(scratch.path(), "t-life", "none", 1, bench.image());
-    let mut words = vec!["launch".to_owned(), vm.display().to_string()];
-    words.extend(bench.vmm_words());
-    let mut supervisor = bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut supervisor = bench.launching(&vm, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let listed = bench.wait_for_phase("t-life", "ready");
     let qemu = i32::try_from(listed["qemu_pid"].as_i64().unwrap()).unwrap();
 
@@ -102,9 +100,7 @@ fn qemu_does_not_outlive_a_killed_supervisor_and_the_name_is_free_again() {
     let Some(bench) = bench() else { return };
     let scratch = tempfile::tempdir().unwrap();
     let vm = bench.vm(scratch.path(), "t-killed", "none", 1, bench.image());
-    let mut words = vec!["launch".to_owned(), vm.display().to_string()];
-    words.extend(bench.vmm_words());
-    let mut supervisor = bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut supervisor = bench.launching(&vm, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let listed = bench.wait_for_phase("t-killed", "ready");
     let qemu = i32::try_from(listed["qemu_pid"].as_i64().unwrap()).unwrap();
     supervisor.kill().unwrap();
@@ -125,9 +121,8 @@ fn the_console_is_streamed_while_the_guest_runs() {
     let Some(bench) = bench() else { return };
     let scratch = tempfile::tempdir().unwrap();
     let vm = bench.vm(scratch.path(), "t-console", "none", 1, bench.image());
-    let mut words = vec!["launch".to_owned(), vm.display().to_string(), "--until-ready".to_owned()];
-    words.extend(bench.vmm_words());
-    let mut supervisor = bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut command = bench.launching(&vm, &["--until-ready"]);
+    let mut supervisor = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines: Vec<String> = BufReader::new(supervisor.stdout.take().unwrap()).lines().map_while(Result::ok).collect();
     assert_eq!(supervisor.wait().unwrap().code(), Some(0));
     assert!(lines.iter().any(|line| line.contains("bullion-guest: READY ")), "{lines:?}");

@@ -37,9 +37,7 @@ fn whoever_has_the_serial_line_of_an_overlay_has_a_shell() {
     let vm = bench.vm(scratch.path(), "t-shell", "none", 1, image);
     let text = std::fs::read_to_string(&vm).unwrap();
     std::fs::write(&vm, format!("{text}[host]\nready_timeout_s = 180\n")).unwrap();
-    let mut words = vec!["launch".to_owned(), vm.display().to_string(), "--console".to_owned()];
-    words.extend(bench.vmm_words());
-    let mut command = bench.command(&words);
+    let mut command = bench.launching(&vm, &["--console"]);
     let mut launch = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut keyboard = launch.stdin.take().unwrap();
     let (mut asked, mut answered) = (false, false);
@@ -65,9 +63,7 @@ fn launched(bench: &Bench, directory: &Path, name: &str, image: &Path) -> Child 
     let vm = bench.vm(directory, name, "none", 1, image);
     let text = std::fs::read_to_string(&vm).unwrap();
     std::fs::write(&vm, format!("{text}[host]\nready_timeout_s = 180\n")).unwrap();
-    let mut words = vec!["launch".to_owned(), vm.display().to_string()];
-    words.extend(bench.vmm_words());
-    bench.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    bench.launching(&vm, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// Reads until `text` has come.

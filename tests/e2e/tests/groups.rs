@@ -24,15 +24,12 @@ fn archives(directory: &Path) -> Option<String> {
 }
 
 fn launch(bench: &Bench, vm: &Path) -> Child {
-    let words = [vec!["launch".to_owned(), vm.display().to_string(), "--json".to_owned()], bench.vmm_words()].concat();
-    bench.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    bench.launching(vm, &["--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Waits for the end of what `launch` started.
 fn end(child: Child) -> Run {
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Run { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Run::of(&child.wait_with_output().unwrap())
 }
 
 /// How long an answer may take. QEMU may hold a connection that the guest's rules dropped before the port was published.

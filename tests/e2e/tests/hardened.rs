@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use e2e::container::Archive;
-use e2e::{Bench, bench, copy_of};
+use e2e::{Bench, Run, bench, copy_of};
 use serde_json::Value;
 use spec::Sha256Digest;
 
@@ -72,8 +72,7 @@ fn a_release_feeds_its_watchdog() {
     std::thread::sleep(Duration::from_secs(25));
     bench.wait_for_phase("t-hardened-fed", "ready");
     bench.run(["stop", "t-hardened-fed"]).expect(0, &[]);
-    let ended = supervisor.wait_with_output().unwrap();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    Run::of(&supervisor.wait_with_output().unwrap()).expect(0, &[]);
 }
 
 /// Once a release is ready its console is closed, so that its kernel's last words go nowhere.
@@ -90,18 +89,13 @@ fn the_panic_of_a_release_is_told_by_pvpanic() {
         started(&bench, &emulated(bench.container_vm(directory.path(), "t-hardened-panic", &image, &more)));
     bench.wait_for_phase("t-hardened-panic", "ready");
     flip_everywhere(&image.join("rootfs"));
-    let ended = supervisor.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(7), "{said}");
     let words = "the guest's kernel panicked: QEMU was told so by the guest, whose console does not say why";
-    assert!(said.contains(words), "{said}");
+    Run::of(&supervisor.wait_with_output().unwrap()).expect(7, &[words]);
 }
 
 /// A launch that goes on meanwhile.
 fn started(bench: &Bench, vm: &Path) -> Child {
-    let mut words = vec!["launch".to_owned(), vm.display().to_string()];
-    words.extend(bench.vmm_words());
-    bench.command(&words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    bench.launching(vm, &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Changes a byte of every block: whatever the guest reads from now on does not verify.

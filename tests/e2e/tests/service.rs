@@ -135,8 +135,8 @@ fn promtool_finds_nothing_to_say_about_the_metrics() {
         image.display()
     );
     fs::write(&vm, text).unwrap();
-    let mut launch = bench.command(["launch", vm.to_str().unwrap()]);
-    let launched = launch.args(bench.vmm_words()).env("BULLION_RUN_DIR", &run_dir).env("BULLION_STATE_DIR", &state);
+    let mut launch = bench.launching(&vm, &[]);
+    let launched = launch.env("BULLION_RUN_DIR", &run_dir).env("BULLION_STATE_DIR", &state);
     run(launched).expect(7, &["was not ready within 1 s"]);
     let file = scratch.path().join("bullion.prom");
     metrics(&["--textfile", file.to_str().unwrap()]).expect(0, &[]);

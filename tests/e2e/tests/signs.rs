@@ -21,9 +21,7 @@ fn launched(bench: &Bench, image: &Path, name: &str, more: &str, (words, after):
     let vm = bench.vm(scratch.path(), name, "none", 1, image);
     let text = std::fs::read_to_string(&vm).unwrap();
     std::fs::write(&vm, format!("{text}{more}\n[host]\nready_timeout_s = 180\n")).unwrap();
-    let mut arguments = vec!["launch".to_owned(), vm.display().to_string(), "--console".to_owned()];
-    arguments.extend(bench.vmm_words());
-    let mut command = bench.command(&arguments);
+    let mut command = bench.launching(&vm, &["--console"]);
     let mut launch = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut keyboard = launch.stdin.take().unwrap();
     let mut errors = launch.stderr.take().unwrap();

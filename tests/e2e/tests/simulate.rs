@@ -355,9 +355,7 @@ fn the_guest_of_a_changed_image_never_runs_though_its_qemu_is_there() {
     let [running, kept] = ["run", "state"].map(|name| scratch.path().join(name));
     [&running, &kept].into_iter().for_each(|path| DirBuilder::new().mode(0o700).create(path).unwrap());
     let launch = || {
-        let mut words = vec!["launch".to_owned(), vm.display().to_string(), "--simulate".to_owned()];
-        words.extend(bench.vmm_words());
-        let mut command = bench.command(words);
+        let mut command = bench.launching(&vm, &["--simulate"]);
         command.env("BULLION_RUN_DIR", &running).env("BULLION_STATE_DIR", &kept);
         command
     };
