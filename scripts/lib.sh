@@ -18,6 +18,10 @@ cargo_locked() {
   cargo "$verb" --locked --offline "$@"
 }
 
+# cargo test of all crates, or of the targets that are named: with one set of features, whichever crates' tests run. With others, the crates below
+# would be compiled again.
+cargo_test() { cargo_locked test --workspace --features bullion-spec/schema "$@"; }
+
 build_programs() {
   local words=(--quiet -p bullion -p bullion-teesim)
   # What the lab puts beside its server.
