@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod attempt;
+mod error;
 pub mod gpus;
 mod presence;
 
@@ -17,7 +18,6 @@ use spec::manifest::artifact;
 use spec::pins::Pins;
 use spec::time::Timestamp;
 use spec::vm::Vm;
-use spec::{Diagnostic, Outcome};
 
 use crate::attach::admits_typing;
 use crate::attach::visitors::Visitors;
@@ -26,9 +26,8 @@ use crate::ending::{Ending, Report, StopHow};
 use crate::gpu::sysfs::{PROCFS, SYSFS};
 use crate::host::HostFacts;
 use crate::log::Log;
-use crate::network::NetworkError;
 use crate::plan::{Inputs, Options, Plan, PlanError, plan};
-use crate::qemu::{Accelerator, FeatureError, Features, QemuProgram};
+use crate::qemu::{Accelerator, Features, QemuProgram};
 use crate::restart::{Next, Restarts};
 use crate::screen::Screen;
 use crate::state::{Directories, StateError};
@@ -37,10 +36,10 @@ use crate::verdict::{Verdict, Verdicts};
 use crate::volume::{self, Volume, VolumeError};
 use artifacts::Artifacts;
 use attempt::Screens;
-use gpus::GpuError;
+pub use error::LaunchError;
 use presence::{Informer, Presence};
-use sign::{Rejection, VerifiedRelease};
-use store::{Image, VerifyError, verify_open};
+use sign::VerifiedRelease;
+use store::{Image, verify_open};
 
 /// What is to be launched, and with what.
 #[derive(Clone, Copy, Debug)]
@@ -63,89 +62,6 @@ pub struct Request<'a> {
     pub directories: &'a Directories,
     /// What the time is, where that is known: a release is asked again before a guest is started again.
     pub clock: fn() -> Option<Timestamp>,
-}
-
-/// A launch that did not come to a running QEMU, or lost sight of it.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// The name is taken, or state cannot be kept.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The image is not what its manifest says.
-    #[error(transparent)]
-    Verify(#[from] VerifyError),
-    /// The release is no longer accepted.
-    #[error(transparent)]
-    Release(#[from] Rejection),
-    /// QEMU cannot be asked what it can do.
-    #[error(transparent)]
-    Features(#[from] FeatureError),
-    /// The launch is refused.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// A volume is not used.
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-    /// A network cannot be had.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// A GPU or NVSwitch is not ready for the guest.
-    #[error(transparent)]
-    Gpu(#[from] GpuError),
-    /// QEMU cannot be started.
-    #[error("cannot start {program}")]
-    Start {
-        /// The first word of the command.
-        program: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A system call of the supervisor failed. QEMU was ended.
-    #[error("cannot {what}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl LaunchError {
-    fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
-        move |source| Self::System { what, source }
-    }
-}
-
-impl Diagnostic for LaunchError {
-    fn outcome(&self) -> Outcome {
-        match self {
-            Self::State(error) => error.outcome(),
-            Self::Verify(error) => error.outcome(),
-            Self::Release(error) => error.outcome(),
-            Self::Features(error) => error.outcome(),
-            Self::Plan(error) => error.outcome(),
-            Self::Volume(error) => error.outcome(),
-            Self::Network(error) => error.outcome(),
-            Self::Gpu(error) => error.outcome(),
-            Self::Start { .. } => Outcome::HostCannot,
-            Self::System { .. } => Outcome::Internal,
-        }
-    }
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::State(error) => error.hint(),
-            Self::Verify(error) => error.hint(),
-            Self::Release(error) => error.hint(),
-            Self::Features(error) => error.hint(),
-            Self::Plan(error) => error.hint(),
-            Self::Volume(error) => error.hint(),
-            Self::Network(error) => error.hint(),
-            Self::Gpu(error) => error.hint(),
-            Self::Start { .. } | Self::System { .. } => None,
-        }
-    }
 }
 
 /// What is told while a launch goes on.
