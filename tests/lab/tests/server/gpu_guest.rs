@@ -31,7 +31,7 @@ fn resets(server: &Server<'_>) -> Vec<String> {
 fn start(server: &mut Server<'_>, name: &str, gpu: &str) {
     let before = resets(server).len();
     guest::describe(server, name, &guest::pci(&[gpu]));
-    guest::launch(server, name);
+    guest::launch_confined(server, name);
     guest::wait_for(server, name, "the guest is ready");
     let resets = resets_since(server, before);
     assert!(resets.iter().any(|kind| kind == "bus"), "{resets:?}");

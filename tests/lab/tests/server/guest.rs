@@ -2,7 +2,8 @@
 
 use lab::{Run, Server};
 
-/// The server's own QEMU, which is not confined: nobody knows what it needs.
+/// The server's own QEMU, which is not confined: nobody knows what it needs. Scenarios have it that look for QEMU by this name among the
+/// server's processes, and those that were not seen to pass with the locked one yet.
 const OF_THE_SERVER: &str = "--qemu /usr/bin/qemu-system-x86_64";
 
 /// The addresses of the functions with this ID, in order.

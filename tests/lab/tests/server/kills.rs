@@ -73,7 +73,7 @@ pub(crate) fn of_two_vms_that_race_for_a_drive_one_gets_it(server: &mut Server<'
         guest::describe(server, name, &guest::pci(&[&drive]));
     }
     for name in ["first", "second"] {
-        guest::launch(server, name);
+        guest::launch_confined(server, name);
     }
     let one = "while ! ls /run/lab-first.code /run/lab-second.code 2>/dev/null | grep .; do sleep 0.5; done";
     let ended = server.run_for(900, one).stdout;
