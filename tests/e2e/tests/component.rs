@@ -429,7 +429,7 @@ fn an_image_with_the_component_is_of_class_release() {
     let words = ["build", "minimal.toml", "--release", "--verify", "-o", "image", "--json"];
     at(&words).expect(6, &["\"kernel\" is not hardened", "CONFIG_KEXEC is y, expected n: another kernel", "hint:"]);
     quick_kernel(&bench, &components, &FLOOR.replace("CONFIG_ACPI_ADMISSION=y\n", "CONFIG_MODULES=y\n"));
-    at(&words).expect(6, &["CONFIG_ACPI_ADMISSION is n, expected y", "CONFIG_MODULE_SIG_FORCE is n, expected y"]);
+    at(&words).expect(6, &["CONFIG_ACPI_ADMISSION is n, expected y", "CONFIG_MODULE_ADMISSION is n, expected y"]);
     quick_kernel(&bench, &components, FLOOR);
     // Tables of another QEMU would be admitted for nobody.
     let other = ["build", "minimal.toml", "--release", "--qemu", "/usr/bin/true", "-o", "other"];
