@@ -110,7 +110,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         release: OnRelease::Untried,
         host: "wipes the scratch volume's disk once the guest has written to it",
         guest: Guest::Container,
-        means: Means::OnceReady(|_| (), |machine| wait_for_volume(machine).and_then(|()| wipe(machine))),
+        means: Means::OnceReady(|_| (), |machine| wait_for_mount(machine).and_then(|()| wipe(machine))),
         outcome: Outcome::NotNoticed {
             but: "it is encrypted, not authenticated: what the guest reads back is noise, not what the host would choose",
         },
@@ -166,6 +166,20 @@ fn has_a_key_of_its_own(machine: &mut Machine) -> Result<(), String> {
 /// Waits until the guest has written to the volume, whose disk is all zeros: it has a key then. A file system's first words are at its start.
 fn wait_for_volume(machine: &mut Machine) -> Result<(), String> {
     wait_for_block(machine, 0).map(|_| ())
+}
+
+/// Waits until the guest has done with the beginning of the volume for a while: whoever makes a file system there mounts it at once, and that writes
+/// to it once more.
+fn wait_for_mount(machine: &mut Machine) -> Result<(), String> {
+    let mut found = wait_for_block(machine, 0)?;
+    loop {
+        std::thread::sleep(Duration::from_secs(5));
+        let now = wait_for_block(machine, 0)?;
+        if now == found {
+            return Ok(());
+        }
+        found = now;
+    }
 }
 
 /// What the guest has written to a block of the volume.
