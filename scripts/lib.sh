@@ -24,8 +24,8 @@ cargo_test() { cargo_locked test --workspace --features bullion-spec/schema "$@"
 
 build_programs() {
   local words=(--quiet -p bullion -p bullion-teesim)
-  # What the lab puts beside its server.
-  [ "$PROFILE" = debug ] && words+=(-p bullion-fakegpu)
+  # What the lab puts beside its server, with the features of `cargo_test`.
+  [ "$PROFILE" = debug ] && words+=(-p bullion-fakegpu -p bullion-spec --features bullion-spec/schema)
   [ "$PROFILE" = release ] && words+=(--release)
   cargo_locked build "${words[@]}"
   "$ROOT/scripts/build-guest" >/dev/null
