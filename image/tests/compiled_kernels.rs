@@ -156,8 +156,7 @@ fn modules_that_were_compiled_with_the_kernel_are_admitted_by_name() {
     outputs.insert("second.ko".to_owned(), second);
     outputs.insert(kernel_output::CONFIGURATION.to_owned(), format!("{CONFIG}CONFIG_MODULES=y\n").into_bytes());
     let error = built_of(&outputs, "\"first\"").map(|_| ()).unwrap_err();
-    let expected =
-        "CONFIG_MODULE_ADMISSION is n, expected y: a file that nobody named could become a part of the kernel";
+    let expected = "CONFIG_MODULE_ADMISSION is n, expected y: of modules, only those that the command line names";
     assert!(error.to_string().contains(expected), "{error}");
 }
 

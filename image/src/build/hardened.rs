@@ -60,7 +60,8 @@ fn deviations(outputs: &BTreeMap<String, Vec<u8>>) -> Result<Vec<Deviation>, Bui
     let table = Hardening::parse(kernel_output::HARDENING, &table).map_err(BuildError::KernelText)?;
     let mut deviations = table.deviations(&configuration);
     // The table may say it, too, or the opposite.
-    let below = floor::deviations(&configuration).into_iter();
+    let has_modules = outputs.keys().any(|name| kernel_output::is_module(name));
+    let below = floor::deviations(&configuration, has_modules).into_iter();
     let below: Vec<Deviation> = below.filter(|one| deviations.iter().all(|said| said.name != one.name)).collect();
     deviations.extend(below);
     Ok(deviations)

@@ -98,7 +98,8 @@ pub struct Staged {
 
 /// Why an image cannot be of class release, as far as its lock tells: what of it has no locked origin that somebody stands for.
 /// `guest` is the standing of the lock of the component that made the guest binary, `None` where none did; `kernel` that of the
-/// kernel's, where a component made it, and `parts` those of other components, with what the recipe calls them. A build also looks into the packages, for scripts that the lock does not have.
+/// kernel's, where a component made it, and `parts` those of other components, with what the recipe calls them. A build also looks into the
+/// packages, for scripts that the lock does not have.
 pub fn open_origins<'a>(
     lock: &Lock,
     guest: Option<Standing>,

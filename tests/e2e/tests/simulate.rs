@@ -2,8 +2,8 @@
 //! simulator; what it submitted must hash to the prediction.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::fs::{DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, PermissionsExt as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -384,4 +384,21 @@ fn the_guest_of_a_changed_image_never_runs_though_its_qemu_is_there() {
         assert!(Instant::now() < deadline, "QEMU outlives the refusal");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A manifest can name any size, and such a file takes nothing on the disk.
+#[test]
+fn a_large_file_that_only_its_owner_can_read_is_not_copied_into_memory() {
+    let Some(bench) = bench().filter(can_simulate) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = bench.copy_image(scratch.path());
+    let rootfs = File::options().write(true).open(image.join("rootfs")).unwrap();
+    rootfs.set_len(1 << 40).unwrap();
+    rootfs.set_permissions(Permissions::from_mode(0o600)).unwrap();
+    let vm = bench.vm(scratch.path(), "t-large", "snp", 1, &image);
+    let words = ["--simulate", "--dangerously-skip-artifact-verification"];
+    let said =
+        ["rootfs has 1099511627776 bytes and only its owner can read it", "at most 4294967296 bytes", "chmod o+r"];
+    let refused = bench.launch(&vm, &words).expect(3, &said);
+    assert!(!refused.stderr.contains("QEMU started"), "{}", refused.stderr);
 }

@@ -17,7 +17,7 @@ use super::{admission, refuse_open};
 use crate::args::{Arguments, Build};
 use crate::component::{self, LoadedComponent};
 use crate::failure::Failure;
-use crate::inputs::{self, LoadedRecipe};
+use crate::inputs::{self, LoadedLock, LoadedRecipe};
 use crate::printer::Printer;
 
 /// The compiled parts of an image.
@@ -204,30 +204,51 @@ fn read_guest(given: Option<&Path>) -> Result<Vec<u8>, Failure> {
 /// Refuses components that are not the recipe's, as their sources and locks are now. What they made is not looked at: an
 /// image of them is of class dev, whatever they say.
 pub(in crate::verbs) fn check_given(given: &Given, recipe: &Path) -> Result<(), Failure> {
-    let refused = |what: &str| Failure::new(Outcome::Refused, format!("the component that was given {what}"));
     let loaded = inputs::recipe(recipe)?;
-    let image = loaded.recipe.image.as_ref();
-    let guest = image.and_then(|image| image.guest.as_ref()).map(|guest| &guest.component);
-    let kernel = image.and_then(|image| image.kernel_component.as_ref());
+    let Some(image) = &loaded.recipe.image else {
+        return given.components.first().map_or(Ok(()), |_| Err(refused("is none of this recipe")));
+    };
+    let guest: Vec<&str> = image.guest.iter().map(|guest| guest.component.as_str()).collect();
+    let kernel = image.kernel_component.iter().map(String::as_str).collect();
     let is_kernel = |component: &Component| component.outputs.contains_key(kernel_output::KERNEL);
-    let kernel_is_compiled = given.components.iter().any(is_kernel);
+    let parts = image.parts(given.components.iter().any(is_kernel));
     for component in &given.components {
-        let is = |path: &&str| Path::new(path).file_stem() == Some(component.inputs.name.as_ref());
-        let path = match () {
-            () if component.outputs.contains_key(GUEST_OUTPUT) => guest.map(String::as_str),
-            () if is_kernel(component) => kernel.map(String::as_str),
-            () => image.and_then(|image| image.parts(kernel_is_compiled).into_iter().find(is)),
+        let paths = match () {
+            () if component.outputs.contains_key(GUEST_OUTPUT) => &guest,
+            () if is_kernel(component) => &kernel,
+            () => &parts,
         };
-        let path = path.ok_or_else(|| refused("is none of this recipe"))?;
-        let own = component::load(&loaded.directory.join(path))?;
-        let described = own.describe()?;
-        if component.key != described.key() || component.inputs != *described.inputs() {
-            return Err(refused("has another key than the recipe's"));
-        }
-        let lock = Sha256Digest::of(own.lock.text.as_bytes());
-        if component.standing != own.lock.lock.standing || component.lock_sha256 != lock {
-            return Err(refused("has another lock than the recipe's"));
-        }
+        let own = paths.iter().map(|path| component::load(&loaded.directory.join(path)));
+        check_is_one_of(component, &own.collect::<Result<Vec<_>, _>>()?)?;
     }
     Ok(())
 }
+
+/// Refuses a component that is none of these. Several may have one name: what is compiled is told by the key.
+fn check_is_one_of(component: &Component, own: &[LoadedComponent]) -> Result<(), Failure> {
+    let (mut is_named, mut same) = (false, Vec::new());
+    for own in own.iter().filter(|own| own.loaded.recipe.name == component.inputs.name) {
+        is_named = true;
+        let described = own.describe()?;
+        if component.key == described.key() && component.inputs == *described.inputs() {
+            same.push(&own.lock);
+        }
+    }
+    let has = |lock: &LoadedLock| {
+        let digest = Sha256Digest::of(lock.text.as_bytes());
+        component.standing == lock.lock.standing && component.lock_sha256 == digest
+    };
+    match (is_named, same.is_empty()) {
+        (false, _) => Err(refused("is none of this recipe")),
+        (true, true) => Err(refused("has another key than the recipe's")),
+        (true, false) if same.into_iter().any(has) => Ok(()),
+        (true, false) => Err(refused("has another lock than the recipe's")),
+    }
+}
+
+fn refused(what: &str) -> Failure {
+    Failure::new(Outcome::Refused, format!("the component that was given {what}"))
+}
+
+#[cfg(test)]
+mod tests;
