@@ -85,6 +85,22 @@ impl Compiled {
         let load = |path: &String| component::load(&loaded.directory.join(path));
         let guest = load(&guest.component)?;
         let kernel = image.and_then(|image| image.kernel_component.as_ref()).map(load).transpose()?;
+        if let Some(kernel) = &kernel
+            && image.is_some_and(|image| !image.module_components.is_empty())
+            && !kernel
+                .loaded
+                .recipe
+                .component
+                .iter()
+                .flat_map(|made| &made.outputs)
+                .any(|name| kernel_output::is_module(name))
+        {
+            let name = &kernel.loaded.recipe.name;
+            let why = format!(
+                "its kernel.module_components are of the distribution's kernel, and its kernel's component \"{name}\" makes no modules"
+            );
+            refuse_open(verb, &[why])?;
+        }
         let parts = image.map(|image| image.parts(kernel.is_some())).unwrap_or_default();
         let parts: Vec<(&str, LoadedComponent)> = parts
             .into_iter()
