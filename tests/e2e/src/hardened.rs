@@ -14,14 +14,14 @@ use crate::{Bench, skipped};
 const TIMEOUT: Duration = Duration::from_secs(240);
 
 impl Bench {
-    /// The image `name` (`minimal`, `container`) of class release with the compiled kernel. Never change it.
+    /// The image `name` (`minimal`, `container`, `gpu-580`) of class release with its compiled kernel. Never change it.
     pub fn release(&self, name: &str) -> Option<PathBuf> {
         let made = std::env::var_os("BULLION_TEST_RELEASE").map(|directory| Path::new(&directory).join(name));
         let image = made.filter(|image| image.join("manifest.json").exists());
         if image.is_none() {
-            skipped(
-                "BULLION_TEST_RELEASE names no images: scripts/release-images makes them, where the kernel is compiled",
-            );
+            skipped(&format!(
+                "BULLION_TEST_RELEASE names no image \"{name}\": scripts/release-images makes it, where its kernel is compiled"
+            ));
         }
         image
     }
