@@ -345,7 +345,7 @@ fn memory_that_is_not_where_it_is_asked_for() {
     assert!(halves.contains("are free on node 1") && halves.contains("the VM needs 128"), "{halves}");
     assert!(crate::golden::on("genoa", "none", "huge_pages = \"2MiB\"\nnuma_node = 0").plan().is_ok());
     let mut situation = crate::golden::on("genoa", "none", "numa_node = 1");
-    situation.facts.memory.nodes.get_mut(&1).unwrap().free_mib = 100;
+    situation.facts.memory.nodes.get_mut(&1).unwrap().available_mib = 100;
     assert!(refusal(&situation).to_string().contains("from there alone"));
 }
 

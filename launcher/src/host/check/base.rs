@@ -111,7 +111,7 @@ fn memory(scope: &Scope<'_>) -> Line {
         let pages = node.huge_pages.iter().filter(|(_, (all, _))| *all > 0);
         let pages: Vec<_> =
             pages.map(|(size, (all, free))| format!(", {free} of {all} huge pages of {} MiB", size >> 10)).collect();
-        format!("; node {number}: {} of {} MiB free{}", node.free_mib, node.total_mib, pages.concat())
+        format!("; node {number}: {} of {} MiB available{}", node.available_mib, node.total_mib, pages.concat())
     });
     let found = format!("{} MiB available{}", memory.available_mib, nodes.collect::<String>());
     match scope.needs {

@@ -23,9 +23,10 @@ fn numa(scope: &Scope<'_>, needs: &Needs, number: u32) -> Line {
             .because(format!("this host has the nodes {}", known.join(", ")))
             .remedy(format!("name one of them in `{}`, or leave it out", needs.nodes_key()));
     };
-    let found = format!("node {number} has {} of {} MiB free, CPUs {}", node.free_mib, node.total_mib, node.cpus);
+    let found =
+        format!("node {number} has {} of {} MiB available, CPUs {}", node.available_mib, node.total_mib, node.cpus);
     let wanted = needs.memory_of_a_node();
-    if needs.huge_page_mib.is_none() && node.free_mib < wanted {
+    if needs.huge_page_mib.is_none() && node.available_mib < wanted {
         return Line::missing("numa node", true, found)
             .because(format!("the VM takes {wanted} MiB from there alone"))
             .remedy(format!("name another node, or leave `{}` out", needs.nodes_key()));

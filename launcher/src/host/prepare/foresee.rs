@@ -40,6 +40,6 @@ fn add_pages(memory: &mut Memory, node: Option<u32>, size_kib: u64, more: u64) {
     if let Some((_, node)) = found {
         let (all, free) = node.huge_pages.entry(size_kib).or_default();
         (*all, *free) = (*all + more, *free + more);
-        node.free_mib = node.free_mib.saturating_sub(more * (size_kib >> 10));
+        node.available_mib = node.available_mib.saturating_sub(more * (size_kib >> 10));
     }
 }

@@ -143,7 +143,7 @@ impl<M: Machine> Wish<'_, M> {
         let nodes = memory.nodes.iter().filter(|(number, _)| node.is_none_or(|node| node == **number));
         let (all, free, room_mib) = nodes.fold((0, 0, 0), |(all, free, room), (_, node)| {
             let (there, unused) = node.huge_pages.get(&pool.size_kib).copied().unwrap_or_default();
-            (all + there, free + unused, room + node.free_mib)
+            (all + there, free + unused, room + node.available_mib)
         });
         let missing = needs.memory_of_a_node().div_ceil(size_mib).saturating_sub(free);
         let refuse = |found: String| Line::missing("huge pages", true, found);
@@ -151,7 +151,7 @@ impl<M: Machine> Wish<'_, M> {
             let found = format!("there is no /{}", pool.file());
             self.preparation.refusals.push(refuse(found).because("the processor or the node lacks such pages"));
         } else if missing * size_mib > room_mib {
-            let found = format!("{missing} huge pages of {size_mib} MiB are missing, and {room_mib} MiB are free");
+            let found = format!("{missing} huge pages of {size_mib} MiB are missing, and {room_mib} MiB are available");
             self.preparation.refusals.push(refuse(found).remedy("stop other VMs, or lower `memory`"));
         } else {
             self.want(Step::HugePages { pool, before: all, after: all + missing }, missing == 0);
