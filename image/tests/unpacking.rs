@@ -33,6 +33,7 @@ fn world() -> World {
         .entry("./usr/bin/tool", EntryType::Regular, 0o4775, None, b"program")
         .hard_link("./usr/bin/alias", "./usr/bin/tool")
         .file("./lib64/old", "old")
+        .file("./usr/share/doc/tool/copyright", "free")
         .file("./usr/lib64/ld.so.conf", "");
     World::new(RECIPE, &[("libc", &[Use::Tree], libc.build()), ("tool", &[Use::Tree], tool.build_as(".zst"))])
 }
@@ -114,6 +115,14 @@ fn a_full_check_finds_what_hides_behind_the_right_time() {
 
     std::fs::write(&program, "program").unwrap();
     restore_time(&program);
+    tree.verify_full().unwrap();
+    // What no program reads is looked at by a full check alone.
+    let copyright = tree.path("/usr/share/doc/tool/copyright");
+    std::fs::write(&copyright, "unfree").unwrap();
+    tree.verify_quick().unwrap();
+    assert!(tree.verify_full().unwrap_err().to_string().contains("copyright"));
+    std::fs::write(&copyright, "free").unwrap();
+    restore_time(&copyright);
     tree.verify_full().unwrap();
     std::fs::write(tree.path("/usr/bin/more"), "").unwrap();
     restore_time(&tree.path("/usr/bin"));

@@ -149,7 +149,8 @@ impl HostFacts {
 /// longer than 1 MiB is cut.
 fn read_trimmed(path: &Path) -> Option<String> {
     use std::io::Read;
-    let mut bytes = Vec::new();
+    // Most are shorter: one call reads them, and the next finds their end.
+    let mut bytes = Vec::with_capacity(4096);
     std::fs::File::open(path).ok()?.take(1 << 20).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).trim().to_owned())
 }

@@ -4,6 +4,7 @@ mod artifacts;
 mod attempt;
 mod error;
 pub mod gpus;
+mod later;
 mod presence;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,9 +38,10 @@ use crate::volume::{self, Volume, VolumeError};
 use artifacts::Artifacts;
 use attempt::Screens;
 pub use error::LaunchError;
+pub use later::{Later, Refusal};
 use presence::{Informer, Presence};
 use sign::VerifiedRelease;
-use store::{Image, verify_open};
+use store::Image;
 
 /// What is to be launched, and with what.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +64,8 @@ pub struct Request<'a> {
     pub directories: &'a Directories,
     /// What the time is, where that is known: a release is asked again before a guest is started again.
     pub clock: fn() -> Option<Timestamp>,
+    /// What is found out while QEMU is started.
+    pub later: &'a dyn Later,
 }
 
 /// What is told while a launch goes on.
@@ -124,7 +128,7 @@ fn attempts(
             presence.record.gpus = preparation.members.iter().map(|member| member.address).collect();
             presence.record.gpu_mode = Some(preparation.mode);
             // No GPU is touched for a guest that will not run.
-            trial.artifacts.verify(request.image)?;
+            trial.agree()?;
             let roots = (Path::new(SYSFS), Path::new(PROCFS));
             gpus::prepare(preparation, &mut claims, roots, request.directories, listener)?;
             if !preparation.resizes.is_empty() {
@@ -279,7 +283,8 @@ impl<'a> Trial<'a> {
         begun: Instant,
         listener: Listener<'_>,
     ) -> Result<Self, LaunchError> {
-        let mut artifacts = Artifacts::open(request.image, request.options.dangerously_skip_artifact_verification)?;
+        let dangerously_skip = request.options.dangerously_skip_artifact_verification;
+        let mut artifacts = Artifacts::open(request.image, request.vm, dangerously_skip)?;
         let asked = || Ok((Features::of(request.program, request.cache)?, open_volumes(request)?));
         let (features, volumes) = artifacts.said_first(request.image, asked())?;
         Ok(Self { request, facts, features, artifacts, volumes, group: make_group(request, listener), begun })
@@ -287,12 +292,20 @@ impl<'a> Trial<'a> {
 }
 
 impl Trial<'_> {
+    /// Returns what the TEE should measure, when the image is what its manifest says.
+    fn agree(&mut self) -> Result<Vec<(String, String)>, LaunchError> {
+        self.artifacts.verify(self.request.image)?;
+        Ok(self.request.later.find_out()?)
+    }
+
     /// Whether the guest may be started again: by the bytes that were accepted, and as long as their release holds. Returns the
     /// signal that asked for an end meanwhile.
     fn check_again(&self, presence: &Presence<'_>, signals: &Signals) -> Result<Option<&'static str>, LaunchError> {
         let Request { image, options, release, clock, .. } = self.request;
         if !options.dangerously_skip_artifact_verification {
-            let verify = || verify_open(&self.artifacts.open, &image.directory, &image.manifest, |_| true, false);
+            // The rest of what this has is not for two threads.
+            let artifacts = &self.artifacts;
+            let verify = || artifacts.compare(image, |_| true, false);
             let (by, verified) =
                 presence.pause_during(signals, verify).map_err(LaunchError::system("hash the files"))?;
             if by.is_some() {

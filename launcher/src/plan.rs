@@ -61,11 +61,15 @@ pub fn shape(vm: &Vm) -> Result<Shape, PlanError> {
         }),
     };
     let memory_mib = vm.memory.whole_mib().ok_or_else(memory)?;
-    let boot = match vm.boot {
+    Ok(Shape { tee, boot: boot(vm), vcpus: vm.vcpus, cpu_model: vm.cpu_model().to_owned(), memory_mib })
+}
+
+/// What starts the guest.
+pub(crate) fn boot(vm: &Vm) -> Boot {
+    match vm.boot {
         From::Kernel => Boot::Kernel,
         From::Disk => Boot::Disk,
-    };
-    Ok(Shape { tee, boot, vcpus: vm.vcpus, cpu_model: vm.cpu_model().to_owned(), memory_mib })
+    }
 }
 
 /// Plans a launch, or says why it is refused.

@@ -1,6 +1,7 @@
 //! `bullion launch`: plans a launch, carries it out, shows the console, and says how it ended.
 
 mod expected;
+mod foreseen;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use spec::agent::{Identity, Measurements, Workload};
 use spec::vm::Vm;
 use spec::{Outcome, Tee};
+use store::Store;
 
 use crate::args::{Arguments, Launch};
 use crate::failure::Failure;
@@ -27,34 +29,30 @@ use crate::tree;
 use crate::trust;
 use crate::weigh::admission;
 use expected::{Expected, RtmrValues, Rtmrs};
+use foreseen::Foreseen;
 
 pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Result<u8, Failure> {
     let (vm, named) = inputs::vm(&verb.vm)?;
     let image = Image::open(verb.image.as_deref().unwrap_or(&named))?;
     let store = inputs::open_store(arguments)?;
     // Each takes some milliseconds.
-    let (tree, facts, expected) = thread::scope(|scope| {
-        let expected = scope.spawn(|| Expected::of_launch(&vm, &image));
-        let (tree, facts) = (tree::qemu(&verb.qemu, &store), HostFacts::probe());
-        (tree, facts, expected.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    let (tree, facts) = thread::scope(|scope| {
+        let facts = scope.spawn(HostFacts::probe);
+        (tree::qemu(&verb.qemu, &store), facts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     // The tree is held for as long as QEMU runs, so that no `cache prune` takes it away.
     let (_hold, program) = tree?;
-    let mut expected = expected?;
     // Before its firmware is run to be asked: that of an image that nobody has released is run by nobody.
     let directories = Directories::from_environment();
     let release = release(&vm, &image, verb, &directories)?;
-    if let (Tee::Tdx, Some(expected), false) = (vm.tee, &mut expected, verb.plan && !verb.simulate) {
-        match Rtmrs::predict(&vm, &image, &verb.qemu, &store) {
-            Ok(rtmrs) => expected.rtmrs = Some(rtmrs),
-            // MRTD is compared all the same, and what is wrong with the image is the launch's to say.
-            Err(failure) => {
-                let reason = failure.messages.join(": ");
-                printer.warning(marked(verb, &format_args!("RTMRs are not predicted: {reason}")));
-                failure.hint.iter().for_each(|hint| printer.note(hint));
-                expected.not_predicted = Some(reason);
+    let foreseen = Foreseen::new(&vm, &image);
+    // QEMU itself is started with what is foreseen of a TD.
+    if vm.tee == Tee::Tdx || verb.plan {
+        foreseen.now(|expected| {
+            if vm.tee == Tee::Tdx && (verb.simulate || !verb.plan) {
+                predict_rtmrs(expected, &vm, &image, verb, &store, printer);
             }
-        }
+        })?;
     }
     // In a simulation, nothing of the guest runs; and who skips the artifacts has others than the manifest's.
     if !verb.simulate
@@ -63,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
     {
         printer.warning(doubt);
     }
-    let options = options(verb, expected.as_ref())?;
+    let options = options(verb, foreseen.expected(), foreseen.is_to_come())?;
     let pins = inputs::pins()?;
     let request = Request {
         vm: &vm,
@@ -75,17 +73,33 @@ pub(crate) fn run(arguments: &Arguments, verb: &Launch, printer: &Printer) -> Re
         cache: store.root(),
         directories: &directories,
         clock: || trust::now().ok(),
+        later: &foreseen,
     };
     if verb.plan {
-        return show_plan(&request, &facts, expected.as_ref(), printer);
+        return show_plan(&request, &facts, foreseen.expected(), printer);
     }
     let mut screen = if printer.json() { None } else { Screen::new(&std::io::stdout()).ok() };
     if verb.console {
         screen = Some(with_keyboard(screen, &image)?);
     }
-    let report =
-        launcher::launch(&request, facts, screen, &mut |progress| tell(progress, expected.as_ref(), verb, printer))?;
-    finish(&vm, &report, expected.as_ref(), verb, printer)
+    let report = launcher::launch(&request, facts, screen, &mut |progress| {
+        tell(progress, foreseen.expected(), verb, printer);
+    })?;
+    finish(&vm, &report, foreseen.expected(), verb, printer)
+}
+
+/// Adds what firmware and kernel of a TD should measure, for which another QEMU is asked for its tables.
+fn predict_rtmrs(expected: &mut Expected, vm: &Vm, image: &Image, verb: &Launch, store: &Store, printer: &Printer) {
+    match Rtmrs::predict(vm, image, &verb.qemu, store) {
+        Ok(rtmrs) => expected.rtmrs = Some(rtmrs),
+        // MRTD is compared all the same, and what is wrong with the image is the launch's to say.
+        Err(failure) => {
+            let reason = failure.messages.join(": ");
+            printer.warning(marked(verb, &format_args!("RTMRs are not predicted: {reason}")));
+            failure.hint.iter().for_each(|hint| printer.note(hint));
+            expected.not_predicted = Some(reason);
+        }
+    }
 }
 
 /// The screen with what is typed here for the guest. A release listens to nobody.
@@ -126,7 +140,8 @@ fn release(
     }
 }
 
-fn options(verb: &Launch, expected: Option<&Expected>) -> Result<Options, Failure> {
+/// `more_is_expected`: what the TEE should measure is not known yet, and will be.
+fn options(verb: &Launch, expected: Option<&Expected>, more_is_expected: bool) -> Result<Options, Failure> {
     let placement = expected.and_then(|expected| Some(expected.rtmrs.as_ref()?.placement.clone()));
     let simulation = || Ok::<_, Failure>(Simulation { preload: simulator()?, keep_running: false, placement });
     let simulate = verb.simulate.then(simulation).transpose()?;
@@ -136,10 +151,8 @@ fn options(verb: &Launch, expected: Option<&Expected>) -> Result<Options, Failur
         dangerously_allow_unsigned: verb.release.dangerously_allow_unsigned,
         dangerously_unconfined: verb.dangerously_unconfined,
         until_ready: verb.until_ready,
-        expected_measurements: expected
-            .map(|expected| (expected.register.to_owned(), expected.value.clone()))
-            .into_iter()
-            .collect(),
+        expected_measurements: expected.map(Expected::measurement).into_iter().collect(),
+        more_is_expected,
     })
 }
 
@@ -386,7 +399,7 @@ mod tests {
     fn the_prediction_is_the_launchers_to_compare() {
         let expected =
             Expected { key: "mrtd", register: "MRTD", value: "aa".to_owned(), rtmrs: None, not_predicted: None };
-        let options = options(&launch(&[]), Some(&expected)).unwrap();
+        let options = options(&launch(&[]), Some(&expected), false).unwrap();
         assert_eq!(options.expected_measurements, [("MRTD".to_owned(), "aa".to_owned())]);
         assert_eq!(expected_json(Some(&expected)), json!({ "mrtd": "aa" }));
     }

@@ -84,7 +84,7 @@ impl UnpackedTree {
         self.root().join(path.trim_start_matches('/'))
     }
 
-    /// Compares kind, size, mode and time of everything with the index: milliseconds, and finds what changed by accident
+    /// Compares kind, size, mode and time of all that programs read with the index: milliseconds, and finds what changed by accident
     /// or was added. It does not find a change made by someone who then set the time back.
     pub fn verify_quick(&self) -> Result<(), UnpackError> {
         self.index.verify(&self.root(), false)

@@ -1,4 +1,5 @@
-//! The files of an image: open from the start, and held against its manifest before the guest may run.
+//! The files of an image: open from the start, and held against its manifest before the guest may run. Firmware for another TEE is not in use,
+//! and not looked at.
 //!
 //! QEMU reads the very descriptors that are hashed here. What it takes apart itself is compared before it may make its machine, which is when it
 //! reads it; disks, which only the guest reads, while it does: no other step of a launch takes as long.
@@ -9,9 +10,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use spec::manifest::artifact;
+use spec::vm::Vm;
 use store::{Image, OpenArtifacts, VerifyError, open_unverified, verify_open};
 
 use super::LaunchError;
+use crate::firmware::artifact_name;
+use crate::plan::boot;
 use crate::sealed_memory::sealed_copy;
 
 /// The most that copies of one image's files take of the host's memory, in bytes. An image says itself how large it is: without a limit, a file
@@ -23,6 +27,8 @@ pub(super) const MAX_COPIED_BYTES: u64 = 4 << 30;
 pub(super) struct Artifacts {
     pub(super) open: OpenArtifacts,
     accepted: Accepted,
+    /// The firmware that starts the guest, where it is the image's.
+    firmware: Option<&'static str>,
     /// What copies take, in bytes.
     copied: u64,
 }
@@ -43,11 +49,24 @@ fn is_disk(name: &str) -> bool {
 }
 
 impl Artifacts {
-    /// Opens the files; `dangerously_skip` accepts them as they are.
-    pub(super) fn open(image: &Image, dangerously_skip: bool) -> Result<Self, VerifyError> {
+    /// Opens the files of which `vm` is made; `dangerously_skip` accepts them as they are.
+    pub(super) fn open(image: &Image, vm: &Vm, dangerously_skip: bool) -> Result<Self, VerifyError> {
         let open = open_unverified(&image.directory, &image.manifest)?;
         let accepted = if dangerously_skip { Accepted::Unseen } else { Accepted::None };
-        Ok(Self { open, accepted, copied: 0 })
+        Ok(Self { open, accepted, firmware: artifact_name(vm.tee, boot(vm)), copied: 0 })
+    }
+
+    /// Compares those that are used and `wanted` with the manifest.
+    pub(super) fn compare(
+        &self,
+        image: &Image,
+        wanted: impl Fn(&str) -> bool,
+        beside: bool,
+    ) -> Result<(), VerifyError> {
+        let is_used = |name: &str| {
+            ![artifact::FIRMWARE_SNP, artifact::FIRMWARE_TDX].contains(&name) || self.firmware == Some(name)
+        };
+        verify_open(&self.open, &image.directory, &image.manifest, |name| is_used(name) && wanted(name), beside)
     }
 
     /// Makes a file one that QEMU can open anew, perhaps as another user. One that only its owner can read is from now on a copy in memory, and
@@ -71,17 +90,17 @@ impl Artifacts {
     /// Returns when every file that QEMU reads by itself is what the manifest says.
     pub(super) fn verify_what_qemu_reads(&mut self, image: &Image) -> Result<(), VerifyError> {
         if self.accepted == Accepted::None {
-            verify_open(&self.open, &image.directory, &image.manifest, |name| !is_disk(name), false)?;
+            self.compare(image, |name| !is_disk(name), false)?;
             self.accepted = Accepted::ReadByQemu;
         }
         Ok(())
     }
 
-    /// Returns when every file is what the manifest says. What was accepted before is not looked at again.
+    /// Returns when every file in use is what the manifest says. What was accepted before is not looked at again.
     pub(super) fn verify(&mut self, image: &Image) -> Result<(), VerifyError> {
         if self.accepted < Accepted::All {
             let beside = self.accepted == Accepted::ReadByQemu;
-            verify_open(&self.open, &image.directory, &image.manifest, |name| !beside || is_disk(name), beside)?;
+            self.compare(image, |name| !beside || is_disk(name), beside)?;
             self.accepted = Accepted::All;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! One attempt: the descriptors of a plan made real, QEMU started with them, its guest let run, and supervised to its end.
 //!
 //! QEMU waits twice until it is told to go on: before it makes a machine (`-preconfig`), for what it reads to be what the manifest says,
-//! and before its guest runs (`-S`), for every file of the image to be.
+//! and before its guest runs (`-S`), for every file of the image to be, and for what the TEE should measure to be known.
 
 use std::fs::{self, File};
 use std::io;
@@ -75,7 +75,7 @@ impl Trial<'_> {
         let (agent, agent_end) = Agent::pair().map_err(&making)?;
         let (console, console_end) = Console::pair(&mut logs.console).map_err(&making)?;
         if !self.may_start_early(plan) {
-            self.artifacts.verify(self.request.image)?;
+            self.agree()?;
         }
         let mut inherited = self.open(plan)?;
         for (role, end) in [(Role::Qmp, qmp_end), (Role::Console, console_end), (Role::Agent, agent_end)] {
@@ -104,7 +104,8 @@ impl Trial<'_> {
         if !plan.pinned.is_empty() {
             qmp.execute(pinning::QUESTION, None);
         }
-        self.artifacts.verify(self.request.image)?;
+        let mut expected = plan.expected.clone();
+        expected.measurements.extend(self.agree()?);
         qmp.execute("cont", None);
         if !speakers.is_empty() {
             // passt sends to the address that it has seen frames from, and a guest that only serves sends none by itself. Again and again
@@ -117,7 +118,7 @@ impl Trial<'_> {
         presence.save()?;
         listener(Progress::Started { pid, accelerator: plan.accelerator, after: released - self.begun });
         let terms = Terms {
-            expected: plan.expected.clone(),
+            expected: expected.clone(),
             guest_runs: plan.simulation.as_ref().is_none_or(|simulation| !simulation.keep_running),
             until_ready: self.request.options.until_ready,
             under_kvm: plan.accelerator == Accelerator::Kvm,
@@ -144,7 +145,7 @@ impl Trial<'_> {
         let outcome = supervision.run().map_err(LaunchError::system("supervise QEMU"))?;
         Ok(match &plan.simulation {
             Some(simulation) => Outcome {
-                ending: simulated(&outcome, &report, simulation.keep_running, &plan.expected.measurements),
+                ending: simulated(&outcome, &report, simulation.keep_running, &expected.measurements),
                 ..outcome
             },
             None => outcome,

@@ -9,6 +9,7 @@ use store::VerifyError;
 
 use super::artifacts::MAX_COPIED_BYTES;
 use super::gpus::GpuError;
+use super::later::Refusal;
 use crate::network::NetworkError;
 use crate::plan::PlanError;
 use crate::qemu::FeatureError;
@@ -42,6 +43,9 @@ pub enum LaunchError {
     /// A GPU or NVSwitch is not ready for the guest.
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    /// The caller has found out that it must not be.
+    #[error(transparent)]
+    Later(#[from] Refusal),
     /// QEMU cannot be started.
     #[error("cannot start {program}")]
     Start {
@@ -92,6 +96,7 @@ impl Diagnostic for LaunchError {
             Self::Volume(error) => error.outcome(),
             Self::Network(error) => error.outcome(),
             Self::Gpu(error) => error.outcome(),
+            Self::Later(error) => error.outcome(),
             Self::Start { .. } | Self::TooLargeToCopy { .. } => Outcome::HostCannot,
             Self::System { .. } => Outcome::Internal,
         }
@@ -106,6 +111,7 @@ impl Diagnostic for LaunchError {
             Self::Volume(error) => error.hint(),
             Self::Network(error) => error.hint(),
             Self::Gpu(error) => error.hint(),
+            Self::Later(error) => error.hint(),
             Self::TooLargeToCopy { path, .. } => {
                 Some(format!("an image is nothing secret: chmod o+r {}, and QEMU opens it itself", path.display()))
             }

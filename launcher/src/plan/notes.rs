@@ -19,7 +19,9 @@ pub(super) fn reservations(inputs: &Inputs<'_>) -> impl Iterator<Item = String> 
     let unpublished = manifest.standing == Standing::Unpublished;
     let unpublished =
         unpublished.then_some("the image is UNPUBLISHED: its lock was made on the spot, it is not the golden one");
-    let unpredicted = inputs.vm.tee != Tee::None && inputs.options.expected_measurements.is_empty();
+    let options = inputs.options;
+    let unpredicted =
+        inputs.vm.tee != Tee::None && options.expected_measurements.is_empty() && !options.more_is_expected;
     let unpredicted = unpredicted.then_some("there is no prediction of what the TEE measures: nothing is compared");
     let debug = inputs.vm.snp.is_some_and(|policy| policy.dangerously_allow_debug)
         || inputs.vm.tdx.is_some_and(|attributes| attributes.dangerously_allow_debug);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use launcher::launch::{Later, Refusal};
 use launcher::plan::Simulation;
 use launcher::{Directories, HostFacts, Image, LaunchError, Options, Progress, QemuProgram, Report, Request, launch};
 use serde_json::json;
@@ -26,6 +27,17 @@ pub(crate) struct Fixture {
     pub(crate) vm: Vm,
     pub(crate) options: Options,
     pub(crate) pins: Pins,
+    pub(crate) later: FoundOut,
+}
+
+/// What a test finds out beside QEMU.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundOut(pub(crate) Result<Vec<(String, String)>, Refusal>);
+
+impl Later for FoundOut {
+    fn find_out(&self) -> Result<Vec<(String, String)>, Refusal> {
+        self.0.clone()
+    }
 }
 
 /// The text of a VM description for `tee`.
@@ -114,6 +126,7 @@ impl Fixture {
             vm: vm(tee, more),
             options: Options { dangerously_allow_unsigned: true, ..Options::default() },
             pins: Pins { schema: 1, firmware },
+            later: FoundOut(Ok(Vec::new())),
         }
     }
 
@@ -182,6 +195,7 @@ impl Fixture {
             cache: &cache,
             directories: &directories,
             clock,
+            later: &self.later,
         };
         let mut told = Vec::new();
         let facts = HostFacts::probe();

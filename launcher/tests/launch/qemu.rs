@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use launcher::launch::Refusal;
 use launcher::plan::Simulation;
 use launcher::qemu::Features;
-use launcher::{Ending, HostFacts, QemuProgram};
-use spec::Tee;
+use launcher::{Ending, HostFacts, LaunchError, QemuProgram};
+use spec::{Diagnostic as _, Outcome, Tee};
 
 use crate::fixture::{COMMAND_LINE, Fixture, artifacts, write_image};
 
@@ -108,6 +109,31 @@ fn a_confined_qemu_boots_a_kernel_with_a_disk() {
         matches!(&report.ending, Ending::GuestPanicked { panic } if panic.contains("VFS: Unable to mount root"));
     assert!(panicked, "{:?}", report.ending);
     assert!(told.iter().all(|line| !line.contains("unconfined")), "{told:#?}");
+}
+
+#[test]
+fn what_is_found_out_beside_a_confined_qemu_keeps_its_guest_from_running() {
+    let (Some(tree), Some(kernel)) = (std::env::var_os("BULLION_TEST_QEMU_TREE"), kernel()) else {
+        eprintln!("skipped: BULLION_TEST_QEMU_TREE is not set");
+        return;
+    };
+    let qemu = QemuProgram::from_tree(Path::new(&tree)).unwrap();
+    let more = "ready_timeout_s = 300\naccelerator = \"tcg\"";
+    let mut fixture = bootable(kernel, "console=ttyS0 quiet panic=-1", more);
+    fixture.later.0 =
+        Err(Refusal { outcome: Outcome::InputMismatch, message: "nobody knows this processor".to_owned(), hint: None });
+    let (report, told) = fixture.launch(&qemu);
+    let error = report.unwrap_err();
+    assert!(matches!(error, LaunchError::Later(_)), "{error}");
+    let said = (error.outcome(), error.to_string());
+    assert_eq!(said, (Outcome::InputMismatch, "nobody knows this processor".to_owned()));
+    assert!(!told.iter().any(|line| line.starts_with("Started")), "{told:?}");
+    assert_eq!(fs::read(fixture.path("state/vm/console.log")).unwrap_or_default(), b"");
+    assert_eq!(fs::read_dir(fixture.directories().run).unwrap().count(), 0);
+    // What is wrong with the image is said first.
+    fs::write(fixture.path("image/rootfs"), "other").unwrap();
+    let error = fixture.launch(&qemu).0.unwrap_err();
+    assert!(matches!(error, LaunchError::Verify(_)), "{error}");
 }
 
 #[test]

@@ -61,12 +61,12 @@ pub(super) struct RtmrValues(pub(super) Vec<String>);
 const KEYS: [&str; 3] = ["rtmr0", "rtmr1", "rtmr2"];
 
 impl Expected {
-    /// Of the launch itself. RTMRs are added by [`Rtmrs::predict`].
-    pub(super) fn of_launch(vm: &Vm, image: &Image) -> Result<Option<Self>, Failure> {
+    /// Of the launch itself, of firmware that `is_verified` or has to be. RTMRs are added by [`Rtmrs::predict`].
+    pub(super) fn of_launch(vm: &Vm, image: &Image, is_verified: bool) -> Result<Option<Self>, Failure> {
         let has_firmware = |name: &str| image.manifest.artifacts.contains_key(name);
         match vm.tee {
             Tee::Snp if has_firmware(artifact::FIRMWARE_SNP) => {
-                let value = snp_digest(vm, &image.directory, &image.manifest)?;
+                let value = snp_digest(vm, &image.directory, &image.manifest, is_verified)?;
                 Ok(value.map(|value| Self {
                     key: "launch_digest",
                     register: "MEASUREMENT",
@@ -82,6 +82,21 @@ impl Expected {
             // The plan refuses a TEE without firmware, with its own message.
             Tee::None | Tee::Snp | Tee::Tdx => Ok(None),
         }
+    }
+
+    /// Whether there is one to be had: no firmware has none, and a processor of the host's kind is measured as it is.
+    pub(super) fn can_be(vm: &Vm, image: &Image) -> bool {
+        let has_firmware = |name: &str| image.manifest.artifacts.contains_key(name);
+        match vm.tee {
+            Tee::Snp => has_firmware(artifact::FIRMWARE_SNP) && !is_hosts(vm.cpu_model()),
+            Tee::Tdx => has_firmware(artifact::FIRMWARE_TDX),
+            Tee::None => false,
+        }
+    }
+
+    /// The register and its value, as a launch compares them.
+    pub(super) fn measurement(&self) -> (String, String) {
+        (self.register.to_owned(), self.value.clone())
     }
 
     /// For JSON.
@@ -200,10 +215,15 @@ impl RtmrValues {
     }
 }
 
+/// Whether a CPU model depends on the host.
+fn is_hosts(cpu: &str) -> bool {
+    matches!(cpu, "host" | "max")
+}
+
 /// The launch digest; none where it depends on the host (`cpu = "host"`).
-fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest) -> Result<Option<String>, Failure> {
+fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest, is_verified: bool) -> Result<Option<String>, Failure> {
     let cpu = vm.cpu_model();
-    if matches!(cpu, "host" | "max") {
+    if is_hosts(cpu) {
         return Ok(None);
     }
     let wanted = SnpWanted {
@@ -212,5 +232,9 @@ fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest) -> Result<Option<S
         signature: None,
         sev_features: measure::shape::SnpShape::SNP_ACTIVE,
     };
-    Ok(weigh::snp(directory, manifest, &wanted)?.first().map(|reference| reference.launch_digest.to_string()))
+    let references = match is_verified {
+        true => weigh::snp_as_it_lies(directory, manifest, &wanted)?,
+        false => weigh::snp(directory, manifest, &wanted)?,
+    };
+    Ok(references.first().map(|reference| reference.launch_digest.to_string()))
 }
