@@ -91,6 +91,16 @@ pub fn window(tee: Tee, host_bits: u32, functions: &[&PciFunction]) -> Result<Op
     Err(NoRoom { needed_gib: needed.div_ceil(GIB), reason: room.reason, fitting })
 }
 
+/// The most memory, in GiB, that an SNP guest may have beside the room of so many MiB that its firmware is `told` of: it is aligned to its own
+/// size, behind memory, and ends within the addresses that firmware reaches (edk2 `OvmfPkg/Library/PlatformInitLib/MemDetect.c`).
+pub fn most_memory_gib(host_bits: u32, told: u64) -> u64 {
+    let reach_mib = Room::of(Tee::Snp, host_bits).largest >> 19;
+    (reach_mib.saturating_sub(told) >> 10).saturating_sub(HOLE_GIB)
+}
+
+/// What of q35's first 4 GiB is no memory, where there is more of it than that.
+const HOLE_GIB: u64 = 2;
+
 /// What firmware of a guest in `tee` is told where the functions need more room than it has by itself, in MiB; nothing where it is
 /// never told.
 pub(super) fn larger_window(tee: Tee) -> Option<u64> {
@@ -104,8 +114,6 @@ pub(super) fn larger_window(tee: Tee) -> Option<u64> {
 pub(super) fn named_by_snp(told: Option<u64>, memory_mib: u64) -> Option<u64> {
     /// Below it memory is where it is always, together with the window (QEMU `hw/i386/pc.c`, `AMD_HT_START`).
     const REACH_GIB: u64 = 1012;
-    /// What of q35's first 4 GiB is no memory, where there is more of it than that.
-    const HOLE_GIB: u64 = 2;
     let room = told.unwrap_or(Room::of(Tee::Snp, 0).default >> 20) >> 10;
     let memory = memory_mib.div_ceil(1 << 10).saturating_add(HOLE_GIB);
     (memory.saturating_add(room) <= REACH_GIB).then_some(room)
@@ -156,6 +164,15 @@ mod tests {
         assert_eq!(named(larger), [Some(512), Some(512), None, None, None]);
         assert_eq!(named(None), [Some(128), Some(128), Some(128), Some(128), None]);
         assert_eq!(named_by_snp(None, u64::MAX), None);
+    }
+
+    #[test]
+    fn memory_leaves_room_for_the_window_that_firmware_is_told_of() {
+        let told = larger_window(Tee::Snp).unwrap();
+        assert_eq!([0, 40, 52].map(|bits| most_memory_gib(bits, told)), [510; 3]);
+        // A window named beside it is within that.
+        assert!((1..=1024).all(|gib| gib <= 510 || named_by_snp(Some(told), gib << 10).is_none()));
+        assert_eq!([most_memory_gib(39, told), most_memory_gib(40, u64::MAX)], [0, 0]);
     }
 
     /// Sizes are a device's own words.

@@ -32,6 +32,21 @@ fn b200_have_room_in_a_guest_because_their_memory_bars_are_resized() {
 }
 
 #[test]
+fn memory_that_leaves_firmware_no_room_for_large_bars_is_refused() {
+    let planned = |tee: &str, gib: u64| {
+        let mut situation = on("genoa-b200", tee, "pci = [{ address = \"0000:c1:00.0\" }]\n");
+        situation.facts.devices.iter_mut().for_each(|device| device.resizable_bars.clear());
+        situation.facts.memory.available_mib = 2 << 20;
+        situation.fixture.vm.memory = format!("{gib}GiB").parse().unwrap();
+        situation.plan().map(|plan| plan.to_string()).map_err(|error| error.to_string())
+    };
+    assert!(planned("snp", 510).unwrap().contains("X-PciMmio64Mb,string=524288"));
+    let refused = planned("snp", 511).unwrap_err();
+    assert!(refused.contains("512 GiB of room behind 523264 MiB of memory"), "{refused}");
+    assert!(planned("none", 511).is_ok());
+}
+
+#[test]
 fn what_the_kernel_does_not_offer_is_told_and_counted_as_it_is() {
     let without = |facts: &mut launcher::HostFacts| {
         facts.devices.iter_mut().for_each(|device| device.resizable_bars.clear());

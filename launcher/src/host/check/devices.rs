@@ -121,20 +121,39 @@ fn passed(scope: &Scope<'_>, needs: &Needs) -> Vec<Line> {
     lines.push(locked_memory(scope));
     lines.extend(gpus(scope, needs));
     let functions: Vec<_> = needs.pci.iter().filter_map(|address| scope.facts.device(address)).collect();
-    if let Err(none) = bars::window(needs.tee, scope.facts.physical_address_bits, &functions) {
-        let remedy = match none.fitting {
-            0 => "such a device cannot go to a guest of this kind".to_owned(),
-            1 => "pass one of them to a guest".to_owned(),
-            some => format!("pass at most {some} of them to one guest"),
-        };
-        lines.push(
-            Line::missing("large bars", true, format!("the functions' BARs need {} GiB of room", none.needed_gib))
-                .because(none.reason)
-                .remedy(remedy)
-                .see("edk2 OvmfPkg/Library/PlatformInitLib/MemDetect.c"),
-        );
-    }
+    lines.extend(large_bars(needs, scope.facts.physical_address_bits, &functions));
     lines
+}
+
+/// Why firmware would have no room for the functions' BARs.
+fn large_bars(needs: &Needs, host_bits: u32, functions: &[&PciFunction]) -> Option<Line> {
+    const SOURCE: &str = "edk2 OvmfPkg/Library/PlatformInitLib/MemDetect.c";
+    let missing = |found| Line::missing("large bars", true, found).see(SOURCE);
+    match bars::window(needs.tee, host_bits, functions) {
+        Err(none) => {
+            let remedy = match none.fitting {
+                0 => "such a device cannot go to a guest of this kind".to_owned(),
+                1 => "pass one of them to a guest".to_owned(),
+                some => format!("pass at most {some} of them to one guest"),
+            };
+            let found = format!("the functions' BARs need {} GiB of room", none.needed_gib);
+            Some(missing(found).because(none.reason).remedy(remedy))
+        }
+        Ok(Some(told)) if needs.tee == Tee::Snp => {
+            let most = bars::most_memory_gib(host_bits, told);
+            (needs.memory_mib > most << 10).then(|| {
+                let found = format!(
+                    "the functions' BARs are to have {} GiB of room behind {} MiB of memory",
+                    told >> 10,
+                    needs.memory_mib
+                );
+                missing(found)
+                    .because("AmdSevX64 firmware begins it where it is aligned, and reaches no further than its address bits")
+                    .remedy(format!("give the guest at most {most} GiB of memory, or functions with smaller BARs"))
+            })
+        }
+        Ok(_) => None,
+    }
 }
 
 /// Whether the GPUs and NVSwitches may go together into the guest.
