@@ -2,6 +2,7 @@
 //!
 //! One server runs all scenarios of a shelf: a boot costs more than most of them. After one that failed and did not leave the host as
 //! it was, the next gets another server. Words on the command line choose scenarios by parts of their names.
+//! With `BULLION_TEST_SERVER_S`, none begins later than that.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::panic, clippy::expect_used, missing_docs)]
 
 mod board_guest;
@@ -20,7 +21,7 @@ mod unit;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lab::{Device, HostState, Kernel, Parts, Server};
 
@@ -57,13 +58,13 @@ fn shelves() -> Vec<Shelf> {
                 nodes::a_guest_of_two_nodes_has_memory_and_processors_of_both,
                 prepare::from_check_to_restore_a_guest_sees_a_drive_and_a_device,
                 kills::a_launch_that_is_killed_before_it_started_qemu_leaves_nothing,
-                kills::whoever_is_killed_at_whatever_phase_nothing_is_left,
                 kills::of_two_vms_that_race_for_a_drive_one_gets_it,
                 unit::a_unit_is_ready_with_its_guest_and_ends_with_it_whoever_is_killed,
                 unit::a_unit_with_devices_sees_who_has_one_open,
                 prepare::prepare_killed_at_any_moment_is_undone,
                 prepare::what_is_prepared_for_good_is_there_after_a_start,
                 prepare::a_power_cut_with_a_guest_running_leaves_nothing_but_the_journal,
+                kills::whoever_is_killed_at_whatever_phase_nothing_is_left,
             ],
         },
         Shelf {
@@ -148,8 +149,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let networked = shelves.iter().any(|shelf| shelf.networked);
+    let began = Instant::now();
     let Some(parts) = Parts::build(networked) else { return ExitCode::SUCCESS };
-    let failed: Vec<&str> = shelves.iter().flat_map(|shelf| run(shelf, &parts)).collect();
+    let last_begin = last_begin(began);
+    let failed: Vec<&str> = shelves.iter().flat_map(|shelf| run(shelf, &parts, last_begin)).collect();
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
@@ -157,8 +160,14 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// After that no scenario begins: `BULLION_TEST_SERVER_S` after `began`, where that is a number.
+fn last_begin(began: Instant) -> Option<Instant> {
+    let seconds: i64 = std::env::var("BULLION_TEST_SERVER_S").ok()?.parse().ok()?;
+    Some(began + Duration::from_secs(seconds.try_into().unwrap_or(0)))
+}
+
 /// Runs the scenarios of a shelf; gives the names of those that failed.
-fn run(shelf: &Shelf, parts: &Parts) -> Vec<&'static str> {
+fn run(shelf: &Shelf, parts: &Parts, last_begin: Option<Instant>) -> Vec<&'static str> {
     if shelf.kernel == Kernel::Own && std::env::var_os("BULLION_TEST_LONG").is_none() {
         eprintln!("skipped: a server with iommufd: set BULLION_TEST_LONG=1");
         return Vec::new();
@@ -173,6 +182,10 @@ fn run(shelf: &Shelf, parts: &Parts) -> Vec<&'static str> {
     let mut server = None;
     for (name, scenario) in &shelf.scenarios {
         let start = Instant::now();
+        if last_begin.is_some_and(|last| last < start) {
+            eprintln!("skipped: {name}: too little time is left");
+            continue;
+        }
         let mut before = None;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let server = server.get_or_insert_with(|| boot(parts, shelf));
