@@ -17,7 +17,7 @@ pub(crate) fn scratch_on_a_passed_drive_holds_nothing_that_the_server_can_read(s
     let decode = format!("base64 -d >/run/lab-app.tar <<'END'\n{}\nEND", Base64::encode_string(&app.bytes));
     server.run(&decode).expect(0);
     describe(server, &drive, &app);
-    let check = "/opt/bullion host check --for /run/lab-drive.toml --qemu /usr/bin/qemu-system-x86_64";
+    let check = "/opt/bullion host check --for /run/lab-drive.toml";
     let prepare = "/opt/bullion host prepare --for /run/lab-drive.toml --yes";
     // What somebody may miss is neither prepared nor lost.
     server.run("mkfs.ext4 -q -F /dev/nvme0n1").expect(0);

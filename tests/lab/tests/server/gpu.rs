@@ -75,7 +75,7 @@ fn plan(server: &mut Server<'_>, functions: &[String]) -> String {
     functions.iter().for_each(|function| guest::bind(server, function));
     let passed: Vec<_> = functions.iter().map(String::as_str).collect();
     guest::describe(server, "board", &guest::pci(&passed));
-    let plan = server.run("/opt/bullion vm plan --qemu /usr/bin/qemu-system-x86_64 /run/lab-board.toml").expect(0);
+    let plan = server.run("/opt/bullion vm plan /run/lab-board.toml").expect(0);
     functions.iter().for_each(|function| guest::give_back(server, function));
     server.run("rm /run/lab-board.toml").expect(0);
     plan.stdout

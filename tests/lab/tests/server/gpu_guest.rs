@@ -31,7 +31,7 @@ fn resets(server: &Server<'_>) -> Vec<String> {
 fn start(server: &mut Server<'_>, name: &str, gpu: &str) {
     let before = resets(server).len();
     guest::describe(server, name, &guest::pci(&[gpu]));
-    guest::launch_confined(server, name);
+    guest::launch(server, name);
     guest::wait_for(server, name, "the guest is ready");
     let resets = resets_since(server, before);
     assert!(resets.iter().any(|kind| kind == "bus"), "{resets:?}");
@@ -72,7 +72,7 @@ pub(crate) fn a_gpu_of_a_guest_that_was_killed_goes_clean_to_the_next(server: &m
     guest::launch(server, "killed-gpu");
     guest::wait_for(server, "killed-gpu", "QEMU started");
     server.model(FIRST, "session");
-    server.run("pkill -KILL -f ^/usr/bin/qemu-system").expect(0);
+    server.run(&format!("pkill -KILL -f {}", guest::QEMU)).expect(0);
     assert_ne!(guest::exit_code(server, "killed-gpu"), 0);
     guest::forget(server, "killed-gpu");
     // VFIO resets the function when the last one closes it, which is not enough.
@@ -135,7 +135,7 @@ pub(crate) fn a_launch_and_a_change_of_mode_do_not_meet(server: &mut Server<'_>)
     let script = format!(
         "/opt/bullion gpu set-mode on {gpu} >/run/lab-set.out 2>&1 & set=$!
          while [ ! -s /run/lab-set.out ]; do sleep 0.01; done; kill -STOP $set
-         /opt/bullion launch --qemu /usr/bin/qemu-system-x86_64 /run/lab-meets.toml; echo \"launch: $?\"
+         /opt/bullion launch /run/lab-meets.toml; echo \"launch: $?\"
          kill -CONT $set; wait $set; echo \"set-mode: $?\"; cat /run/lab-set.out; rm /run/lab-set.out"
     );
     let told = server.run_for(600, &script).expect(0);

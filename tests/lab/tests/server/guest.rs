@@ -2,9 +2,10 @@
 
 use lab::{Run, Server};
 
-/// The server's own QEMU, which is not confined: nobody knows what it needs. Scenarios have it that look for QEMU by this name among the
-/// server's processes, and those that were not seen to pass with the locked one yet.
-const OF_THE_SERVER: &str = "--qemu /usr/bin/qemu-system-x86_64";
+/// What the command line of a QEMU is like, for `pgrep -f`: the locked one's, which its own loader starts, and the server's own.
+pub(crate) const QEMU: &str = "'^(/usr/bin|/root/.cache/bullion/trees/.*)/qemu-system-x86_64'";
+/// Those of all that a VM is: the launch, which is its supervisor, the process between it and a confined QEMU, and QEMU.
+pub(crate) const ALL: &str = "'^(/opt/bullion|(/usr/bin|/root/.cache/bullion/trees/.*)/qemu-system-x86_64)'";
 
 /// The addresses of the functions with this ID, in order.
 pub(crate) fn addresses(server: &mut Server<'_>, id: &str) -> Vec<String> {
@@ -59,12 +60,12 @@ pub(crate) fn pci(addresses: &[&str]) -> String {
 
 /// Starts a launch that goes on beside the test.
 pub(crate) fn launch(server: &mut Server<'_>, name: &str) {
-    start(server, name, OF_THE_SERVER);
+    start(server, name, "");
 }
 
-/// The same with the locked QEMU, which is in the cache of the server's user.
-pub(crate) fn launch_confined(server: &mut Server<'_>, name: &str) {
-    start(server, name, "");
+/// The same with the server's own QEMU, which is not confined: nobody knows what it needs.
+pub(crate) fn launch_unconfined(server: &mut Server<'_>, name: &str) {
+    start(server, name, "--qemu /usr/bin/qemu-system-x86_64");
 }
 
 fn start(server: &mut Server<'_>, name: &str, qemu: &str) {
@@ -77,7 +78,7 @@ fn start(server: &mut Server<'_>, name: &str, qemu: &str) {
 
 /// Runs a launch to its end.
 pub(crate) fn launch_to_the_end(server: &mut Server<'_>, name: &str) -> Run {
-    server.run_for(900, &format!("/opt/bullion launch {OF_THE_SERVER} /run/lab-{name}.toml"))
+    server.run_for(900, &format!("/opt/bullion launch /run/lab-{name}.toml"))
 }
 
 /// Waits until a launch has said `text`, which it must before it ends.

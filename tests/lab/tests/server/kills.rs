@@ -2,16 +2,10 @@
 
 use lab::Server;
 
-use crate::guest;
+use crate::guest::{self, ALL};
 
-/// Who is killed: the launch and with it the supervisor, QEMU, or both in this order.
-const VICTIMS: [(&str, &str); 3] = [
-    ("the supervisor", "pkill -KILL -f ^/opt/bullion"),
-    ("QEMU", "pkill -KILL -f ^/usr/bin/qemu-system"),
-    ("both", "pkill -KILL -f '^(/opt/bullion|/usr/bin/qemu-system)'"),
-];
-/// Whoever of the two is there.
-const LEFT: &str = "pgrep -af '^(/opt/bullion|/usr/bin/qemu-system)'";
+/// Who is killed: the launch, which is the supervisor, without the process between it and QEMU; QEMU; or all.
+const VICTIMS: [(&str, &str); 3] = [("the supervisor", "-o ^/opt/bullion"), ("QEMU", guest::QEMU), ("all", ALL)];
 
 /// At which phase.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,20 +22,20 @@ pub(crate) fn whoever_is_killed_at_whatever_phase_nothing_is_left(server: &mut S
     let drive = guest::addresses(server, "1b36:0010").remove(0);
     guest::bind(server, &drive);
     for when in [When::Started, When::Ready, When::Stopping] {
-        for (victim, kill) in VICTIMS {
+        for (victim, which) in VICTIMS {
             guest::describe(server, "killed", &guest::pci(&[&drive]));
             guest::launch(server, "killed");
             let said = if when == When::Started { "QEMU started" } else { "the guest is ready" };
             guest::wait_for(server, "killed", said);
             // A guest that is asked to stop takes longer than this.
-            let stop = if when == When::Stopping { "kill -TERM $(pgrep -f ^/opt/bullion); sleep 0.1; " } else { "" };
-            server.run(&format!("{stop}{kill}")).expect(0);
+            let stop = if when == When::Stopping { "pkill -TERM -o -f ^/opt/bullion; sleep 0.1; " } else { "" };
+            server.run(&format!("{stop}pkill -KILL -f {which}")).expect(0);
             let code = guest::exit_code(server, "killed");
             // Who asked for an end has it, however QEMU came to it.
             let is_well = victim == "QEMU" && when == When::Stopping;
             assert!(code != 0 || is_well, "{victim} was killed, {when:?}");
             // QEMU goes when its supervisor goes: by then, not some time later.
-            assert_eq!(server.run(&format!("sleep 1; {LEFT}")).stdout, "", "{victim} was killed, {when:?}");
+            assert_eq!(server.run(&format!("sleep 1; pgrep -af {ALL}")).stdout, "", "{victim} was killed, {when:?}");
             server.run("/opt/bullion ps").expect(0);
             guest::forget(server, "killed");
         }
@@ -54,8 +48,8 @@ pub(crate) fn a_launch_that_is_killed_before_it_started_qemu_leaves_nothing(serv
     guest::describe(server, "early", "");
     let script = format!(
         "for tenths in 1 2 3 5 8 12 18 27 40 60 90 180 600; do
-           timeout -s KILL $((tenths / 10)).$((tenths % 10)) /opt/bullion launch --qemu /usr/bin/qemu-system-x86_64 /run/lab-early.toml 2>/run/lab-early.err >&2
-           sleep 1; {LEFT} && exit 1
+           timeout -s KILL $((tenths / 10)).$((tenths % 10)) /opt/bullion launch /run/lab-early.toml 2>/run/lab-early.err >&2
+           sleep 1; pgrep -af {ALL} && exit 1
            /opt/bullion --json ps >/run/lab-early.ps || exit 5
            grep -q '\"running\": *true' /run/lab-early.ps && exit 2
            [ -z \"$(ls -A /run/bullion | grep -v '\\.lock$')\" ] || exit 3
@@ -73,7 +67,7 @@ pub(crate) fn of_two_vms_that_race_for_a_drive_one_gets_it(server: &mut Server<'
         guest::describe(server, name, &guest::pci(&[&drive]));
     }
     for name in ["first", "second"] {
-        guest::launch_confined(server, name);
+        guest::launch(server, name);
     }
     let one = "while ! ls /run/lab-first.code /run/lab-second.code 2>/dev/null | grep .; do sleep 0.5; done";
     let ended = server.run_for(900, one).stdout;

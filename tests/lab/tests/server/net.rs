@@ -24,7 +24,7 @@ pub(crate) fn tap_vhost_and_vsock_are_there_for_a_guest_and_go_with_it(server: &
         guest::wait_for(server, "net", if ends_by_itself { "the guest is ready" } else { "QEMU started" });
         let port = server.run(PORTS).expect(0).stdout;
         assert_eq!(port.lines().count(), 1, "{port}");
-        let qemu = "$(pgrep -f ^/usr/bin/qemu-system)";
+        let qemu = format!("$(pgrep -f {})", guest::QEMU);
         let open = format!("ls -l /proc/{qemu}/fd; cat /proc/{qemu}/task/*/comm; ps -eo comm");
         server.run(&open).says(&["/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock", "vhost-"]);
         if ends_by_itself {

@@ -13,7 +13,7 @@ pub(crate) fn a_guest_of_two_nodes_has_memory_and_processors_of_both(server: &mu
         .says(&["there is no NUMA node 2", "this host has the nodes 0, 1"]);
     // The guest's nodes are the server's in the order in which they are named.
     describe(server, [1, 0], "");
-    guest::launch_confined(server, "nodes");
+    guest::launch(server, "nodes");
     guest::wait_for(server, "nodes", "the guest is ready");
     // Its kernel has found memory in both, and a processor.
     let console = server.run("/opt/bullion logs nodes").expect(0);

@@ -18,7 +18,7 @@ pub(crate) fn from_check_to_restore_a_guest_sees_a_drive_and_a_device(server: &m
     server.run(&format!("readlink /sys/bus/pci/devices/{drive}/driver; ls {JOURNAL}")).says(&["/nvme", "No such file"]);
     server.run("/opt/bullion host prepare --for /run/lab-sees.toml --yes").expect(0);
     server.run(check).expect(0);
-    guest::launch_confined(server, "sees");
+    guest::launch(server, "sees");
     guest::wait_for(server, "sees", "the guest is ready");
     let qemu = confined_qemu(server);
     // The guest's kernel says what it finds; the host's, who has the devices open and where the guest's memory is.
@@ -96,10 +96,10 @@ pub(crate) fn a_power_cut_with_a_guest_running_leaves_nothing_but_the_journal(se
     let listed = server.run("/opt/bullion --json ps").expect(0).json();
     assert_eq!(listed["vms"].as_array().map(Vec::len), Some(0), "{listed}");
     restore(server, &drive);
-    // The name and the drive are free.
+    // The name and the drive are free, for a QEMU that the user names too.
     guest::describe(server, "power", &guest::pci(&[&drive]));
     server.run("/opt/bullion host prepare --for /run/lab-power.toml --yes").expect(0);
-    guest::launch(server, "power");
+    guest::launch_unconfined(server, "power");
     guest::wait_for(server, "power", "the guest is ready");
     guest::stop(server, "power");
     restore(server, &drive);

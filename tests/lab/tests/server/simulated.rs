@@ -1,4 +1,4 @@
-//! Argument lists of guests in a TEE with all that a description may give them, run to launch by the server's QEMU against the
+//! Argument lists of guests in a TEE with all that a description may give them, run to launch by the locked QEMU against the
 //! simulator, on the server's own KVM: what is measured then is what the plan said.
 
 use lab::Server;
@@ -21,7 +21,7 @@ pub(crate) fn simulated_launches_in_the_lab_measure_what_was_planned(server: &mu
     }
     for (tee, register) in [("snp", "launch_digest"), ("tdx", "mrtd")] {
         describe(server, tee, passed.as_deref());
-        let simulate = "/opt/bullion --json launch --simulate --qemu /usr/bin/qemu-system-x86_64";
+        let simulate = "/opt/bullion --json launch --simulate";
         let plan = server.run_for(900, &format!("{simulate} --plan /run/lab-{tee}.toml")).expect(0).json();
         let planned = &plan["expected"][register];
         assert!(planned.as_str().is_some_and(|digest| digest.len() == 96), "{plan:#}");
