@@ -294,8 +294,13 @@ impl<'a> Trial<'a> {
 impl Trial<'_> {
     /// Returns what the TEE should measure, when the image is what its manifest says.
     fn agree(&mut self) -> Result<Vec<(String, String)>, LaunchError> {
-        self.artifacts.verify(self.request.image)?;
-        Ok(self.request.later.find_out()?)
+        let Request { image, options, later, .. } = self.request;
+        self.artifacts.verify(image)?;
+        let mut expected = options.expected_measurements.clone();
+        if options.more_is_expected {
+            expected.push(later.find_out()?);
+        }
+        Ok(expected)
     }
 
     /// Whether the guest may be started again: by the bytes that were accepted, and as long as their release holds. Returns the

@@ -21,7 +21,7 @@ use crate::ending::Ending;
 use crate::life::{Life, Terms};
 use crate::network::{self, NetworkError, Passt, Speaker};
 use crate::pinning;
-use crate::plan::{Plan, Role};
+use crate::plan::{Expected, Plan, Role};
 use crate::qemu::Accelerator;
 use crate::qmp::Qmp;
 use crate::screen::Screen;
@@ -104,8 +104,7 @@ impl Trial<'_> {
         if !plan.pinned.is_empty() {
             qmp.execute(pinning::QUESTION, None);
         }
-        let mut expected = plan.expected.clone();
-        expected.measurements.extend(self.agree()?);
+        let expected = Expected { measurements: self.agree()?, ..plan.expected.clone() };
         qmp.execute("cont", None);
         if !speakers.is_empty() {
             // passt sends to the address that it has seen frames from, and a guest that only serves sends none by itself. Again and again

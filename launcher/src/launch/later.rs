@@ -6,9 +6,9 @@ use spec::{Diagnostic, Outcome};
 
 /// What is found out while QEMU is started.
 pub trait Later: fmt::Debug {
-    /// What the TEE should measure, where `Options` did not have that yet: registers and their values, as there. No guest runs before. Asked
-    /// for each start of the guest.
-    fn find_out(&self) -> Result<Vec<(String, String)>, Refusal>;
+    /// What the TEE should measure, where `Options::more_is_expected`: a register and its value, as in `Options`. No guest runs before. Asked
+    /// once and again.
+    fn find_out(&self) -> Result<(String, String), Refusal>;
 }
 
 /// The caller's reason for which nothing is launched.

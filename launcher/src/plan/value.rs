@@ -39,7 +39,7 @@ pub struct Options {
     /// What the TEE should measure, where that can be predicted: a register as the vendor writes it (`MEASUREMENT` for
     /// SEV-SNP, `MRTD` for TDX), and its value in lower-case hex. A guest that measures otherwise is ended.
     pub expected_measurements: Vec<(String, String)>,
-    /// Whether more of it is found out while QEMU is started (`launch::Later`).
+    /// Whether more of it is found out while QEMU is started, and compared as well (`launch::Later`).
     pub more_is_expected: bool,
 }
 

@@ -27,17 +27,26 @@ pub(crate) struct Fixture {
     pub(crate) vm: Vm,
     pub(crate) options: Options,
     pub(crate) pins: Pins,
-    pub(crate) later: FoundOut,
+    later: FoundOut,
 }
 
-/// What a test finds out beside QEMU.
+/// What a test finds out while QEMU is started, where its options say so.
 #[derive(Clone, Debug)]
-pub(crate) struct FoundOut(pub(crate) Result<Vec<(String, String)>, Refusal>);
+pub(crate) struct FoundOut(Result<(String, String), Refusal>);
 
 impl Later for FoundOut {
-    fn find_out(&self) -> Result<Vec<(String, String)>, Refusal> {
+    fn find_out(&self) -> Result<(String, String), Refusal> {
         self.0.clone()
     }
+}
+
+/// When it is known what the TEE should measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Known {
+    /// Before the launch.
+    Before,
+    /// While QEMU is started.
+    Later,
 }
 
 /// The text of a VM description for `tee`.
@@ -126,8 +135,23 @@ impl Fixture {
             vm: vm(tee, more),
             options: Options { dangerously_allow_unsigned: true, ..Options::default() },
             pins: Pins { schema: 1, firmware },
-            later: FoundOut(Ok(Vec::new())),
+            later: FoundOut(Ok((String::new(), String::new()))),
         }
+    }
+
+    /// Has this register compared with this value.
+    pub(crate) fn expect(&mut self, register: &str, value: &str, known: Known) {
+        let expected = (register.to_owned(), value.to_owned());
+        match known {
+            Known::Before => self.options.expected_measurements = vec![expected],
+            Known::Later => self.find_out_later(Ok(expected)),
+        }
+    }
+
+    /// Has this found out while QEMU is started.
+    pub(crate) fn find_out_later(&mut self, found: Result<(String, String), Refusal>) {
+        self.options.more_is_expected = true;
+        self.later = FoundOut(found);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -120,8 +120,11 @@ fn what_is_found_out_beside_a_confined_qemu_keeps_its_guest_from_running() {
     let qemu = QemuProgram::from_tree(Path::new(&tree)).unwrap();
     let more = "ready_timeout_s = 300\naccelerator = \"tcg\"";
     let mut fixture = bootable(kernel, "console=ttyS0 quiet panic=-1", more);
-    fixture.later.0 =
-        Err(Refusal { outcome: Outcome::InputMismatch, message: "nobody knows this processor".to_owned(), hint: None });
+    fixture.find_out_later(Err(Refusal {
+        outcome: Outcome::InputMismatch,
+        message: "nobody knows this processor".to_owned(),
+        hint: None,
+    }));
     let (report, told) = fixture.launch(&qemu);
     let error = report.unwrap_err();
     assert!(matches!(error, LaunchError::Later(_)), "{error}");

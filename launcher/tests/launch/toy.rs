@@ -9,7 +9,7 @@ use launcher::{Ending, LaunchError, QemuProgram};
 use serde_json::json;
 use spec::{Diagnostic, Outcome, Sha256Digest, Tee};
 
-use crate::fixture::{Fixture, ROOT_HASH};
+use crate::fixture::{Fixture, Known, ROOT_HASH};
 use crate::golden::features;
 
 /// Answers the questions that are asked before a launch, and then follows `script`. The script can `say` on QMP, and
@@ -199,12 +199,7 @@ fn a_simulated_launch_is_compared_with_the_prediction() {
     let launch = |tee: &str, register: &str, report: &str| {
         let mut fixture = Fixture::new(tee, "ready_timeout_s = 20");
         fixture.simulate();
-        // One is known before, the other is found out beside QEMU.
-        let expected = vec![(register.to_owned(), "aa".to_owned())];
-        match tee {
-            "tdx" => fixture.options.expected_measurements = expected,
-            _ => fixture.later.0 = Ok(expected),
-        }
+        fixture.expect(register, "aa", if tee == "tdx" { Known::Before } else { Known::Later });
         let toy = program(&fixture, &format!("echo '{report}' > $TEESIM_REPORT; exit 0"));
         let ending = fixture.launch(&toy).0.unwrap().ending;
         let exit = list(&fixture.directories(), true).unwrap().remove(0).record.unwrap().exit.unwrap();
@@ -367,9 +362,9 @@ fn a_guest_is_not_started_again_once_its_release_has_expired() {
 
 #[test]
 fn a_guest_that_measures_otherwise_is_never_ready() {
-    let ended = |register: &str| {
+    let ended = |register: &str, known: Known| {
         let mut fixture = tcg();
-        fixture.options.expected_measurements = vec![("MEASUREMENT".to_owned(), "aa".to_owned())];
+        fixture.expect("MEASUREMENT", "aa", known);
         let script = format!(
             "ready; read request <&5; echo '{{\"id\":1,\"result\":{{\"tee\":\"none\",\"registers\":{{{register}}}}}}}' >&5
             read a <&3; read b <&3; read b <&3; read c <&3; case $c in *quit*) exit 0;; esac; shutdown guest-shutdown"
@@ -377,10 +372,12 @@ fn a_guest_that_measures_otherwise_is_never_ready() {
         let (report, told) = fixture.launch(&program(&fixture, &script));
         (report.unwrap(), told)
     };
-    let (report, told) = ended("\"MEASUREMENT\":\"ab\"");
-    assert!(matches!(report.ending, Ending::MeasuredOtherwise { .. }), "{:?}", report.ending);
-    assert!(report.ready_ms.is_none() && report.identity.is_none());
-    assert!(!told.iter().any(|line| line.starts_with("Ready")), "{told:?}");
+    for known in [Known::Before, Known::Later] {
+        let (report, told) = ended("\"MEASUREMENT\":\"ab\"", known);
+        assert!(matches!(report.ending, Ending::MeasuredOtherwise { .. }), "{known:?}: {:?}", report.ending);
+        assert!(report.ready_ms.is_none() && report.identity.is_none());
+        assert!(!told.iter().any(|line| line.starts_with("Ready")), "{told:?}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use launcher::Image;
 use launcher::launch::{Later, Refusal};
+use spec::Outcome;
 use spec::vm::Vm;
 
 use super::expected::Expected;
@@ -49,14 +50,14 @@ impl fmt::Debug for Foreseen<'_> {
 }
 
 impl Later for Foreseen<'_> {
-    fn find_out(&self) -> Result<Vec<(String, String)>, Refusal> {
+    fn find_out(&self) -> Result<(String, String), Refusal> {
         if self.expected.get().is_none() {
             // The launch has held the firmware against the manifest.
             let found = Expected::of_launch(self.vm, self.image, true).map_err(refusal)?;
             let _ = self.expected.set(found);
-            return Ok(self.expected().map(Expected::measurement).into_iter().collect());
         }
-        Ok(Vec::new())
+        let missing = || refusal(Failure::new(Outcome::Internal, "there is no prediction of what the TEE measures"));
+        self.expected().map(Expected::measurement).ok_or_else(missing)
     }
 }
 
