@@ -40,27 +40,18 @@ pub(crate) struct FirmwareInput<'a> {
     pin: Option<&'a pins::Firmware>,
 }
 
-/// Reads an image: a regular file of a size that firmware can have.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    inputs::read_file(path, MAX_BYTES, "a firmware image")
-}
-
-/// The OVMF table of an image that was read from `path`.
-pub(crate) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Firmware<'a>, Failure> {
-    Firmware::parse(bytes)
-        .map_err(|error| unusable(path, &error).with_hint("name an OVMF image; a file of variables alone is none"))
-}
-
 impl FirmwareFile {
-    /// Reads an image.
+    /// Reads an image: a regular file of a size that firmware can have.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        let bytes = read(path)?;
+        let bytes = inputs::read_file(path, MAX_BYTES, "a firmware image")?;
         Ok(Self { path: path.to_owned(), sha256: Sha256Digest::of(&bytes), bytes })
     }
 
     /// Its OVMF table.
     pub(crate) fn parse(&self) -> Result<Firmware<'_>, Failure> {
-        parse(&self.path, &self.bytes)
+        Firmware::parse(&self.bytes).map_err(|error| {
+            unusable(&self.path, &error).with_hint("name an OVMF image; a file of variables alone is none")
+        })
     }
 
     /// What JSON says about it.

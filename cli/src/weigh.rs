@@ -23,7 +23,7 @@ use spec::vm::Vm;
 use spec::{Outcome, Sha384Digest};
 
 use crate::failure::Failure;
-use crate::firmware::{self, FirmwareFile};
+use crate::firmware::FirmwareFile;
 use crate::inputs;
 use machine::Machine;
 
@@ -74,33 +74,15 @@ pub(crate) fn references(
 /// SNP launch digests of the image with its own firmware, for every combination that is wanted.
 pub(crate) fn snp(directory: &Path, manifest: &Manifest, wanted: &SnpWanted<'_>) -> Result<Vec<SnpReference>, Failure> {
     let file = image_firmware(directory, manifest, artifact::FIRMWARE_SNP)?;
-    snp_of(&file.path, &file.parse()?, manifest, wanted)
-}
-
-/// The same of the firmware that lies in the image, for who holds it against the manifest in another way.
-pub(crate) fn snp_as_it_lies(
-    directory: &Path,
-    manifest: &Manifest,
-    wanted: &SnpWanted<'_>,
-) -> Result<Vec<SnpReference>, Failure> {
-    let path = directory.join(artifact::FIRMWARE_SNP);
-    let bytes = firmware::read(&path)?;
-    snp_of(&path, &firmware::parse(&path, &bytes)?, manifest, wanted)
-}
-
-fn snp_of(
-    path: &Path,
-    firmware: &Firmware<'_>,
-    manifest: &Manifest,
-    wanted: &SnpWanted<'_>,
-) -> Result<Vec<SnpReference>, Failure> {
-    let firmware_part = firmware_digest(firmware).map_err(|error| unusable(path, &error))?;
-    let subject = SnpSubject { path, firmware, kernel_hashes: Some(kernel_hashes(manifest)?) };
+    let path = file.path.clone();
+    let firmware = file.parse()?;
+    let firmware_part = firmware_digest(&firmware).map_err(|error| unusable(&path, &error))?;
+    let subject = SnpSubject { path: &path, firmware: &firmware, kernel_hashes: Some(kernel_hashes(manifest)?) };
     let mut digests = Vec::new();
     for cpu in wanted.cpus {
         let inputs = subject.inputs(cpu, wanted.signature, wanted.sev_features)?;
-        let seed = inputs.seed_from(firmware_part).map_err(|error| unusable(path, &error))?;
-        let of_counts = launch_digests(&seed, &inputs.vcpu, wanted.vcpus).map_err(|error| unusable(path, &error))?;
+        let seed = inputs.seed_from(firmware_part).map_err(|error| unusable(&path, &error))?;
+        let of_counts = launch_digests(&seed, &inputs.vcpu, wanted.vcpus).map_err(|error| unusable(&path, &error))?;
         for (vcpus, digest) in wanted.vcpus.iter().zip(of_counts) {
             digests.push(SnpReference {
                 vcpus: *vcpus,

@@ -1,7 +1,7 @@
 //! One attempt: the descriptors of a plan made real, QEMU started with them, its guest let run, and supervised to its end.
 //!
 //! QEMU waits twice until it is told to go on: before it makes a machine (`-preconfig`), for what it reads to be what the manifest says,
-//! and before its guest runs (`-S`), for every file of the image to be, and for what the TEE should measure to be known.
+//! and before its guest runs (`-S`), for every file that the guest uses to be, and for what the TEE should measure to be known.
 
 use std::fs::{self, File};
 use std::io;

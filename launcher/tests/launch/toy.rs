@@ -380,6 +380,25 @@ fn a_guest_that_measures_otherwise_is_never_ready() {
     }
 }
 
+/// What is foreseen late is compared with what each life of the guest measures.
+#[test]
+fn a_guest_that_measures_otherwise_when_it_is_started_again_is_never_ready() {
+    for known in [Known::Before, Known::Later] {
+        let mut fixture = Fixture::new("none", RESTARTED);
+        fixture.expect("MEASUREMENT", "aa", known);
+        let script = format!(
+            "{COUNT} read request <&5; value=aa; [ $LIFE = 0 ] || value=ab
+            echo '{{\"id\":1,\"result\":{{\"tee\":\"none\",\"registers\":{{\"MEASUREMENT\":\"'$value'\"}}}}}}' >&5
+            if [ $LIFE = 0 ]; then sleep 0.5; shutdown guest-reset; fi
+            read a <&3; read b <&3; read b <&3; read c <&3; case $c in *quit*) exit 0;; esac; shutdown guest-shutdown"
+        );
+        let (report, told) = fixture.launch(&program(&fixture, &script));
+        let report = report.unwrap();
+        assert!(matches!(report.ending, Ending::MeasuredOtherwise { .. }), "{known:?}: {:?} {told:?}", report.ending);
+        assert_eq!(told.iter().filter(|line| line.starts_with("Ready")).count(), 1, "{told:?}");
+    }
+}
+
 #[test]
 fn one_disk_is_never_of_two_guests() {
     let volume = "[[guest.volume]]\nname = \"tmp\"\nuse = \"scratch\"\nmount = \"/var/tmp\"\n";

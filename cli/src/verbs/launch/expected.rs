@@ -61,12 +61,12 @@ pub(super) struct RtmrValues(pub(super) Vec<String>);
 const KEYS: [&str; 3] = ["rtmr0", "rtmr1", "rtmr2"];
 
 impl Expected {
-    /// Of the launch itself, of firmware that `is_verified` or has to be. RTMRs are added by [`Rtmrs::predict`].
-    pub(super) fn of_launch(vm: &Vm, image: &Image, is_verified: bool) -> Result<Option<Self>, Failure> {
+    /// Of the launch itself. RTMRs are added by [`Rtmrs::predict`].
+    pub(super) fn of_launch(vm: &Vm, image: &Image) -> Result<Option<Self>, Failure> {
         let has_firmware = |name: &str| image.manifest.artifacts.contains_key(name);
         match vm.tee {
             Tee::Snp if has_firmware(artifact::FIRMWARE_SNP) => {
-                let value = snp_digest(vm, &image.directory, &image.manifest, is_verified)?;
+                let value = snp_digest(vm, &image.directory, &image.manifest)?;
                 Ok(value.map(|value| Self {
                     key: "launch_digest",
                     register: "MEASUREMENT",
@@ -221,7 +221,7 @@ fn is_hosts(cpu: &str) -> bool {
 }
 
 /// The launch digest; none where it depends on the host (`cpu = "host"`).
-fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest, is_verified: bool) -> Result<Option<String>, Failure> {
+fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest) -> Result<Option<String>, Failure> {
     let cpu = vm.cpu_model();
     if is_hosts(cpu) {
         return Ok(None);
@@ -232,9 +232,5 @@ fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest, is_verified: bool)
         signature: None,
         sev_features: measure::shape::SnpShape::SNP_ACTIVE,
     };
-    let references = match is_verified {
-        true => weigh::snp_as_it_lies(directory, manifest, &wanted)?,
-        false => weigh::snp(directory, manifest, &wanted)?,
-    };
-    Ok(references.first().map(|reference| reference.launch_digest.to_string()))
+    Ok(weigh::snp(directory, manifest, &wanted)?.first().map(|reference| reference.launch_digest.to_string()))
 }

@@ -26,7 +26,7 @@ impl<'a> Foreseen<'a> {
 
     /// Finds it out now, and lets `more` be added where there is any.
     pub(super) fn now(&self, more: impl FnMut(&mut Expected)) -> Result<(), Failure> {
-        let mut expected = Expected::of_launch(self.vm, self.image, false)?;
+        let mut expected = Expected::of_launch(self.vm, self.image)?;
         expected.iter_mut().for_each(more);
         let _ = self.expected.set(expected);
         Ok(())
@@ -52,9 +52,7 @@ impl fmt::Debug for Foreseen<'_> {
 impl Later for Foreseen<'_> {
     fn find_out(&self) -> Result<(String, String), Refusal> {
         if self.expected.get().is_none() {
-            // The launch has held the firmware against the manifest.
-            let found = Expected::of_launch(self.vm, self.image, true).map_err(refusal)?;
-            let _ = self.expected.set(found);
+            self.now(|_| {}).map_err(refusal)?;
         }
         let missing = || refusal(Failure::new(Outcome::Internal, "there is no prediction of what the TEE measures"));
         self.expected().map(Expected::measurement).ok_or_else(missing)

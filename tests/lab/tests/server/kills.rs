@@ -18,27 +18,37 @@ enum When {
     Stopping,
 }
 
-pub(crate) fn whoever_is_killed_at_whatever_phase_nothing_is_left(server: &mut Server<'_>) {
+pub(crate) fn whoever_is_killed_as_the_guest_starts_nothing_is_left(server: &mut Server<'_>) {
+    nothing_is_left(server, When::Started);
+}
+
+pub(crate) fn whoever_is_killed_while_the_guest_is_ready_nothing_is_left(server: &mut Server<'_>) {
+    nothing_is_left(server, When::Ready);
+}
+
+pub(crate) fn whoever_is_killed_as_the_guest_stops_nothing_is_left(server: &mut Server<'_>) {
+    nothing_is_left(server, When::Stopping);
+}
+
+fn nothing_is_left(server: &mut Server<'_>, when: When) {
     let drive = guest::addresses(server, "1b36:0010").remove(0);
     guest::bind(server, &drive);
-    for when in [When::Started, When::Ready, When::Stopping] {
-        for (victim, which) in VICTIMS {
-            guest::describe(server, "killed", &guest::pci(&[&drive]));
-            guest::launch(server, "killed");
-            let said = if when == When::Started { "QEMU started" } else { "the guest is ready" };
-            guest::wait_for(server, "killed", said);
-            // A guest that is asked to stop takes longer than this.
-            let stop = if when == When::Stopping { "pkill -TERM -o -f ^/opt/bullion; sleep 0.1; " } else { "" };
-            server.run(&format!("{stop}pkill -KILL -f {which}")).expect(0);
-            let code = guest::exit_code(server, "killed");
-            // Who asked for an end has it, however QEMU came to it.
-            let is_well = victim == "QEMU" && when == When::Stopping;
-            assert!(code != 0 || is_well, "{victim} was killed, {when:?}");
-            // QEMU goes when its supervisor goes: by then, not some time later.
-            assert_eq!(server.run(&format!("sleep 1; pgrep -af {ALL}")).stdout, "", "{victim} was killed, {when:?}");
-            server.run("/opt/bullion ps").expect(0);
-            guest::forget(server, "killed");
-        }
+    for (victim, which) in VICTIMS {
+        guest::describe(server, "killed", &guest::pci(&[&drive]));
+        guest::launch(server, "killed");
+        let said = if when == When::Started { "QEMU started" } else { "the guest is ready" };
+        guest::wait_for(server, "killed", said);
+        // A guest that is asked to stop takes longer than this.
+        let stop = if when == When::Stopping { "pkill -TERM -o -f ^/opt/bullion; sleep 0.1; " } else { "" };
+        server.run(&format!("{stop}pkill -KILL -f {which}")).expect(0);
+        let code = guest::exit_code(server, "killed");
+        // Who asked for an end has it, however QEMU came to it.
+        let is_well = victim == "QEMU" && when == When::Stopping;
+        assert!(code != 0 || is_well, "{victim} was killed, {when:?}");
+        // QEMU goes when its supervisor goes: by then, not some time later.
+        assert_eq!(server.run(&format!("sleep 1; pgrep -af {ALL}")).stdout, "", "{victim} was killed, {when:?}");
+        server.run("/opt/bullion ps").expect(0);
+        guest::forget(server, "killed");
     }
     give_back(server, &drive);
 }

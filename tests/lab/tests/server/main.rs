@@ -64,7 +64,9 @@ fn shelves() -> Vec<Shelf> {
                 prepare::prepare_killed_at_any_moment_is_undone,
                 prepare::what_is_prepared_for_good_is_there_after_a_start,
                 prepare::a_power_cut_with_a_guest_running_leaves_nothing_but_the_journal,
-                kills::whoever_is_killed_at_whatever_phase_nothing_is_left,
+                kills::whoever_is_killed_as_the_guest_starts_nothing_is_left,
+                kills::whoever_is_killed_while_the_guest_is_ready_nothing_is_left,
+                kills::whoever_is_killed_as_the_guest_stops_nothing_is_left,
             ],
         },
         Shelf {
@@ -141,6 +143,12 @@ fn main() -> ExitCode {
         words.drain(at..(at + 2).min(words.len()));
     }
     words.retain(|word| !word.starts_with("--"));
+    let names: Vec<&str> = shelves().iter().flat_map(|shelf| shelf.scenarios.iter().map(|(name, _)| *name)).collect();
+    // A scenario that is called otherwise than somebody believes would never run.
+    if let Some(word) = words.iter().find(|word| !names.iter().any(|name| name.contains(word.as_str()))) {
+        eprintln!("no scenario has \"{word}\" in its name; there are {}", names.join(", "));
+        return ExitCode::FAILURE;
+    }
     let is_chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let mut shelves = shelves();
     shelves.iter_mut().for_each(|shelf| shelf.scenarios.retain(|(name, _)| is_chosen(name)));

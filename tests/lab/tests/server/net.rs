@@ -34,7 +34,7 @@ pub(crate) fn tap_vhost_and_vsock_are_there_for_a_guest_and_go_with_it(server: &
             assert_eq!(server.run(PORTS).stdout, port, "what was refused leaves no tap device");
             guest::stop(server, "net");
         } else {
-            server.run("pkill -KILL -f ^/opt/bullion").expect(0);
+            server.run("pkill -KILL -o -f ^/opt/bullion").expect(0);
             assert_ne!(guest::exit_code(server, "net"), 0);
             server.run("sleep 1; /opt/bullion ps").expect(0);
             guest::forget(server, "net");
