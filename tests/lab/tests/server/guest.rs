@@ -3,9 +3,9 @@
 use lab::{Run, Server};
 
 /// What the command line of a QEMU is like, for `pgrep -f`: the locked one's, which its own loader starts, and the server's own.
-pub(crate) const QEMU: &str = "'^(/usr/bin|/root/.cache/bullion/trees/.*)/qemu-system-x86_64'";
+pub(crate) const QEMU: &str = "'^(/usr/bin|/[^ ]*/bullion/trees/.*)/qemu-system-x86_64'";
 /// Those of all that a VM is: the launch, which is its supervisor, the process between it and a confined QEMU, and QEMU.
-pub(crate) const ALL: &str = "'^(/opt/bullion|(/usr/bin|/root/.cache/bullion/trees/.*)/qemu-system-x86_64)'";
+pub(crate) const ALL: &str = "'^(/opt/bullion|(/usr/bin|/[^ ]*/bullion/trees/.*)/qemu-system-x86_64)'";
 
 /// The addresses of the functions with this ID, in order.
 pub(crate) fn addresses(server: &mut Server<'_>, id: &str) -> Vec<String> {
