@@ -52,7 +52,7 @@ impl Life {
 
     /// The guest goes on without a network, which is not what it was launched for: it is stopped like on request.
     pub(super) fn on_network_ended(&mut self, now: Instant, over: Over) -> Vec<Action> {
-        match now.checked_add(CLOSED_GRACE).filter(|_| over.well) {
+        match now.checked_add(CLOSED_GRACE).filter(|_| over.perhaps_with_qemu) {
             Some(deadline) => {
                 self.closed.get_or_insert((over, deadline));
                 vec![]

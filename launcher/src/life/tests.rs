@@ -526,8 +526,8 @@ fn a_guest_that_is_stopping_is_not_asked_any_more() {
     assert_eq!(case.life.deadline(), Some(case.now + Duration::from_secs(1)));
 }
 
-fn network_over(well: bool) -> Over {
-    Over { nic: 0, well, status: "exit status: 1".to_owned(), words: vec!["Failed to bind".to_owned()] }
+fn network_over(perhaps_with_qemu: bool) -> Over {
+    Over { nic: 0, perhaps_with_qemu, status: "exit status: 1".to_owned(), words: vec!["Failed to bind".to_owned()] }
 }
 
 #[test]
@@ -558,8 +558,8 @@ fn a_network_that_closes_as_qemu_ends_says_nothing_unless_qemu_stays() {
     assert!(matches!(case.life.ending(ExitStatus::from_raw(0), vec![]), Ending::NetworkEnded { nic: 0, .. }));
     let mut stopping = Case::ready();
     stopping.give(Input::Stop("SIGTERM"));
-    for well in [true, false] {
-        assert_eq!(stopping.give(Input::NetworkEnded(network_over(well))), []);
+    for perhaps_with_qemu in [true, false] {
+        assert_eq!(stopping.give(Input::NetworkEnded(network_over(perhaps_with_qemu))), []);
     }
     stopping.now += CLOSED_GRACE;
     assert_eq!(stopping.give(Input::Tick), []);
