@@ -63,32 +63,24 @@ const KEYS: [&str; 3] = ["rtmr0", "rtmr1", "rtmr2"];
 impl Expected {
     /// Of the launch itself. RTMRs are added by [`Rtmrs::predict`].
     pub(super) fn of_launch(vm: &Vm, image: &Image) -> Result<Option<Self>, Failure> {
-        let has_firmware = |name: &str| image.manifest.artifacts.contains_key(name);
-        match vm.tee {
-            Tee::Snp if has_firmware(artifact::FIRMWARE_SNP) => {
-                let value = snp_digest(vm, &image.directory, &image.manifest)?;
-                Ok(value.map(|value| Self {
-                    key: "launch_digest",
-                    register: "MEASUREMENT",
-                    value,
-                    rtmrs: None,
-                    not_predicted: None,
-                }))
-            }
-            Tee::Tdx if has_firmware(artifact::FIRMWARE_TDX) => {
-                let value = weigh::tdx(&image.directory, &image.manifest)?.mrtd.to_string();
-                Ok(Some(Self { key: "mrtd", register: "MRTD", value, rtmrs: None, not_predicted: None }))
-            }
-            // The plan refuses a TEE without firmware, with its own message.
-            Tee::None | Tee::Snp | Tee::Tdx => Ok(None),
+        if !Self::can_be(vm, image) {
+            return Ok(None);
         }
+        let (directory, manifest) = (&image.directory, &image.manifest);
+        let (key, register, value) = match vm.tee {
+            Tee::Snp => ("launch_digest", "MEASUREMENT", snp_digest(vm, directory, manifest)?),
+            Tee::Tdx => ("mrtd", "MRTD", Some(weigh::tdx(directory, manifest)?.mrtd.to_string())),
+            Tee::None => return Ok(None),
+        };
+        Ok(value.map(|value| Self { key, register, value, rtmrs: None, not_predicted: None }))
     }
 
-    /// Whether there is one to be had: no firmware has none, and a processor of the host's kind is measured as it is.
+    /// Whether there is one to be had. The plan refuses a TEE without firmware, with its own message; a processor of the host's kind
+    /// (`cpu = "host"`) is measured as it is.
     pub(super) fn can_be(vm: &Vm, image: &Image) -> bool {
         let has_firmware = |name: &str| image.manifest.artifacts.contains_key(name);
         match vm.tee {
-            Tee::Snp => has_firmware(artifact::FIRMWARE_SNP) && !is_hosts(vm.cpu_model()),
+            Tee::Snp => has_firmware(artifact::FIRMWARE_SNP) && !matches!(vm.cpu_model(), "host" | "max"),
             Tee::Tdx => has_firmware(artifact::FIRMWARE_TDX),
             Tee::None => false,
         }
@@ -215,20 +207,11 @@ impl RtmrValues {
     }
 }
 
-/// Whether a CPU model depends on the host.
-fn is_hosts(cpu: &str) -> bool {
-    matches!(cpu, "host" | "max")
-}
-
-/// The launch digest; none where it depends on the host (`cpu = "host"`).
+/// The launch digest.
 fn snp_digest(vm: &Vm, directory: &Path, manifest: &Manifest) -> Result<Option<String>, Failure> {
-    let cpu = vm.cpu_model();
-    if is_hosts(cpu) {
-        return Ok(None);
-    }
     let wanted = SnpWanted {
         vcpus: &[vm.vcpus],
-        cpus: &[cpu.to_owned()],
+        cpus: &[vm.cpu_model().to_owned()],
         signature: None,
         sev_features: measure::shape::SnpShape::SNP_ACTIVE,
     };
