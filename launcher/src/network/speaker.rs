@@ -78,3 +78,36 @@ impl Speaker {
         Ok(Some(Over { nic: self.nic, perhaps_with_qemu, status: status.to_string(), words }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::child;
+
+    /// What becomes of a speaker that runs this script.
+    fn over(script: &str) -> Over {
+        let argv = ["/bin/sh", "-c", script].map(str::to_owned);
+        let child = child::spawn(&argv, &BTreeMap::new(), vec![]).unwrap();
+        let mut speaker = Speaker::new(1, child, tempfile::tempfile().unwrap()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(over) = speaker.over().unwrap() {
+                return over;
+            }
+            assert!(Instant::now() < deadline, "{script}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn one_that_fails_by_itself_is_not_taken_for_one_that_goes_with_qemu() {
+        for (script, perhaps_with_qemu) in [("exit 0", true), ("kill -SEGV $$", true), ("echo no >&2; exit 1", false)] {
+            let over = over(script);
+            assert_eq!((over.nic, over.perhaps_with_qemu), (1, perhaps_with_qemu), "{script}: {over:?}");
+            assert_eq!(over.words.concat(), if perhaps_with_qemu { "" } else { "no" });
+        }
+    }
+}

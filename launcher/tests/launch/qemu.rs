@@ -87,14 +87,19 @@ fn a_kernel_without_a_root_panics() {
     eprintln!("{told:#?}");
 }
 
-/// The pinned kind of QEMU, which is confined: as another user where this is root, with a disk that only root can open.
+/// The pinned kind of QEMU, which is confined.
+fn confined() -> Option<QemuProgram> {
+    let Some(tree) = std::env::var_os("BULLION_TEST_QEMU_TREE") else {
+        eprintln!("skipped: BULLION_TEST_QEMU_TREE is not set");
+        return None;
+    };
+    Some(QemuProgram::from_tree(Path::new(&tree)).unwrap())
+}
+
+/// As another user where this is root, with a disk that only root can open.
 #[test]
 fn a_confined_qemu_boots_a_kernel_with_a_disk() {
-    let (Some(tree), Some(kernel)) = (std::env::var_os("BULLION_TEST_QEMU_TREE"), kernel()) else {
-        eprintln!("skipped: BULLION_TEST_QEMU_TREE is not set");
-        return;
-    };
-    let qemu = QemuProgram::from_tree(Path::new(&tree)).unwrap();
+    let (Some(qemu), Some(kernel)) = (confined(), kernel()) else { return };
     let disk = tempfile::NamedTempFile::new().unwrap();
     disk.as_file().set_len(1 << 20).unwrap();
     let more = format!(
@@ -113,11 +118,7 @@ fn a_confined_qemu_boots_a_kernel_with_a_disk() {
 
 #[test]
 fn what_is_found_out_beside_a_confined_qemu_keeps_its_guest_from_running() {
-    let (Some(tree), Some(kernel)) = (std::env::var_os("BULLION_TEST_QEMU_TREE"), kernel()) else {
-        eprintln!("skipped: BULLION_TEST_QEMU_TREE is not set");
-        return;
-    };
-    let qemu = QemuProgram::from_tree(Path::new(&tree)).unwrap();
+    let (Some(qemu), Some(kernel)) = (confined(), kernel()) else { return };
     let more = "ready_timeout_s = 300\naccelerator = \"tcg\"";
     let mut fixture = bootable(kernel, "console=ttyS0 quiet panic=-1", more);
     fixture.find_out_later(Err(Refusal {

@@ -402,3 +402,19 @@ fn a_large_file_that_only_its_owner_can_read_is_not_copied_into_memory() {
     let refused = bench.launch(&vm, &words).expect(3, &said);
     assert!(!refused.stderr.contains("QEMU started"), "{}", refused.stderr);
 }
+
+/// QEMU hashes the initrd that it is given, and the prediction is the manifest's: whenever that is made, and however QEMU runs, they are compared.
+#[test]
+fn what_is_launched_otherwise_than_predicted_is_told_however_qemu_runs() {
+    let Some(bench) = bench().filter(can_simulate) else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = bench.copy_image(scratch.path());
+    let mut initrd = std::fs::read(image.join("initrd")).unwrap();
+    initrd.push(0);
+    std::fs::write(image.join("initrd"), initrd).unwrap();
+    let vm = bench.vm(scratch.path(), "t-otherwise", "snp", 1, &image);
+    for more in [&[][..], &["--dangerously-unconfined"]] {
+        let words = [&["--simulate", "--dangerously-skip-artifact-verification"], more].concat();
+        bench.launch(&vm, &words).expect(6, &["MEASUREMENT is ", ", expected "]);
+    }
+}
