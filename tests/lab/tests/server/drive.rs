@@ -20,12 +20,13 @@ pub(crate) fn scratch_on_a_passed_drive_holds_nothing_that_the_server_can_read(s
     let check = "/opt/bullion host check --for /run/lab-drive.toml";
     let prepare = "/opt/bullion host prepare --for /run/lab-drive.toml --yes";
     // What somebody may miss is neither prepared nor lost.
-    server.run("mkfs.ext4 -q -F /dev/nvme0n1").expect(0);
-    let held = "nvme0n1 holds an ext2, ext3 or ext4 file system";
-    server.run(check).expect(3).says(&[&drive, held]);
-    server.run(prepare).expect(3).says(&[held, "dangerously_overwrite"]);
+    let disk = guest::disk(server, &drive);
+    server.run(&format!("mkfs.ext4 -q -F {disk}")).expect(0);
+    let held = format!("{} holds an ext2, ext3 or ext4 file system", disk.trim_start_matches("/dev/"));
+    server.run(check).expect(3).says(&[&drive, &held]);
+    server.run(prepare).expect(3).says(&[&held, "dangerously_overwrite"]);
     assert!(holds(server, "lost+found"), "the search finds what is there in the clear");
-    server.run("wipefs -qa /dev/nvme0n1 && dd if=/dev/zero of=/dev/nvme0n1 bs=1M count=64 conv=fsync").expect(0);
+    server.run(&format!("wipefs -qa {disk} && dd if=/dev/zero of={disk} bs=1M count=64 conv=fsync")).expect(0);
     assert!(!holds(server, "lost+found"));
     server.run(prepare).expect(0);
     server.run(check).expect(0);
@@ -33,9 +34,9 @@ pub(crate) fn scratch_on_a_passed_drive_holds_nothing_that_the_server_can_read(s
     server.run("/opt/bullion logs drive --workload").expect(0).says(&[MARKER]);
     guest::forget(server, "drive");
     server.run("/opt/bullion host restore && rm /run/lab-app.tar").expect(0);
-    server.run("for i in $(seq 300); do [ -b /dev/nvme0n1 ] && break; sleep 0.2; done; [ -b /dev/nvme0n1 ]").expect(0);
+    let disk = guest::disk(server, &drive);
     // By the server's own driver, and from outside of it.
-    let seen = format!("tr '\\000' '\\n' </dev/nvme0n1 | grep -acF -e '{MARKER}' -e lost+found");
+    let seen = format!("tr '\\000' '\\n' <{disk} | grep -acF -e '{MARKER}' -e lost+found");
     server.run(&seen).expect(1).says(&["0"]);
     assert_hidden(&server.drive(DEVICE), &[MARKER, "lost+found"]);
 }

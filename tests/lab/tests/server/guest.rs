@@ -16,6 +16,19 @@ pub(crate) fn addresses(server: &mut Server<'_>, id: &str) -> Vec<String> {
     server.run(&script).expect(0).stdout.lines().map(str::to_owned).collect()
 }
 
+/// The block device of an NVMe drive that the server's own driver has, once it is there. Which of several gets which number is for
+/// the kernel to say, at each start.
+pub(crate) fn disk(server: &mut Server<'_>, address: &str) -> String {
+    let script = format!(
+        "for i in $(seq 300); do
+           for disk in /sys/bus/pci/devices/{address}/nvme/*/nvme*n1; do
+             disk=/dev/${{disk##*/}}; [ -b \"$disk\" ] && echo \"$disk\" && exit
+           done; sleep 0.2
+         done; exit 1"
+    );
+    server.run(&script).expect(0).stdout.trim().to_owned()
+}
+
 /// Whether the server's kernel passes functions by iommufd and device nodes, as component `lab-kernel` does; Debian's know groups only.
 pub(crate) fn has_iommufd(server: &mut Server<'_>) -> bool {
     server.run("test -c /dev/iommu").code == 0

@@ -38,15 +38,19 @@ fn nothing_is_left(server: &mut Server<'_>, when: When) {
         guest::launch(server, "killed");
         let said = if when == When::Started { "QEMU started" } else { "the guest is ready" };
         guest::wait_for(server, "killed", said);
-        // A guest that is asked to stop takes longer than this.
-        let stop = if when == When::Stopping { "pkill -TERM -o -f ^/opt/bullion; sleep 0.1; " } else { "" };
-        server.run(&format!("{stop}pkill -KILL -f {which}")).expect(0);
+        // Whoever is asked to stop a guest that hangs is at it until it is killed.
+        let stop = format!("pkill -STOP -f {}; pkill -TERM -o -f ^/opt/bullion; sleep 0.5; ", guest::QEMU);
+        let stop = if when == When::Stopping { stop } else { String::new() };
+        server.run(&format!("{stop}pgrep -af {ALL}; pkill -KILL -f {which}")).expect(0);
         let code = guest::exit_code(server, "killed");
         // Who asked for an end has it, however QEMU came to it.
         let is_well = victim == "QEMU" && when == When::Stopping;
         assert!(code != 0 || is_well, "{victim} was killed, {when:?}");
-        // QEMU goes when its supervisor goes: by then, not some time later.
-        assert_eq!(server.run(&format!("sleep 1; pgrep -af {ALL}")).stdout, "", "{victim} was killed, {when:?}");
+        // QEMU goes when its supervisor goes, and not when its guest is done.
+        let gone = format!(
+            "for second in $(seq 20); do pgrep -f {ALL} >/dev/null || exit 0; sleep 1; done; pgrep -af {ALL}; exit 1"
+        );
+        assert_eq!(server.run(&gone).stdout, "", "{victim} was killed, {when:?}");
         server.run("/opt/bullion ps").expect(0);
         guest::forget(server, "killed");
     }
@@ -92,5 +96,5 @@ pub(crate) fn of_two_vms_that_race_for_a_drive_one_gets_it(server: &mut Server<'
 /// Gives the drive back, and waits until it is a block device of the host again.
 fn give_back(server: &mut Server<'_>, drive: &str) {
     guest::give_back(server, drive);
-    server.run(&format!("while [ ! -e /sys/bus/pci/devices/{drive}/nvme/*/nvme*n1 ]; do sleep 0.2; done")).expect(0);
+    guest::disk(server, drive);
 }

@@ -19,6 +19,7 @@ mod refusals;
 mod simulated;
 mod unit;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -160,11 +161,14 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let Some(parts) = Parts::build(networked) else { return ExitCode::SUCCESS };
     let last_begin = last_begin(began);
-    let failed: Vec<&str> = shelves.iter().flat_map(|shelf| run(shelf, &parts, last_begin)).collect();
+    let failed: Vec<(&str, String)> = shelves.iter().flat_map(|shelf| run(shelf, &parts, last_begin)).collect();
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
-    eprintln!("failed: {}", failed.join(", "));
+    // Once more at the end: a backtrace is longer than what is kept of some logs.
+    for (name, why) in failed {
+        eprintln!("failed: {name}: {why}");
+    }
     ExitCode::FAILURE
 }
 
@@ -174,8 +178,8 @@ fn last_begin(began: Instant) -> Option<Instant> {
     Some(began + Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
 
-/// Runs the scenarios of a shelf; gives the names of those that failed.
-fn run(shelf: &Shelf, parts: &Parts, last_begin: Option<Instant>) -> Vec<&'static str> {
+/// Runs the scenarios of a shelf; gives the names of those that failed, and why.
+fn run(shelf: &Shelf, parts: &Parts, last_begin: Option<Instant>) -> Vec<(&'static str, String)> {
     if shelf.kernel == Kernel::Own && std::env::var_os("BULLION_TEST_LONG").is_none() {
         eprintln!("skipped: a server with iommufd: set BULLION_TEST_LONG=1");
         return Vec::new();
@@ -203,8 +207,8 @@ fn run(shelf: &Shelf, parts: &Parts, last_begin: Option<Instant>) -> Vec<&'stati
         }));
         let seconds = start.elapsed().as_secs();
         eprintln!("test {name} ... {} ({seconds} s)", if outcome.is_ok() { "ok" } else { "FAILED" });
-        if outcome.is_err() {
-            failed.push(*name);
+        if let Err(panic) = outcome {
+            failed.push((*name, message(panic.as_ref())));
             let is_as_before = |server: &mut Server<'_>| before == Some(HostState::of(server));
             let usable = catch_unwind(AssertUnwindSafe(|| server.as_mut().is_some_and(is_as_before)));
             if !usable.unwrap_or(false) {
@@ -213,6 +217,12 @@ fn run(shelf: &Shelf, parts: &Parts, last_begin: Option<Instant>) -> Vec<&'stati
         }
     }
     failed
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_owned()
 }
 
 fn boot<'a>(parts: &'a Parts, shelf: &Shelf) -> Server<'a> {

@@ -131,9 +131,7 @@ pub(crate) fn what_is_prepared_for_good_is_there_after_a_start(server: &mut Serv
 /// Undoes everything, and sees that the drive is the host's again and the journal empty.
 fn restore(server: &mut Server<'_>, drive: &str) {
     server.run("/opt/bullion host restore").expect(0);
-    let script = format!(
-        "for i in $(seq 300); do [ -b /dev/nvme0n1 ] && break; sleep 0.2; done
-         readlink /sys/bus/pci/devices/{drive}/driver; cat /proc/sys/vm/nr_hugepages"
-    );
+    guest::disk(server, drive);
+    let script = format!("readlink /sys/bus/pci/devices/{drive}/driver; cat /proc/sys/vm/nr_hugepages");
     server.run(&script).expect(0).says(&["/nvme\n0\n"]);
 }

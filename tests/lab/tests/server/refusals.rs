@@ -6,14 +6,17 @@ use crate::guest;
 
 pub(crate) fn a_mounted_drive_is_refused_and_stays_mounted(server: &mut Server<'_>) {
     let drive = guest::addresses(server, "1b36:0010").remove(0);
-    let mount = "mkfs.ext4 -q /dev/nvme0n1 && mkdir -p /run/lab-mnt && mount /dev/nvme0n1 /run/lab-mnt && echo kept >/run/lab-mnt/file";
-    server.run(mount).expect(0);
+    let disk = guest::disk(server, &drive);
+    let mount = format!(
+        "mkfs.ext4 -q {disk} && mkdir -p /run/lab-mnt && mount {disk} /run/lab-mnt && echo kept >/run/lab-mnt/file"
+    );
+    server.run(&mount).expect(0);
     guest::describe(server, "mounted", &guest::pci(&[&drive]));
     guest::launch_to_the_end(server, "mounted").expect(3).says(&[&drive, "driven by nvme"]);
     server.run("/opt/bullion host prepare --for /run/lab-mounted.toml --yes").expect(3).says(&[&drive, "mounted"]);
-    server.run("cat /run/lab-mnt/file && findmnt /run/lab-mnt").expect(0).says(&["kept", "/dev/nvme0n1"]);
+    server.run("cat /run/lab-mnt/file && findmnt /run/lab-mnt").expect(0).says(&["kept", &disk]);
     server
-        .run("umount /run/lab-mnt && rmdir /run/lab-mnt && wipefs -qa /dev/nvme0n1 && rm /run/lab-mounted.*")
+        .run(&format!("umount /run/lab-mnt && rmdir /run/lab-mnt && wipefs -qa {disk} && rm /run/lab-mounted.*"))
         .expect(0);
 }
 
