@@ -38,10 +38,12 @@ fn nothing_is_left(server: &mut Server<'_>, when: When) {
         guest::launch(server, "killed");
         let said = if when == When::Started { "QEMU started" } else { "the guest is ready" };
         guest::wait_for(server, "killed", said);
-        // Whoever is asked to stop a guest that hangs is at it until it is killed.
-        let stop = format!("pkill -STOP -f {}; pkill -TERM -o -f ^/opt/bullion; sleep 0.5; ", guest::QEMU);
-        let stop = if when == When::Stopping { stop } else { String::new() };
-        server.run(&format!("{stop}pgrep -af {ALL}; pkill -KILL -f {which}")).expect(0);
+        if when == When::Stopping {
+            // A guest that hangs is being stopped until somebody is killed.
+            server.run(&format!("pkill -STOP -f {} && pkill -TERM -o -f ^/opt/bullion", guest::QEMU)).expect(0);
+            guest::wait_for(server, "killed", "stopping the guest");
+        }
+        server.run(&format!("pgrep -af {ALL} && pkill -KILL -f {which}")).expect(0);
         let code = guest::exit_code(server, "killed");
         // Who asked for an end has it, however QEMU came to it.
         let is_well = victim == "QEMU" && when == When::Stopping;
